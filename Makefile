@@ -1,0 +1,152 @@
+# Everything a developer or a CI needs; `make` lists it. Needs Python 3.11 and the package registry.
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+
+CODE   := $(shell find src tests tools benchmarks examples -name '*.py' 2>/dev/null | cut -d/ -f1 | sort -u)
+PROTOS := $(shell find protos -name '*.proto' | sort)
+# Only these get gRPC stubs: protoc would write an empty module for each of the others.
+SERVICES := $(shell grep -l '^service ' $(PROTOS) /dev/null)
+
+# The locks are complete (--no-deps), their files are checked (--require-hashes), and no setup.py of
+# a source distribution ever runs (--only-binary).
+PIP_INSTALL := $(PY) -m pip install --quiet --no-input --disable-pip-version-check --no-deps
+LOCKED      := $(PIP_INSTALL) --require-hashes --only-binary :all:
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# `check` runs its steps in the order written: the fastest to fail first, the tests last.
+.NOTPARALLEL:
+
+##@ Use
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(VENV)/.run ## serve on 127.0.0.1:50051, on an embedded PostgreSQL or on LICET_DATABASE_URL
+	@exec $(VENV)/bin/licet serve
+
+.PHONY: example
+example: $(VENV)/.run ## load the example fleet into a server of its own and replay a day of decisions
+	@exec $(PY) -m examples.fleet
+
+##@ Check
+
+.PHONY: test
+test: $(VENV)/.dev ## run the tests; T=tests/unit/test_pattern.py::test_x narrows
+	@$(PY) -m pytest $(T)
+
+.PHONY: check
+check: format-check lint layers squawk buf protos-check types test ## what CI runs: every check, then the tests
+
+.PHONY: format-check
+format-check: $(VENV)/.dev ## check the formatting of the Python code
+	@$(PY) -m ruff format --check --quiet $(CODE) \
+	  || { echo 'format-check: run `make format`' >&2; exit 1; }
+
+.PHONY: lint
+lint: $(VENV)/.dev ## lint the Python code
+	@$(PY) -m ruff check --quiet $(CODE)
+
+.PHONY: layers
+layers: $(VENV)/.dev ## check who imports whom
+	@$(VENV)/bin/lint-imports --no-cache
+
+.PHONY: types
+types: $(VENV)/.dev ## check the types, and that SQL is only ever a literal
+	@$(PY) -m mypy $(CODE)
+	@$(PY) -m basedpyright
+
+.PHONY: squawk
+squawk: $(VENV)/.dev ## lint the migrations: locks, timeouts, repeatability
+	@$(VENV)/bin/squawk $(filter-out %.rollback.sql,$(sort $(wildcard migrations/*.sql)))
+
+.PHONY: buf
+buf: $(VENV)/.dev ## lint the protos and check their formatting
+	@$(VENV)/bin/buf lint
+	@$(VENV)/bin/buf format --diff --exit-code
+
+.PHONY: breaking
+breaking: $(VENV)/.dev ## check that the protos still serve the clients of AGAINST (default: main)
+	@$(VENV)/bin/buf breaking --against '.git#branch=$(or $(AGAINST),main)'
+
+.PHONY: protos-check
+protos-check: $(VENV)/.dev ## check that the generated stubs are those of the protos
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(call generate,"$$fresh") \
+	  && diff -r -x __init__.py -x __pycache__ src/licet/v1 "$$fresh/licet/v1" \
+	  || { echo 'protos-check: run `make protos` and commit what it writes' >&2; exit 1; }
+
+##@ Change
+
+.PHONY: format
+format: $(VENV)/.dev ## format the Python code and the protos, and fix what lint can fix
+	@$(PY) -m ruff check --fix-only --quiet $(CODE)
+	@$(PY) -m ruff format --quiet $(CODE)
+	@$(VENV)/bin/buf format --write
+
+.PHONY: protos
+protos: $(VENV)/.dev ## generate src/licet/v1 from protos/
+	@rm -f src/licet/v1/*_pb2*
+	@$(call generate,src)
+
+define generate
+$(PY) -m grpc_tools.protoc -I protos \
+	  --plugin=protoc-gen-mypy=$(VENV)/bin/protoc-gen-mypy \
+	  --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS) \
+	&& $(PY) -m grpc_tools.protoc -I protos \
+	  --plugin=protoc-gen-mypy_grpc=$(VENV)/bin/protoc-gen-mypy_grpc \
+	  --grpc_python_out=$(1) --mypy_grpc_out=quiet,only_sync:$(1) $(SERVICES)
+endef
+
+# Each lock is compiled with the former ones as constraints, so the same package has one version.
+COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+
+.PHONY: lock
+lock: $(VENV)/.dev ## recompile requirements/*.txt from pyproject.toml; UPGRADE=1 takes new versions
+	@$(COMPILE) pyproject.toml -o requirements/run.txt
+	@$(COMPILE) --group build -c requirements/run.txt -o requirements/build.txt
+	@$(COMPILE) pyproject.toml --group dev -c requirements/run.txt -c requirements/build.txt \
+	  -o requirements/dev.txt
+
+##@ Measure and ship
+
+.PHONY: bench-quick
+bench-quick: $(VENV)/.dev ## measure the figures that matter, as ratios, in a minute or two
+	@$(PY) -m benchmarks.quick
+
+.PHONY: bench
+bench: $(VENV)/.dev ## measure everything in docs/benchmarks.md
+	@$(PY) -m benchmarks.full
+
+.PHONY: image
+image: ## build the container image licet:dev
+	@docker build --tag licet:dev .
+
+.PHONY: clean
+clean: ## remove the environment and every cache
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- The environment -----------------------------------------------------------------------------
+
+# Enough to serve.
+$(VENV)/.run: requirements/build.txt requirements/run.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'licet needs Python 3.11 or newer, and $(PYTHON) is not: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@test -x $(PY) && $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { \
+	  echo 'cannot make $(VENV): on Debian and Ubuntu, install python3-venv' >&2; exit 1; }
+	@echo 'installing what licet runs on into $(VENV)' >&2
+	@$(LOCKED) -r requirements/build.txt -r requirements/run.txt
+	@$(PIP_INSTALL) --no-index --no-build-isolation --editable .
+	@touch $@
+
+# Enough to change it.
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	@echo 'installing what licet is developed with into $(VENV)' >&2
+	@$(LOCKED) -r requirements/dev.txt
+	@touch $@

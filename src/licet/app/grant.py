@@ -1,0 +1,181 @@
+"""Grant: a capability from nothing, or a delegation from a parent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import NamedTuple
+
+from licet.app.ports import Capabilities, Clock, Deadline, Grant, Granted, Ids, Mutations
+from licet.domain.audit_event import AuditEvent, EventType, Result
+from licet.domain.canonical_json import JsonObject, canonical
+from licet.domain.capability import Terms, check_attenuation, inherit
+from licet.domain.errors import InvalidRequestError, NotFoundError, RefusedError
+from licet.domain.instant import LATEST, Instant, rfc3339
+from licet.domain.names import Caller, CapabilityId
+
+
+class GrantCommand(NamedTuple):
+    """What a caller asks for, its names checked.
+
+    Attributes:
+        terms: with `expires_at` unset when `ttl` is given.
+        ttl: microseconds from now, or None.
+        request_id: the caller's idempotency key, or empty.
+    """
+
+    terms: Terms
+    ttl: int | None
+    parent_id: CapabilityId | None
+    request_id: str
+    trace_id: str
+
+
+class GrantCapability:
+    """Grants capabilities.
+
+    An attempt that the rules refuse is on record before the error is raised.
+    """
+
+    def __init__(
+        self, capabilities: Capabilities, mutations: Mutations, clock: Clock, ids: Ids
+    ) -> None:
+        """Compose the use case."""
+        self._capabilities = capabilities
+        self._mutations = mutations
+        self._clock = clock
+        self._ids = ids
+
+    def __call__(self, command: GrantCommand, caller: Caller, deadline: Deadline) -> Granted:
+        """Grant, or delegate when there is a parent.
+
+        Raises:
+            InvalidRequestError: the times contradict each other, or are over. NotFoundError: there
+                is no such parent; the attempt is on record. NotPermittedError: the delegation would
+                be wider than its parent; the attempt is on record. PreconditionError: the parent
+                has ended or has no depth left; the attempt is on record. RequestIdReusedError: see
+                `Mutations.grant`, as for UnavailableError and OutcomeUnknownError.
+        """
+        digest = _digest(command, caller)
+        # (1) A repetition gets its first outcome, whatever has become of time and parent since.
+        if command.request_id:
+            before = self._mutations.granted_before(command.request_id, digest, deadline)
+            if before is not None:
+                return before
+        # (2) The terms, inside the parent's.
+        now = self._clock.now()
+        terms = _timed(command, now)
+        if command.parent_id is not None:
+            terms = self._attenuated(command, command.parent_id, terms, caller, deadline)
+        if (
+            terms.not_before is not None
+            and terms.expires_at is not None
+            and terms.not_before >= terms.expires_at
+        ):
+            raise InvalidRequestError.of("not_before", "must be before the expiry")
+        # (3) The change; what can have changed since (2) is checked again under the mutation lock.
+        return self._mutations.grant(
+            Grant(
+                request_id=command.request_id or self._ids.request_id(),
+                digest=digest,
+                capability_id=self._ids.capability_id(),
+                terms=terms,
+                parent_id=command.parent_id,
+                actor=caller,
+                trace_id=command.trace_id,
+                facts=_facts(terms, command.parent_id),
+            ),
+            deadline,
+        )
+
+    def _attenuated(
+        self,
+        command: GrantCommand,
+        parent_id: CapabilityId,
+        terms: Terms,
+        caller: Caller,
+        deadline: Deadline,
+    ) -> Terms:
+        now = self._clock.now()
+        parent = self._capabilities.find(parent_id, deadline)
+        if parent is None:
+            self._refuse(command, terms, caller, now, "PARENT_NOT_FOUND", deadline)
+            message = f"there is no capability {parent_id} to delegate from"
+            raise NotFoundError(message)
+        inherited = inherit(terms, parent)
+        try:
+            check_attenuation(inherited, parent, now)
+        except RefusedError as refusal:
+            self._refuse(command, inherited, caller, now, refusal.code, deadline)
+            raise
+        return inherited
+
+    def _refuse(
+        self,
+        command: GrantCommand,
+        terms: Terms,
+        caller: Caller,
+        now: Instant,
+        code: str,
+        deadline: Deadline,
+    ) -> None:
+        self._mutations.refuse(
+            AuditEvent(
+                occurred_at=now,
+                event_type=EventType.DELEGATE,
+                actor=caller,
+                principal=terms.principal,
+                action="",
+                resource=terms.resource,
+                capability_id=command.parent_id or "",
+                result=Result.REFUSED,
+                reason=code,
+                policy_id="",
+                session_id=terms.session_id,
+                trace_id=command.trace_id,
+                revision=0,
+                metadata=_facts(terms, command.parent_id),
+            ),
+            deadline,
+        )
+
+
+def _timed(command: GrantCommand, now: Instant) -> Terms:
+    if command.ttl is None:
+        return command.terms
+    expires_at = now + command.ttl
+    if expires_at > LATEST:
+        raise InvalidRequestError.of("ttl", "must end before the year 10000")
+    return replace(command.terms, expires_at=Instant(expires_at))
+
+
+def _facts(terms: Terms, parent_id: CapabilityId | None) -> JsonObject:
+    return canonical(
+        {
+            "actions": terms.actions,
+            "delegation_depth": terms.delegation_depth,
+            "expires_at": None if terms.expires_at is None else rfc3339(terms.expires_at),
+            "metadata": json.loads(terms.metadata),
+            "not_before": None if terms.not_before is None else rfc3339(terms.not_before),
+            "parent_id": parent_id,
+        }
+    )
+
+
+def _digest(command: GrantCommand, caller: Caller) -> bytes:
+    """Return a digest of the body, as the caller sent it.
+
+    With `ttl`, not with the expiry that it led to.
+    """
+    facts = _facts(command.terms, command.parent_id)
+    body = [
+        "grant",
+        caller,
+        command.terms.principal,
+        command.terms.resource,
+        command.terms.session_id,
+        command.ttl,
+        facts,
+    ]
+    return hashlib.sha256(json.dumps(body).encode()).digest()

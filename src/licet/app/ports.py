@@ -1,0 +1,323 @@
+"""What the use cases need from the outside.
+
+The adapters that provide it are named in `bootstrap.py` only.
+
+Rules for every port: no exception but those of `domain/errors.py` leaves it, and each method says
+what state the system is in when it raises. A method that may block takes a `Deadline` and is
+bounded by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from licet.domain.audit_event import AuditEvent, RecordedEvent
+from licet.domain.canonical_json import JsonObject
+from licet.domain.capability import Capability, Terms
+from licet.domain.capability_set import CapabilitySet
+from licet.domain.instant import Instant
+from licet.domain.names import Caller, CapabilityId, EventId, Principal
+from licet.domain.pattern import ResourcePattern
+
+
+class Deadline:
+    """How long the caller still waits.
+
+    Read only by what may block, because reading it costs time.
+    """
+
+    __slots__ = ("_remaining",)
+
+    def __init__(self, remaining: Callable[[], float | None]) -> None:
+        """Take a function that returns the seconds left.
+
+        Or None for a caller who set no deadline.
+        """
+        self._remaining = remaining
+
+    def remaining(self, at_most: float) -> float:
+        """Return the seconds left, never more than `at_most` and never less than 0."""
+        left = self._remaining()
+        return at_most if left is None else min(max(left, 0.0), at_most)
+
+
+class Clock(Protocol):
+    """The wall clock."""
+
+    def now(self) -> Instant:
+        """Return the present instant."""
+        ...
+
+
+class Ids(Protocol):
+    """Makes ids."""
+
+    def capability_id(self) -> CapabilityId:
+        """Return a fresh id, later than those before it."""
+        ...
+
+    def request_id(self) -> str:
+        """Return a fresh idempotency key for a caller who sent none."""
+        ...
+
+
+class CapabilitySets(Protocol):
+    """What principals hold, from memory or from the database."""
+
+    def get(self, principal: Principal, deadline: Deadline) -> CapabilitySet:
+        """Return what the principal holds now.
+
+        Raises:
+            UnavailableError: it can be known neither from memory nor from the database.
+            DeadlineError: the deadline passed first.
+        """
+        ...
+
+    def get_many(
+        self, principals: Collection[Principal], deadline: Deadline
+    ) -> Mapping[Principal, CapabilitySet]:
+        """Return what each principal holds, all in one snapshot of state. Raises as `get` does."""
+        ...
+
+
+class AuditLog(Protocol):
+    """Where decisions are recorded before they leave."""
+
+    def record(self, event: AuditEvent) -> EventId:
+        """Take an event into the log and return its id. Does not block.
+
+        Raises:
+            UnavailableError: the event is not on record and never will be; the decision must not
+                leave.
+        """
+        ...
+
+
+class Grant(NamedTuple):
+    """A grant that passed its checks; a delegation when it has a parent.
+
+    `facts` go into the audit event.
+    """
+
+    request_id: str
+    digest: bytes
+    capability_id: CapabilityId
+    terms: Terms
+    parent_id: CapabilityId | None
+    actor: Caller
+    trace_id: str
+    facts: JsonObject
+
+
+class RevokeTarget(NamedTuple):
+    """What to revoke: one capability by id, or all that match every field that is set."""
+
+    capability_id: CapabilityId | None = None
+    principal: Principal | None = None
+    resource: ResourcePattern | None = None
+    granted_by: Caller | None = None
+    session_id: str | None = None
+
+
+class Revoke(NamedTuple):
+    """A revocation that passed its checks. `facts` go into the audit events."""
+
+    request_id: str
+    digest: bytes
+    target: RevokeTarget
+    reason: str
+    actor: Caller
+    trace_id: str
+    facts: JsonObject
+
+
+class Granted(NamedTuple):
+    """What a grant did, now or when the same request came first."""
+
+    capability: Capability
+    revision: int
+
+
+class Revoked(NamedTuple):
+    """What a revocation did, now or when the same request came first.
+
+    Attributes:
+        ended: how many capabilities ended.
+        ids: the first 1,000 of them.
+        revision: the revision of the change; of the earlier one when `already_ended`.
+        confirmed: how many replicas no longer use them.
+        fenced: how many replicas were shut out instead.
+        already_ended: the capability named had ended before.
+    """
+
+    ended: int
+    ids: tuple[CapabilityId, ...]
+    revision: int
+    confirmed: int
+    fenced: int
+    already_ended: bool
+
+
+class Mutations(Protocol):
+    """The only way to change authorization state.
+
+    When a method returns, the change holds on every replica.
+    """
+
+    def granted_before(self, request_id: str, digest: bytes, deadline: Deadline) -> Granted | None:
+        """Return what the grant with this request id did, or None when there was none.
+
+        Raises as `grant` does.
+        """
+        ...
+
+    def grant(self, grant: Grant, deadline: Deadline) -> Granted:
+        """Grant a capability and record it in the audit log, in one transaction.
+
+        Raises:
+            PreconditionError: the parent has ended; the attempt is on record.
+            InvalidRequestError: the terms have expired already; the attempt is on record.
+            NotFoundError: there is no such parent; the attempt is on record.
+            RequestIdReusedError: the request id was used with another digest; nothing happened.
+            UnavailableError: nothing happened.
+            OutcomeUnknownError: it happened whole or not at all; the same request id tells.
+        """
+        ...
+
+    def revoke(self, revoke: Revoke, deadline: Deadline) -> Revoked:
+        """End capabilities and their descendants and record each end, in one transaction.
+
+        Raises:
+            NotFoundError: there is no such capability; the attempt is on record.
+            RequestIdReusedError: the request id was used with another digest; nothing happened.
+            UnavailableError: nothing happened.
+            OutcomeUnknownError: it happened whole or not at all; the same request id tells.
+        """
+        ...
+
+    def refuse(self, event: AuditEvent, deadline: Deadline) -> None:
+        """Record an attempt that the rules do not allow.
+
+        Raises:
+            UnavailableError: the attempt may not be on record.
+        """
+        ...
+
+
+class Tree(NamedTuple):
+    """The delegations around one capability."""
+
+    ancestors: tuple[Capability, ...]
+    descendants: tuple[Capability, ...]
+    truncated: bool
+
+
+class CapabilityFilter(NamedTuple):
+    """Which capabilities to list: those that match every field that is set."""
+
+    principal: Principal | None = None
+    resource: ResourcePattern | None = None
+    granted_by: Caller | None = None
+    session_id: str | None = None
+    parent_id: CapabilityId | None = None
+    include_ended: bool = False
+
+
+class WouldEnd(NamedTuple):
+    """What a revocation would end at a revision."""
+
+    ended: int
+    ids: tuple[CapabilityId, ...]
+    revision: int
+
+
+class Capabilities(Protocol):
+    """Capabilities as stored.
+
+    Every method raises UnavailableError or DeadlineError, and changes nothing.
+    """
+
+    def find(self, capability_id: CapabilityId, deadline: Deadline) -> Capability | None:
+        """Return a capability, or None when there is none with this id."""
+        ...
+
+    def tree(self, capability_id: CapabilityId, limit: int, deadline: Deadline) -> Tree:
+        """Return the ancestors of a capability and at most `limit` of its descendants.
+
+        Parents first.
+        """
+        ...
+
+    def page(
+        self,
+        wanted: CapabilityFilter,
+        after: CapabilityId | None,
+        limit: int,
+        now: Instant,
+        deadline: Deadline,
+    ) -> Sequence[Capability]:
+        """Return the first `limit` capabilities after an id, in the order of ids.
+
+        `now` tells what has expired.
+        """
+        ...
+
+    def would_end(self, target: RevokeTarget, limit: int, deadline: Deadline) -> WouldEnd:
+        """Return what a revocation would end, with the first `limit` ids."""
+        ...
+
+
+class AuditFilter(NamedTuple):
+    """Which audit events to list: those that match every field that is set."""
+
+    event_types: tuple[str, ...] = ()
+    principal: Principal | None = None
+    actor: Caller | None = None
+    resource: ResourcePattern | None = None
+    action: str | None = None
+    capability_id: CapabilityId | None = None
+    result: str | None = None
+    reason: str | None = None
+    policy_id: str | None = None
+    session_id: str | None = None
+    trace_id: str | None = None
+    metadata: JsonObject | None = None
+    since: Instant | None = None
+    until: Instant | None = None
+
+
+class AuditPosition(NamedTuple):
+    """A place in the log, newest first."""
+
+    occurred_at: Instant
+    event_id: EventId
+
+
+class AuditEvents(Protocol):
+    """The audit log as stored."""
+
+    def page(
+        self, wanted: AuditFilter, before: AuditPosition | None, limit: int, deadline: Deadline
+    ) -> Sequence[RecordedEvent]:
+        """Return the newest `limit` events before a position.
+
+        Raises UnavailableError or DeadlineError.
+        """
+        ...
+
+
+class PageTokens(Protocol):
+    """Makes page tokens that a client can neither read nor alter."""
+
+    def seal(self, filter_digest: bytes, position: str) -> str:
+        """Return the token of a position in the list that a filter selects."""
+        ...
+
+    def open(self, filter_digest: bytes, token: str) -> str:
+        """Return the position.
+
+        Raises:
+            InvalidRequestError: it is not a token of ours, or belongs to another filter.
+        """
+        ...

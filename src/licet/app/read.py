@@ -1,0 +1,147 @@
+"""Reads: capabilities, their delegation trees, and the audit log, page by page."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from licet.app.ports import (
+    AuditEvents,
+    AuditFilter,
+    AuditPosition,
+    Capabilities,
+    CapabilityFilter,
+    Clock,
+    Deadline,
+    PageTokens,
+    Tree,
+)
+from licet.domain.audit_event import RecordedEvent
+from licet.domain.capability import Capability
+from licet.domain.errors import NotFoundError
+from licet.domain.instant import Instant
+from licet.domain.names import CapabilityId, EventId
+
+MAX_DESCENDANTS: Final = 1000
+PAGE_BYTES: Final = 2 * 1024 * 1024
+"""When a page's metadata reaches this, the page ends: a client takes 4 MiB a message unless told
+otherwise."""
+
+_EMPTY_TREE: Final = Tree((), (), truncated=False)
+_Item = TypeVar("_Item")
+
+
+class Page(NamedTuple, Generic[_Item]):
+    """Some items and the token for those after them; empty when there are none."""
+
+    items: Sequence[_Item]
+    next_token: str
+
+
+class ReadCapabilities:
+    """Reads capabilities."""
+
+    def __init__(self, capabilities: Capabilities, tokens: PageTokens, clock: Clock) -> None:
+        """Compose the use case."""
+        self._capabilities = capabilities
+        self._tokens = tokens
+        self._clock = clock
+
+    def get(
+        self, capability_id: CapabilityId, deadline: Deadline, *, with_tree: bool
+    ) -> tuple[Capability, Tree]:
+        """Return a capability and, when asked, its ancestors and descendants.
+
+        Raises:
+            NotFoundError: there is none with this id.
+            UnavailableError, DeadlineError: see `Capabilities`.
+        """
+        capability = self._capabilities.find(capability_id, deadline)
+        if capability is None:
+            message = f"there is no capability {capability_id}"
+            raise NotFoundError(message)
+        if not with_tree:
+            return capability, _EMPTY_TREE
+        tree = self._capabilities.tree(capability_id, MAX_DESCENDANTS, deadline)
+        fitting = _fitting(tree.descendants, _metadata_size)
+        return capability, Tree(
+            tree.ancestors,
+            tree.descendants[:fitting],
+            tree.truncated or fitting < len(tree.descendants),
+        )
+
+    def page(
+        self, wanted: CapabilityFilter, size: int, token: str, deadline: Deadline
+    ) -> Page[Capability]:
+        """Return one page, oldest first.
+
+        Raises:
+            InvalidRequestError: the token is not of this list.
+            UnavailableError, DeadlineError: see `Capabilities`.
+        """
+        digest = _digest("capabilities", wanted)
+        after = CapabilityId(self._tokens.open(digest, token)) if token else None
+        found = self._capabilities.page(wanted, after, size + 1, self._clock.now(), deadline)
+        return _cut(found, size, _metadata_size, lambda last: self._tokens.seal(digest, last.id))
+
+
+class QueryAudit:
+    """Reads the audit log."""
+
+    def __init__(self, events: AuditEvents, tokens: PageTokens) -> None:
+        """Compose the use case."""
+        self._events = events
+        self._tokens = tokens
+
+    def __call__(
+        self, wanted: AuditFilter, size: int, token: str, deadline: Deadline
+    ) -> Page[RecordedEvent]:
+        """Return one page, newest first.
+
+        Every event stored before the first page was read is on exactly one page: the order is total
+        and never changes, and what is stored later cannot shift what a position means.
+
+        Raises:
+            InvalidRequestError: the token is not of this list.
+            UnavailableError, DeadlineError: see `AuditEvents`.
+        """
+        digest = _digest("audit", wanted)
+        before = None
+        if token:
+            occurred_at, _, event_id = self._tokens.open(digest, token).partition(" ")
+            before = AuditPosition(Instant(int(occurred_at)), EventId(event_id))
+        found = self._events.page(wanted, before, size + 1, deadline)
+        return _cut(
+            found,
+            size,
+            lambda recorded: len(recorded.event.metadata),
+            lambda last: self._tokens.seal(digest, f"{last.event.occurred_at} {last.event_id}"),
+        )
+
+
+def _cut(
+    found: Sequence[_Item], size: int, weigh: Callable[[_Item], int], seal: Callable[[_Item], str]
+) -> Page[_Item]:
+    """Cut what was found, one more than a page if there is more, to a page that fits a message."""
+    count = _fitting(found[:size], weigh)
+    return Page(found[:count], seal(found[count - 1]) if count < len(found) else "")
+
+
+def _fitting(items: Sequence[_Item], weigh: Callable[[_Item], int]) -> int:
+    """Return how many of the items fit a message, at least one if there is one."""
+    weight = 0
+    for position, item in enumerate(items):
+        weight += weigh(item)
+        if position and weight > PAGE_BYTES:
+            return position
+    return len(items)
+
+
+def _metadata_size(capability: Capability) -> int:
+    return len(capability.terms.metadata)
+
+
+def _digest(what: str, wanted: AuditFilter | CapabilityFilter) -> bytes:
+    return hashlib.sha256(json.dumps([what, *wanted]).encode()).digest()

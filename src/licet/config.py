@@ -1,0 +1,173 @@
+"""Settings.
+
+One validated object, from the environment (`LICET_*`), then a TOML file, then the defaults.
+
+docs/operations.md has the same settings as a table; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from typing_extensions import override
+
+CONFIG_FILE_VARIABLE: Final = "LICET_CONFIG_FILE"
+_MIB: Final = 1024 * 1024
+
+
+class ConfigurationError(Exception):
+    """The settings are not valid.
+
+    The message names each one and its rule, and never a secret's value.
+    """
+
+
+class Settings(BaseSettings):
+    """What an operator may set. Every default is safe."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LICET_", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL 14 or newer, as a URL or libpq keywords. Unset: an embedded one.",
+    )
+    migration_database_url: SecretStr | None = Field(
+        default=None,
+        description="The same database with the right to change the schema. Unset: `database_url`.",
+    )
+    migrate_on_start: bool = Field(
+        default=True, description="Apply missing migrations before serving."
+    )
+    data_dir: Path | None = Field(
+        default=None,
+        description="Where the embedded PostgreSQL keeps its data. Unset: the user's data folder.",
+    )
+    listen: str = Field(
+        default="127.0.0.1:50051", description="Address to serve on; port 0 takes a free one."
+    )
+    insecure_bind: bool = Field(
+        default=False,
+        description="Serve without TLS and authentication on an address that is not loopback.",
+    )
+    threads: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=16, description="Calls that run at once."
+    )
+    max_streams: Annotated[int, Field(ge=1, le=4096)] = Field(
+        default=256, description="Streams open at once."
+    )
+    max_message_bytes: Annotated[int, Field(ge=65_536, le=64 * _MIB)] = Field(
+        default=4 * _MIB, description="Largest message, either way."
+    )
+    drain_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
+        default=10.0, description="How long running calls may take to end after SIGTERM."
+    )
+    pool_min: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=2, description="Database connections kept open."
+    )
+    pool_max: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=16, description="Database connections at most."
+    )
+    pool_acquire_seconds: Annotated[float, Field(gt=0, le=30)] = Field(
+        default=1.0, description="How long a call waits for a free connection before UNAVAILABLE."
+    )
+    statement_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
+        default=5.0, description="How long a statement runs when the caller's deadline is later."
+    )
+    cache_bytes: Annotated[int, Field(ge=_MIB, le=64 * 1024 * _MIB)] = Field(
+        default=256 * _MIB, description="Memory for capability sets, by estimate."
+    )
+    cache_negative: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        default=10_000, description="Principals without capabilities that are remembered as such."
+    )
+    audit_max_pending: Annotated[int, Field(ge=1000, le=10_000_000)] = Field(
+        default=100_000,
+        description="Decisions waiting to be stored before further ones are refused.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least level logged."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="For people, or one JSON object a line."
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _has_host_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65_535:  # noqa: PLR2004 - the last port
+            message = "must be host:port, like 127.0.0.1:50051 or [::1]:50051"
+            raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.pool_min > self.pool_max:
+            message = "pool_min must not exceed pool_max"
+            raise ValueError(message)
+        if not self.insecure_bind and not is_loopback(self.listen):
+            message = (
+                f"listen={self.listen} is not loopback, and licet has no TLS and no authentication yet: "
+                "set LICET_INSECURE_BIND=true only behind something that has both"
+            )
+            raise ValueError(message)
+        return self
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = os.environ.get(CONFIG_FILE_VARIABLE)
+        toml = (TomlConfigSettingsSource(settings_cls, Path(file)),) if file else ()
+        return (init_settings, env_settings, *toml)
+
+
+def is_loopback(address: str) -> bool:
+    """Say whether `host:port` can be reached from this host only."""
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load(**overrides: object) -> Settings:
+    """Read the settings; `overrides`, from the command line, win.
+
+    Raises:
+        ConfigurationError: a setting is unknown or out of range, or the file cannot be read.
+    """
+    file = os.environ.get(CONFIG_FILE_VARIABLE)
+    if file and not Path(file).is_file():
+        message = f"{CONFIG_FILE_VARIABLE}: there is no file {file}"
+        raise ConfigurationError(message)
+    try:
+        return Settings(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type] # checked by pydantic
+    except ValidationError as exc:
+        problems = [
+            ": ".join(filter(None, (".".join(str(part) for part in error["loc"]), error["msg"])))
+            for error in exc.errors(include_input=False, include_url=False)
+        ]
+        raise ConfigurationError("; ".join(problems)) from None
+    except ValueError as exc:  # the TOML file
+        message = f"{file}: {exc}"
+        raise ConfigurationError(message) from None

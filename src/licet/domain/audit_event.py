@@ -1,0 +1,138 @@
+"""What the audit log records, and its canonical bytes.
+
+Frozen format, version 1 (audit.md section 4). The leaf of an event is a PostgreSQL binary COPY
+tuple: a big-endian int16 count of fields, then each field as a big-endian int32 length and its
+bytes, in this order:
+
+    v int16 | event_id 16 bytes | occurred_at int64, microseconds since 2000-01-01T00:00:00Z |
+    event_type | actor | principal | action | resource | capability_id | result | reason | policy_id
+    | session_id | trace_id | revision int64 | metadata: 0x01, then canonical JSON
+
+Texts are UTF-8, empty where they do not apply. Fields are never reordered, removed or added:
+another layout is another version.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from struct import Struct
+from typing import Final, NamedTuple
+
+from licet.domain.canonical_json import EMPTY, JsonObject
+from licet.domain.instant import Instant
+from licet.domain.names import EventId
+
+VERSION: Final = 1
+COLUMNS: Final = (
+    "v",
+    "event_id",
+    "occurred_at",
+    "event_type",
+    "actor",
+    "principal",
+    "action",
+    "resource",
+    "capability_id",
+    "result",
+    "reason",
+    "policy_id",
+    "session_id",
+    "trace_id",
+    "revision",
+    "metadata",
+)
+"""The fields in leaf order, which are the columns of the table `audit.events`."""
+
+_POSTGRES_EPOCH: Final = 946_684_800_000_000
+_HEAD: Final = Struct(
+    ">hihi16siq"
+)  # count, v, event_id and occurred_at, each field with its length
+_REVISION: Final = Struct(">iq")
+_MAX_SEQUENCE: Final = 1 << 62
+
+
+class EventType(StrEnum):
+    """What kind of event it is; the values are stored and sent."""
+
+    DECISION = "decision"
+    GRANT = "grant"
+    DELEGATE = "delegate"
+    REVOKE = "revoke"
+
+
+class Result(StrEnum):
+    """How it came out; the values are stored and sent."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    DONE = "done"
+    REFUSED = "refused"
+
+
+class AuditEvent(NamedTuple):
+    """The record of one decision or one change; the log gives it its id."""
+
+    occurred_at: Instant
+    event_type: EventType
+    actor: str
+    principal: str
+    action: str
+    resource: str
+    capability_id: str
+    result: Result
+    reason: str
+    policy_id: str
+    session_id: str
+    trace_id: str
+    revision: int
+    metadata: JsonObject = EMPTY
+
+
+class RecordedEvent(NamedTuple):
+    """An event that has its place in the log."""
+
+    event_id: EventId
+    event: AuditEvent
+
+
+def event_id(writer_id: int, sequence: int) -> int:
+    """Return the 128 bits of an event's id: a UUID of version 8 (RFC 9562).
+
+    48 bits of writer id, the version, 12 zero bits, the variant, 62 bits of the writer's sequence:
+    unique without randomness, in order within a writer, and a missing number shows.
+    """
+    if not 0 <= sequence < _MAX_SEQUENCE:
+        message = f"sequence {sequence} is not within 62 bits"
+        raise ValueError(message)
+    return (writer_id << 80) | (0x8 << 76) | (0b10 << 62) | sequence
+
+
+def event_id_text(bits: int) -> EventId:
+    """Return an id in the 8-4-4-4-12 form."""
+    text = f"{bits:032x}"
+    return EventId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
+
+
+def leaf(event_id_bits: int, event: AuditEvent) -> bytes:
+    """Return the canonical bytes of an event."""
+    parts = [
+        _HEAD.pack(
+            len(COLUMNS),
+            2,
+            VERSION,
+            16,
+            event_id_bits.to_bytes(16, "big"),
+            8,
+            event.occurred_at - _POSTGRES_EPOCH,
+        )
+    ]
+    for text in event[1:12]:
+        encoded = text.encode()
+        parts.append(len(encoded).to_bytes(4, "big"))
+        parts.append(encoded)
+    parts.append(_REVISION.pack(8, event.revision))
+    metadata = event.metadata.encode()
+    parts.append((len(metadata) + 1).to_bytes(4, "big"))
+    parts.append(b"\x01")
+    parts.append(metadata)
+    return b"".join(parts)

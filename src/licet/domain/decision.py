@@ -1,0 +1,213 @@
+"""The decision: the one place that says why a request is allowed or denied.
+
+Pure; the clock's reading comes in.
+
+The steps, in the order in which they are taken:
+
+(1) A living capability covers the action and the resource, and now is in its time: ALLOW.
+(2) One covers them but is not valid yet: DENY, NOT_YET_VALID.
+(3) One covered them and has ended: DENY, for the reason that the latest one ended.
+(4) None: DENY, NO_CAPABILITY.
+
+A capability is dead from `expires_at` on and alive from `not_before` on, to the microsecond.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, NamedTuple, assert_never
+
+from licet.domain.canonical_json import EMPTY, JsonObject
+from licet.domain.capability_set import NEVER, CapabilitySet, HeldCapability
+from licet.domain.instant import Instant, rfc3339
+from licet.domain.names import ANY_ACTION, Action, CapabilityId, Principal, Resource
+
+MAX_CANDIDATES: Final = 100
+"""How many candidates an explanation lists."""
+
+
+class Reason(StrEnum):
+    """Why a decision came out as it did; the values are stored and sent."""
+
+    GRANTED = "GRANTED"
+    NO_CAPABILITY = "NO_CAPABILITY"
+    CAPABILITY_EXPIRED = "CAPABILITY_EXPIRED"
+    CAPABILITY_REVOKED = "CAPABILITY_REVOKED"
+    NOT_YET_VALID = "NOT_YET_VALID"
+
+
+class Verdict(StrEnum):
+    """Why a candidate capability did or did not apply."""
+
+    APPLIES = "APPLIES"
+    OTHER_ACTION = "OTHER_ACTION"
+    EXPIRED = "EXPIRED"
+    REVOKED = "REVOKED"
+    NOT_YET_VALID = "NOT_YET_VALID"
+    NOT_REQUESTED = "NOT_REQUESTED"
+
+
+class Request(NamedTuple):
+    """One question, its names checked."""
+
+    principal: Principal
+    action: Action
+    resource: Resource
+    context: JsonObject = EMPTY
+    capability_id: CapabilityId | None = None
+    session_id: str = ""
+    trace_id: str = ""
+    correlation_id: str = ""
+    explain: bool = False
+
+
+class Decision(NamedTuple):
+    """One answer.
+
+    Attributes:
+        allowed: ALLOW or DENY.
+        reason: GRANTED exactly when `allowed`.
+        capability: the one that allowed; with a DENY the one that came closest, if any.
+        valid_until: when an ALLOW ends by itself, if it does.
+        revision: of the authorization state that was looked at.
+    """
+
+    allowed: bool
+    reason: Reason
+    capability: HeldCapability | None
+    valid_until: Instant | None
+    revision: int
+
+
+class Candidate(NamedTuple):
+    """A capability whose pattern covers the resource, and why it did or did not apply."""
+
+    capability: HeldCapability
+    verdict: Verdict
+
+
+class Explanation(NamedTuple):
+    """The first candidates, the applicable ones in front, and how many there are in all."""
+
+    candidates: tuple[Candidate, ...]
+    total: int
+
+
+def decide(held: CapabilitySet, request: Request, now: Instant) -> Decision:  # noqa: C901 - hot
+    """Decide one request against what its principal holds."""
+    wanted = request.capability_id
+    pending: HeldCapability | None = None
+    last: HeldCapability | None = None
+    for entry in held.living(request.action, request.resource):
+        for capability in entry:
+            if wanted is not None and capability.id != wanted:
+                continue
+            if now >= capability.expires_at:
+                last = _later(last, capability)
+                break  # the others in this entry expired before this one
+            if now >= capability.not_before:
+                # Step (1).
+                expiry = capability.expires_at
+                until = None if expiry == NEVER else expiry
+                return Decision(True, Reason.GRANTED, capability, until, held.revision)  # noqa: FBT003 - hot path
+            if pending is None or capability.not_before < pending.not_before:
+                pending = capability
+    if pending is not None:
+        # Step (2).
+        return _deny(Reason.NOT_YET_VALID, pending, held)
+    for entry in held.ended(request.action, request.resource):
+        for capability in entry:
+            if wanted is None or capability.id == wanted:
+                last = _later(last, capability)
+    if last is not None:
+        # Step (3).
+        return _deny(_end_reason(last), last, held)
+    # Step (4).
+    return _deny(Reason.NO_CAPABILITY, None, held)
+
+
+def explain(held: CapabilitySet, request: Request, now: Instant) -> Explanation:
+    """List every capability whose pattern covers the resource, with its verdict."""
+    candidates = [Candidate(c, _verdict(c, request, now)) for c in held.covering(request.resource)]
+    candidates.sort(key=lambda candidate: candidate.verdict is not Verdict.APPLIES)
+    return Explanation(tuple(candidates[:MAX_CANDIDATES]), len(candidates))
+
+
+def _verdict(capability: HeldCapability, request: Request, now: Instant) -> Verdict:
+    if request.capability_id is not None and capability.id != request.capability_id:
+        return Verdict.NOT_REQUESTED
+    if request.action not in capability.actions and ANY_ACTION not in capability.actions:
+        return Verdict.OTHER_ACTION
+    if capability.end_cause is not None:
+        return (
+            Verdict.EXPIRED
+            if _end_reason(capability) is Reason.CAPABILITY_EXPIRED
+            else Verdict.REVOKED
+        )
+    if now >= capability.expires_at:
+        return Verdict.EXPIRED
+    if now < capability.not_before:
+        return Verdict.NOT_YET_VALID
+    return Verdict.APPLIES
+
+
+def _deny(reason: Reason, closest: HeldCapability | None, held: CapabilitySet) -> Decision:
+    return Decision(False, reason, closest, None, held.revision)  # noqa: FBT003 - hot path
+
+
+def _later(one: HeldCapability | None, other: HeldCapability) -> HeldCapability:
+    return other if one is None or _ended_at(other) > _ended_at(one) else one
+
+
+def _ended_at(capability: HeldCapability) -> Instant:
+    return min(capability.ended_at, capability.expires_at)
+
+
+def _end_reason(capability: HeldCapability) -> Reason:
+    # A capability revoked after its expiry had ended by expiring.
+    if capability.expires_at <= capability.ended_at:
+        return Reason.CAPABILITY_EXPIRED
+    return Reason.CAPABILITY_REVOKED
+
+
+def describe(decision: Decision, request: Request) -> str:
+    """Say a decision in one sentence."""
+    capability = decision.capability
+    what = f"{request.action} on {request.resource}"
+    if capability is None:
+        return f"{request.principal} holds no capability for {what}"
+    match decision.reason:
+        case Reason.GRANTED:
+            return f"capability {capability.id} allows {what}"
+        case Reason.NOT_YET_VALID:
+            return (
+                f"capability {capability.id} allows {what} from {rfc3339(capability.not_before)} on"
+            )
+        case Reason.CAPABILITY_EXPIRED:
+            return f"capability {capability.id} allowed {what} until it expired at {rfc3339(capability.expires_at)}"
+        case Reason.CAPABILITY_REVOKED:
+            return f"capability {capability.id} allowed {what} until it was revoked at {rfc3339(capability.ended_at)}"
+        case Reason.NO_CAPABILITY:
+            return f"{request.principal} holds no capability for {what}"
+        case _:
+            assert_never(decision.reason)
+
+
+def describe_candidate(candidate: Candidate) -> str:
+    """Say in one sentence why a capability did or did not apply."""
+    capability = candidate.capability
+    match candidate.verdict:
+        case Verdict.APPLIES:
+            return "covers the action and the resource, and is valid"
+        case Verdict.OTHER_ACTION:
+            return f"allows {', '.join(capability.actions)} only"
+        case Verdict.EXPIRED:
+            return f"expired at {rfc3339(capability.expires_at)}"
+        case Verdict.REVOKED:
+            return f"was revoked at {rfc3339(capability.ended_at)}"
+        case Verdict.NOT_YET_VALID:
+            return f"is valid from {rfc3339(capability.not_before)} on"
+        case Verdict.NOT_REQUESTED:
+            return "is not the capability that the request names"
+        case _:
+            assert_never(candidate.verdict)

@@ -1,0 +1,128 @@
+"""Why licet could not do what it was asked; no gRPC codes, those are in `server/status.py`.
+
+A denial is not here: it is an answer (see `decision.py`).
+
+    LicetError                  reason              state afterwards
+    |__ InvalidRequestError     INVALID_REQUEST     nothing happened; do not retry
+    |__ NotFoundError           NOT_FOUND           nothing happened
+    |__ NotPermittedError       by dimension        nothing happened but for the record of the
+    attempt
+    |__ PreconditionError       by condition        nothing happened but for the record of the
+    attempt
+    |__ RequestIdReusedError    REQUEST_ID_REUSED   nothing happened
+    |__ ConflictError           CONFLICT            nothing happened; retry the call
+    |__ ExhaustedError          EXHAUSTED           nothing happened; retry later
+    |__ UnavailableError        UNAVAILABLE         nothing happened; retry with backoff
+    |__ DeadlineError           DEADLINE_EXCEEDED   nothing happened
+    |__ OutcomeUnknownError     OUTCOME_UNKNOWN     happened whole or not at all; `request_id` tells
+
+A class exists because someone reacts differently to it, not because its text differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A field that breaks a rule.
+
+    Attributes:
+        field: the path of the field in the request, such as `requests[3].principal`.
+        rule: the rule, as a sentence that completes "`field` ...".
+    """
+
+    field: str
+    rule: str
+
+
+class LicetError(Exception):
+    """The root: a sentence for people, and a reason for programs."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        """Keep the sentence, which must hold no secret and no driver text."""
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequestError(LicetError):
+    """The request is malformed; `violations` names each field and rule."""
+
+    reason = "INVALID_REQUEST"
+
+    def __init__(self, *violations: Violation) -> None:
+        """Describe the violations in one sentence."""
+        super().__init__("; ".join(f"{v.field} {v.rule}" for v in violations))
+        self.violations = violations
+
+    @classmethod
+    def of(cls, field: str, rule: str) -> InvalidRequestError:
+        """Return the error for one violation."""
+        return cls(Violation(field, rule))
+
+
+class NotFoundError(LicetError):
+    """What the request names does not exist."""
+
+    reason = "NOT_FOUND"
+
+
+class RefusedError(LicetError):
+    """A change that the rules do not allow; recorded in the audit log before it is raised."""
+
+    def __init__(self, code: str, message: str) -> None:
+        """Keep the code, which is the audit event's `reason` and ErrorInfo's."""
+        super().__init__(message)
+        self.code = code
+
+
+class NotPermittedError(RefusedError):
+    """The caller may not make this change, or the delegation would widen its parent."""
+
+    reason = "NOT_PERMITTED"
+
+
+class PreconditionError(RefusedError):
+    """The state does not allow the change: the parent has ended, or has no depth left."""
+
+    reason = "FAILED_PRECONDITION"
+
+
+class RequestIdReusedError(LicetError):
+    """The idempotency key was used before with another body."""
+
+    reason = "REQUEST_ID_REUSED"
+
+
+class ConflictError(LicetError):
+    """The call lost a race; the same call can succeed when repeated."""
+
+    reason = "CONFLICT"
+
+
+class ExhaustedError(LicetError):
+    """A limit of the server is reached."""
+
+    reason = "EXHAUSTED"
+
+
+class UnavailableError(LicetError):
+    """Nothing could be decided or changed now."""
+
+    reason = "UNAVAILABLE"
+
+
+class DeadlineError(LicetError):
+    """The caller's deadline passed before anything was decided or changed."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class OutcomeUnknownError(LicetError):
+    """The deadline passed after a change was sent and before its outcome was known."""
+
+    reason = "OUTCOME_UNKNOWN"

@@ -1,0 +1,135 @@
+"""Turns every exception into a status, and a message that cannot be parsed into INVALID_ARGUMENT.
+
+The one place in licet that catches everything. A handler is wrapped once per method, not once per
+call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError
+from typing_extensions import override
+
+from licet.domain.errors import InvalidRequestError, LicetError
+from licet.server.status import internal, status_of
+
+_log: Final = logging.getLogger(__name__)
+
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Behavior: TypeAlias = Callable[[Any, grpc.ServicerContext], Any]
+
+
+class _Malformed:
+    """Stands for a message that is not what the method takes.
+
+    Not protobuf at all, or text that is not UTF-8.
+    """
+
+
+_MALFORMED: Final = _Malformed()
+_OURS: Final = "/licet."
+
+
+class ErrorInterceptor(grpc.ServerInterceptor):
+    """See the module. Health and reflection, which are not ours, pass as they are."""
+
+    def __init__(self, stream_pool: ThreadPoolExecutor) -> None:
+        """Run streams on a pool of their own.
+
+        On the shared one, a few idle streams would shut out every other call.
+        """
+        self._stream_pool = stream_pool
+        # Methods that do not exist are never kept, so clients cannot fill memory.
+        self._wrapped: dict[str, _Handler] = {}
+
+    @override
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], _Handler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Return the wrapped handler of a method."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = continuation(handler_call_details)
+            if handler is None or not method.startswith(_OURS):
+                return handler
+            wrapped = self._wrapped[method] = self._wrap(handler)
+        return wrapped
+
+    def _wrap(self, handler: _Handler) -> _Handler:
+        deserialize = _tolerant(handler.request_deserializer)
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                _unary(handler.unary_unary), deserialize, handler.response_serializer
+            )
+        if handler.stream_stream is not None:
+            behavior = _streaming(handler.stream_stream)
+            behavior.experimental_thread_pool = self._stream_pool  # type: ignore[attr-defined] # read by grpc
+            return grpc.stream_stream_rpc_method_handler(
+                behavior, deserialize, handler.response_serializer
+            )
+        message = "no service of licet streams one way only"
+        raise NotImplementedError(message)
+
+
+def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    if deserialize is None:
+        message = "every method of licet has a request type"
+        raise TypeError(message)
+
+    def tolerant(data: bytes) -> Any:  # noqa: ANN401 - a message, or the stand-in
+        # An exception here would make grpc answer INTERNAL.
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return _MALFORMED
+
+    return tolerant
+
+
+def _unary(behavior: _Behavior) -> _Behavior:
+    def call(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - any message
+        try:
+            return behavior(_check(request), context)
+        except LicetError as exc:
+            status = status_of(exc)
+        except Exception:  # noqa: BLE001 - see the module
+            _log.exception("a request failed on a bug")
+            status = internal()
+        # Raises; not in an `except` clause, so that the cause is not logged twice.
+        return context.abort_with_status(status)
+
+    return call
+
+
+def _streaming(behavior: _Behavior) -> _Behavior:
+    def call(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            yield from behavior(map(_check, requests), context)
+        except LicetError as exc:
+            status = status_of(exc)
+        except grpc.RpcError:
+            return  # the client has gone
+        except Exception:  # noqa: BLE001 - see the module
+            _log.exception("a stream failed on a bug")
+            status = internal()
+        else:
+            return
+        context.abort_with_status(status)
+
+    return call
+
+
+def _check(request: Any) -> Any:  # noqa: ANN401 - any message
+    if request is _MALFORMED:
+        raise InvalidRequestError.of(
+            "request", "must be a message of the method's type, with valid UTF-8 in its texts"
+        )
+    return request

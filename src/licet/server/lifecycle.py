@@ -1,0 +1,124 @@
+"""The gRPC server: built, started, watched and drained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from licet.domain.errors import UnavailableError
+from licet.server.interceptor import ErrorInterceptor
+from licet.server.service import AuthorizationService, UseCases
+from licet.v1 import authorization_pb2
+from licet.v1 import authorization_pb2_grpc as pb_grpc
+
+_log: Final = logging.getLogger(__name__)
+
+SERVICE: Final = authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationService"].full_name
+_PROBE_SECONDS: Final = 1.0
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What the server takes at once.
+
+    Attributes:
+        threads: calls that run at once, streams not counted.
+        streams: streams open at once.
+        message_bytes: the largest message, either way.
+        connection_streams: calls at once on one connection.
+    """
+
+    threads: int = 16
+    streams: int = 256
+    message_bytes: int = 4 * 1024 * 1024
+    connection_streams: int = 1024
+
+
+class Server:
+    """Serves the use cases on one address."""
+
+    def __init__(
+        self, use_cases: UseCases, address: str, limits: ServerLimits, is_ready: Callable[[], bool]
+    ) -> None:
+        """Bind the address.
+
+        `is_ready` says whether decisions can be taken; it may block for a bounded time.
+
+        Raises:
+            UnavailableError: the address cannot be bound.
+        """
+        self._is_ready = is_ready
+        self._health = health.HealthServicer()
+        # A few more threads than streams, so that the stream over the limit can be told.
+        self._stream_pool = ThreadPoolExecutor(
+            limits.streams + 4, thread_name_prefix="licet-stream"
+        )
+        self._grpc = grpc.server(
+            ThreadPoolExecutor(limits.threads, thread_name_prefix="licet-rpc"),
+            interceptors=[ErrorInterceptor(self._stream_pool)],
+            options=[
+                # Two servers on one port would each get a part of the calls, and none would notice.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", limits.message_bytes),
+                ("grpc.max_send_message_length", limits.message_bytes),
+                ("grpc.max_concurrent_streams", limits.connection_streams),
+                # A client may ping an idle connection this often before it is taken for a flood.
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        service = AuthorizationService(use_cases, limits.streams)
+        pb_grpc.add_AuthorizationServiceServicer_to_server(service, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        reflection.enable_server_reflection(
+            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
+        )
+        self._set_health(_NOT_SERVING)
+        try:
+            self.port = self._grpc.add_insecure_port(address)
+        except RuntimeError as exc:
+            message = f"cannot listen on {address}: is another server running there?"
+            raise UnavailableError(message) from exc
+        self._draining = Event()
+        self._prober = Thread(target=self._probe, name="licet-health", daemon=True)
+
+    def start(self) -> None:
+        """Serve. Health says SERVING as soon as the first probe succeeded."""
+        self._set_health(_SERVING if self._is_ready() else _NOT_SERVING)
+        self._grpc.start()
+        self._prober.start()
+
+    def drain(self, grace_seconds: float) -> None:
+        """Say NOT_SERVING, refuse new calls, let those that run end within the grace.
+
+        Then cancel them.
+        """
+        self._draining.set()
+        self._health.enter_graceful_shutdown()
+        self._grpc.stop(grace_seconds).wait()
+        self._stream_pool.shutdown(wait=False, cancel_futures=True)
+        self._prober.join(_PROBE_SECONDS)
+
+    def _probe(self) -> None:
+        serving: bool | None = None
+        while not self._draining.wait(_PROBE_SECONDS):
+            ready = self._is_ready()
+            if ready != serving:
+                serving = ready
+                self._set_health(_SERVING if ready else _NOT_SERVING)
+                (_log.info if ready else _log.error)(
+                    "health: %s", "SERVING" if ready else "NOT_SERVING"
+                )
+
+    def _set_health(self, status: int) -> None:
+        for service in ("", SERVICE):
+            self._health.set(service, status)  # type: ignore[arg-type] # the stub's enum is no type

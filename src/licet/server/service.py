@@ -1,0 +1,119 @@
+"""AuthorizationService: three lines an RPC.
+
+What may be asked is checked in `convert.py`, what is done is in `app`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from threading import BoundedSemaphore
+
+import grpc
+from typing_extensions import override
+
+from licet.app.authorize import Authorize
+from licet.app.grant import GrantCapability
+from licet.app.ports import Deadline
+from licet.app.read import QueryAudit, ReadCapabilities
+from licet.app.revoke import RevokeCapabilities
+from licet.domain.errors import ExhaustedError
+from licet.server import convert, render
+from licet.server.identity import ANONYMOUS
+from licet.v1 import authorization_pb2 as pb
+from licet.v1 import authorization_pb2_grpc as pb_grpc
+
+
+@dataclass(frozen=True, slots=True)
+class UseCases:
+    """What the service offers."""
+
+    authorize: Authorize
+    grant: GrantCapability
+    revoke: RevokeCapabilities
+    capabilities: ReadCapabilities
+    audit: QueryAudit
+
+
+class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
+    """Serves `licet.v1.AuthorizationService`."""
+
+    def __init__(self, use_cases: UseCases, max_streams: int) -> None:
+        """Serve these use cases, and at most `max_streams` streams at once: each holds a thread."""
+        self._do = use_cases
+        self._streams = BoundedSemaphore(max_streams)
+
+    @override
+    def Authorize(
+        self, request: pb.AuthorizeRequest, context: grpc.ServicerContext
+    ) -> pb.AuthorizeResponse:
+        return render.authorize(
+            self._do.authorize(convert.authorize(request), ANONYMOUS, _deadline(context))
+        )
+
+    @override
+    def BatchAuthorize(
+        self, request: pb.BatchAuthorizeRequest, context: grpc.ServicerContext
+    ) -> pb.BatchAuthorizeResponse:
+        requests = convert.batch(request.requests)
+        answers = self._do.authorize.batch(requests, ANONYMOUS, _deadline(context))
+        return pb.BatchAuthorizeResponse(responses=[render.authorize(answer) for answer in answers])
+
+    @override
+    def StreamAuthorize(
+        self, request_iterator: Iterator[pb.StreamAuthorizeRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.StreamAuthorizeResponse]:
+        if not self._streams.acquire(blocking=False):
+            raise ExhaustedError("too many streams are open")
+        try:
+            for message in request_iterator:
+                requests = convert.batch(message.requests)
+                answers = self._do.authorize.batch(requests, ANONYMOUS, _deadline(context))
+                yield pb.StreamAuthorizeResponse(
+                    responses=[render.authorize(answer) for answer in answers]
+                )
+        finally:
+            self._streams.release()
+
+    @override
+    def Grant(self, request: pb.GrantRequest, context: grpc.ServicerContext) -> pb.GrantResponse:
+        return render.grant(self._do.grant(convert.grant(request), ANONYMOUS, _deadline(context)))
+
+    @override
+    def Revoke(self, request: pb.RevokeRequest, context: grpc.ServicerContext) -> pb.RevokeResponse:
+        return render.revoke(
+            self._do.revoke(convert.revoke(request), ANONYMOUS, _deadline(context))
+        )
+
+    @override
+    def GetCapability(
+        self, request: pb.GetCapabilityRequest, context: grpc.ServicerContext
+    ) -> pb.GetCapabilityResponse:
+        capability_id = convert.capability_id(request)
+        found = self._do.capabilities.get(
+            capability_id, _deadline(context), with_tree=request.include_tree
+        )
+        return render.capability(*found)
+
+    @override
+    def ListCapabilities(
+        self, request: pb.ListCapabilitiesRequest, context: grpc.ServicerContext
+    ) -> pb.ListCapabilitiesResponse:
+        size, token = convert.page_size(request.page_size), convert.page_token(request.page_token)
+        wanted = convert.capability_filter(request)
+        return render.capabilities(
+            self._do.capabilities.page(wanted, size, token, _deadline(context))
+        )
+
+    @override
+    def QueryAudit(
+        self, request: pb.QueryAuditRequest, context: grpc.ServicerContext
+    ) -> pb.QueryAuditResponse:
+        size, token = convert.page_size(request.page_size), convert.page_token(request.page_token)
+        return render.audit(
+            self._do.audit(convert.audit_filter(request), size, token, _deadline(context))
+        )
+
+
+def _deadline(context: grpc.ServicerContext) -> Deadline:
+    return Deadline(context.time_remaining)

@@ -1,0 +1,94 @@
+"""Which gRPC status each error has; the only place that knows both.
+
+Every status carries google.rpc details.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.code_pb2 import Code
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from licet.domain.errors import (
+    ConflictError,
+    DeadlineError,
+    ExhaustedError,
+    InvalidRequestError,
+    LicetError,
+    NotFoundError,
+    NotPermittedError,
+    OutcomeUnknownError,
+    PreconditionError,
+    RefusedError,
+    RequestIdReusedError,
+    UnavailableError,
+)
+
+DOMAIN: Final = "licet"
+"""ErrorInfo.domain of every error."""
+
+CODES: Final[dict[type[LicetError], int]] = {
+    InvalidRequestError: Code.INVALID_ARGUMENT,
+    NotFoundError: Code.NOT_FOUND,
+    NotPermittedError: Code.PERMISSION_DENIED,
+    PreconditionError: Code.FAILED_PRECONDITION,
+    RequestIdReusedError: Code.ALREADY_EXISTS,
+    ConflictError: Code.ABORTED,
+    ExhaustedError: Code.RESOURCE_EXHAUSTED,
+    UnavailableError: Code.UNAVAILABLE,
+    DeadlineError: Code.DEADLINE_EXCEEDED,
+    OutcomeUnknownError: Code.DEADLINE_EXCEEDED,
+}
+
+_RETRY_MILLISECONDS: Final[dict[type[LicetError], int]] = {
+    ConflictError: 20,
+    ExhaustedError: 1000,
+    UnavailableError: 250,
+}
+
+INTERNAL_MESSAGE: Final = "internal error"
+"""All that a client learns of a bug; the log has the rest."""
+
+
+def status_of(error: LicetError) -> grpc.Status:
+    """Return the status of an error, with its details."""
+    details: list[Message] = [_info(error)]
+    if isinstance(error, InvalidRequestError):
+        violations = [
+            BadRequest.FieldViolation(field=v.field, description=v.rule) for v in error.violations
+        ]
+        details.append(BadRequest(field_violations=violations))
+    delay = _RETRY_MILLISECONDS.get(type(error))
+    if delay is not None:
+        details.append(
+            RetryInfo(retry_delay=Duration(nanos=delay % 1000 * 1_000_000, seconds=delay // 1000))
+        )
+    return _status(CODES[type(error)], error.message, details)
+
+
+def internal() -> grpc.Status:
+    """Return the status of a bug."""
+    return _status(
+        Code.INTERNAL, INTERNAL_MESSAGE, [ErrorInfo(reason=LicetError.reason, domain=DOMAIN)]
+    )
+
+
+def _info(error: LicetError) -> ErrorInfo:
+    reason = error.code if isinstance(error, RefusedError) else error.reason
+    return ErrorInfo(reason=reason, domain=DOMAIN)
+
+
+def _status(code: int, message: str, details: list[Message]) -> grpc.Status:
+    packed = []
+    for detail in details:
+        container = Any()
+        container.Pack(detail)
+        packed.append(container)
+    return rpc_status.to_status(Status(code=code, message=message, details=packed))

@@ -1,0 +1,115 @@
+"""Connections: pooled, checked, recycled, in the server's role, and every use bounded in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, LiteralString
+
+from psycopg import Connection
+from psycopg.rows import TupleRow, tuple_row
+from psycopg_pool import ConnectionPool
+
+from licet.app.ports import Deadline
+from licet.domain.errors import DeadlineError
+from licet.storage.errors import translated
+
+SERVER_ROLE: Final = "licet_server"
+
+_SET_ROLE: LiteralString = "SET ROLE licet_server"
+_SET_TIMEOUT: LiteralString = "SELECT set_config('statement_timeout', %s, false)"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """The pool's bounds.
+
+    Attributes:
+        min_size: connections kept open.
+        max_size: connections at most.
+        acquire_seconds: how long a request waits for a free connection.
+        statement_seconds: how long a statement may run when the caller set no earlier deadline.
+        max_waiting: requests that may wait at once; further ones are refused without waiting.
+    """
+
+    min_size: int = 2
+    max_size: int = 16
+    acquire_seconds: float = 1.0
+    statement_seconds: float = 5.0
+    max_waiting: int = 256
+
+
+class Database:
+    """A pool of connections in autocommit mode."""
+
+    def __init__(self, conninfo: str, limits: PoolLimits) -> None:
+        """Prepare the pool; `open` starts it."""
+        self._limits = limits
+        self._pool: ConnectionPool[Connection[TupleRow]] = ConnectionPool(
+            conninfo,
+            kwargs={
+                "autocommit": True,
+                "row_factory": tuple_row,
+                "application_name": "licet",
+                "connect_timeout": 5,
+            },
+            min_size=limits.min_size,
+            max_size=limits.max_size,
+            max_waiting=limits.max_waiting,
+            timeout=limits.acquire_seconds,
+            # A connection is replaced after an hour so that a server behind a moved address is
+            # found again.
+            max_lifetime=3600.0,
+            max_idle=600.0,
+            reconnect_timeout=30.0,
+            configure=_configure,
+            check=ConnectionPool.check_connection,
+            name="licet",
+            open=False,
+        )
+
+    def open(self, timeout: float) -> None:
+        """Open the first connections.
+
+        Raises:
+            UnavailableError: the database could not be reached within `timeout` seconds.
+        """
+        with translated(deadline_bound=False):
+            self._pool.open(wait=True, timeout=timeout)
+
+    def close(self) -> None:
+        """Close every connection; requests that wait for one fail."""
+        self._pool.close(timeout=5.0)
+
+    @contextmanager
+    def connection(self, deadline: Deadline) -> Iterator[Connection[TupleRow]]:
+        """Lend a connection whose statements end with the deadline.
+
+        Raises:
+            DeadlineError: the deadline passed first.
+            UnavailableError: no connection in time, or the database cannot be used.
+            ConflictError: a statement lost a race.
+        """
+        limits = self._limits
+        acquire = deadline.remaining(limits.acquire_seconds)
+        if acquire <= 0:
+            message = "the deadline passed"
+            raise DeadlineError(message)
+        with (
+            translated(deadline_bound=acquire < limits.acquire_seconds),
+            self._pool.connection(timeout=acquire) as connection,
+        ):
+            left = deadline.remaining(limits.statement_seconds)
+            # 0 would mean: no limit.
+            connection.execute(_SET_TIMEOUT, [str(max(1, int(left * 1000)))])
+            with translated(deadline_bound=left < limits.statement_seconds):
+                yield connection
+
+    def statistics(self) -> dict[str, int]:
+        """Return the pool's own counters."""
+        return self._pool.get_stats()
+
+
+def _configure(connection: Connection[Any]) -> None:
+    connection.execute(_SET_ROLE)

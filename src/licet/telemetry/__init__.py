@@ -1,0 +1,3 @@
+"""What licet tells its operators: logs."""
+
+from __future__ import annotations

@@ -1,0 +1,55 @@
+"""Makes ids.
+
+UUIDs of version 7 for capabilities, random keys for requests, numbers for audit writers.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from threading import Lock
+from typing import Final
+from uuid import UUID
+
+from licet.app.ports import Clock
+from licet.domain.names import CapabilityId
+
+_WRITER_EPOCH_SECONDS: Final = 1_577_836_800  # 2020-01-01T00:00:00Z
+_COUNTER_BITS: Final = 12
+
+
+class TimeOrderedIds:
+    """See `ports.Ids`.
+
+    Ids of one process increase even within a millisecond and when the clock steps back.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Take the time from this clock."""
+        self._clock = clock
+        # Guards `_last`: milliseconds and a counter of 12 bits in one number.
+        self._mutex = Lock()
+        self._last = 0
+
+    def capability_id(self) -> CapabilityId:
+        """Return a UUID of version 7 (RFC 9562, monotonic by method 1)."""
+        now = (self._clock.now() // 1000) << _COUNTER_BITS
+        with self._mutex:
+            self._last = tick = max(now, self._last + 1)
+        milliseconds, counter = tick >> _COUNTER_BITS, tick & ((1 << _COUNTER_BITS) - 1)
+        tail = int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)
+        bits = (milliseconds << 80) | (0x7 << 76) | (counter << 64) | (0b10 << 62) | tail
+        return CapabilityId(str(UUID(int=bits)))
+
+    def request_id(self) -> str:
+        """Return 128 random bits as text."""
+        return secrets.token_hex(16)
+
+
+def audit_writer_id(clock: Clock) -> int:
+    """Return a number of 48 bits for an audit writer: seconds since 2020, then 16 random bits.
+
+    One per process start.
+    """
+    seconds = clock.now() // 1_000_000 - _WRITER_EPOCH_SECONDS
+    return (seconds << 16) | secrets.randbits(16)

