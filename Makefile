@@ -54,7 +54,7 @@ lint: $(VENV)/.dev ## lint the Python code
 
 .PHONY: layers
 layers: $(VENV)/.dev ## check who imports whom
-	@$(VENV)/bin/lint-imports --no-cache
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 
 .PHONY: types
 types: $(VENV)/.dev ## check the types, and that SQL is only ever a literal
@@ -77,7 +77,7 @@ breaking: $(VENV)/.dev ## check that the protos still serve the clients of AGAIN
 .PHONY: protos-check
 protos-check: $(VENV)/.dev ## check that the generated stubs are those of the protos
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(call generate,"$$fresh") \
-	  && diff -r -x __init__.py -x __pycache__ src/licet/v1 "$$fresh/licet/v1" \
+	  && diff -rq -x __init__.py -x __pycache__ src/licet/v1 "$$fresh/licet/v1" \
 	  || { echo 'protos-check: run `make protos` and commit what it writes' >&2; exit 1; }
 
 ##@ Change

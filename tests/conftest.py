@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from licet.storage import migrate
 from tests.fakes.postgres import Cluster, Database, running_cluster
+from tests.fakes.serving import Served, serving
 
 # On CI the examples are the same every time: a check that fails for a reason outside the change
 # teaches people to press "retry". Everywhere else each run looks at new ones, and what it finds
@@ -47,3 +48,10 @@ def empty_database(cluster: Cluster) -> Iterator[Database]:
     """Provide a new database without licet's schema."""
     with cluster.database() as new:
         yield new
+
+
+@pytest.fixture
+def served(database: Database) -> Iterator[Served]:
+    """Provide a licet that serves a new database, and a client of it."""
+    with serving(database) as running:
+        yield running

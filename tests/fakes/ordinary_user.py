@@ -27,19 +27,14 @@ class OrdinaryUser:
     account: Account
     home: Path
     python: Path
-    path: Path | None
+    environment: dict[str, str]
 
     def run(self, script: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
         """Run a Python script to its end."""
-        environment = {"HOME": str(self.home)}
-        if self.path is not None:
-            # Where the copied interpreter's own library is, if it has one.
-            environment["LD_LIBRARY_PATH"] = str(self.python.parents[1] / "lib")
-            environment["PYTHONPATH"] = str(self.path)
         return subprocess.run(
             [self.python, "-c", script, *arguments],
             cwd="/",
-            env=environment,
+            env=self.environment | {"HOME": str(self.home)},
             user=self.account.uid if IS_ROOT else None,
             group=self.account.gid if IS_ROOT else None,
             extra_groups=() if IS_ROOT else None,
@@ -55,7 +50,8 @@ def ordinary_user(folder: Path) -> OrdinaryUser:
     home.mkdir(mode=0o700)
     if not IS_ROOT:
         me = Account(os.geteuid(), os.getegid())
-        return OrdinaryUser(me, home, Path(sys.executable), None)
+        environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+        return OrdinaryUser(me, home, Path(sys.executable), environment)
     entry = pwd.getpwnam("nobody")
     account = Account(entry.pw_uid, entry.pw_gid)
     account.own(home)
@@ -64,7 +60,12 @@ def ordinary_user(folder: Path) -> OrdinaryUser:
         _copy_package(name, packages)
     python = _copy_python(folder / "python")
     subprocess.run(["/bin/chmod", "-R", "a+rX", packages, folder / "python"], check=True)
-    return OrdinaryUser(account, home, python, packages)
+    environment = {
+        "PYTHONPATH": str(packages),
+        # Where the interpreter's own library is, if it has one.
+        "LD_LIBRARY_PATH": str(folder / "python" / "lib"),
+    }
+    return OrdinaryUser(account, home, python, environment)
 
 
 def _copy_package(name: str, packages: Path) -> None:

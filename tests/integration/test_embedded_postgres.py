@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from licet.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_root
-from licet.storage.embedded.account import account_for, child_environment
+from licet.storage.embedded.account import Account, account_for, child_environment
 from licet.storage.embedded.folder import FolderLock
 from licet.storage.embedded.installation import Installation
 from tests.fakes.ordinary_user import IS_ROOT, ordinary_user
@@ -148,13 +148,27 @@ def test_starting_twice_is_a_mistake(data_dir: Path) -> None:
         assert server.is_running
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), 1, 2**22 - 1])
-def test_a_stale_pid_file_is_no_obstacle(data_dir: Path, pid: int) -> None:
-    # Such as a container's that was killed: the number is another process's now, or nobody's.
-    stale = f"{pid}\n{data_dir / 'cluster'}\n1\n5432\n{data_dir / 'socket'}\n\n1 1\nready\n"
-    (data_dir / "cluster" / "postmaster.pid").write_text(stale, encoding="utf-8")
-    with EmbeddedPostgres(data_dir) as server:
-        assert ask(server, "SELECT 1") == 1
+def as_account(account: Account, *command: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        cwd="/",
+        user=account.uid if IS_ROOT else None,
+        group=account.gid if IS_ROOT else None,
+        extra_groups=() if IS_ROOT else None,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_a_stale_pid_file_is_no_obstacle(data_dir: Path) -> None:
+    # As after a container was killed: the number is another process's of the same account now.
+    cluster = data_dir / "cluster"
+    with as_account(account_for(cluster), "/bin/cat") as bystander:
+        stale = f"{bystander.pid}\n{cluster}\n1\n5432\n{data_dir / 'socket'}\n\n1 1\nready\n"
+        (cluster / "postmaster.pid").write_text(stale, encoding="utf-8")
+        with EmbeddedPostgres(data_dir) as server:
+            assert ask(server, "SELECT 1") == 1
+        assert bystander.poll() is None
 
 
 def test_a_server_left_behind_is_stopped(data_dir: Path) -> None:
@@ -163,22 +177,15 @@ def test_a_server_left_behind_is_stopped(data_dir: Path) -> None:
     binaries = Installation.of_wheel().reachable_by(account, data_dir)
     command = [str(binaries.program("postgres")), "-D", str(cluster)]
     command += ["-c", "listen_addresses=", "-c", f"unix_socket_directories={cluster}"]
-    left_behind = subprocess.Popen(
-        command,
-        cwd="/",
-        user=account.uid if IS_ROOT else None,
-        group=account.gid if IS_ROOT else None,
-        extra_groups=() if IS_ROOT else None,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        assert eventually((cluster / ".s.PGSQL.5432").exists)
-        with EmbeddedPostgres(data_dir) as server:
-            assert left_behind.wait(10) == 0
-            assert ask(server, "SELECT 1") == 1
-    finally:
-        left_behind.kill()
-        left_behind.wait()
+    left_behind = as_account(account, *command)
+    with left_behind:
+        try:
+            assert eventually((cluster / ".s.PGSQL.5432").exists)
+            with EmbeddedPostgres(data_dir) as server:
+                assert left_behind.wait(10) == 0
+                assert ask(server, "SELECT 1") == 1
+        finally:
+            left_behind.kill()
 
 
 def test_its_end_is_noticed_and_the_next_start_recovers(data_dir: Path) -> None:

@@ -1,0 +1,118 @@
+"""A real licet on a real port, over a test's own database; nothing is simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2_grpc
+from grpc_status import rpc_status
+
+from licet import config
+from licet.bootstrap import Licet
+from licet.v1 import authorization_pb2 as pb
+from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub
+from tests.fakes.postgres import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server and a client of it.
+
+    Attributes:
+        licet: the running composition.
+        address: host and port.
+        channel: an open channel.
+        stub: the AuthorizationService.
+        health: the health service.
+        database: what the server works on.
+    """
+
+    licet: Licet
+    address: str
+    channel: grpc.Channel
+    stub: AuthorizationServiceStub
+    health: health_pb2_grpc.HealthStub
+    database: Database
+
+    def grant(self, principal: str, actions: str, resource: str, **fields: Any) -> str:
+        """Grant and return the capability's id; `actions` are separated by spaces."""
+        request = pb.GrantRequest(
+            principal=principal, actions=actions.split(), resource=resource, **fields
+        )
+        return self.stub.Grant(request, timeout=10).capability.id
+
+    def authorize(
+        self, principal: str, action: str, resource: str, **fields: Any
+    ) -> pb.AuthorizeResponse:
+        """Ask for one decision."""
+        request = pb.AuthorizeRequest(
+            principal=principal, action=action, resource=resource, **fields
+        )
+        return self.stub.Authorize(request, timeout=10)
+
+
+@contextmanager
+def serving(database: Database, **settings: object) -> Iterator[Served]:
+    """Serve `database` on a free port of loopback; the keywords are settings."""
+    chosen = {"listen": "127.0.0.1:0", "database_url": database.url, "drain_seconds": 2.0}
+    licet = Licet(config.load(**(chosen | settings))).start()
+    try:
+        address = f"127.0.0.1:{licet.server.port}"
+        with grpc.insecure_channel(address) as channel:
+            yield Served(
+                licet,
+                address,
+                channel,
+                AuthorizationServiceStub(channel),
+                health_pb2_grpc.HealthStub(channel),
+                database,
+            )
+    finally:
+        licet.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What an RPC failed with, its details unpacked.
+
+    Attributes:
+        code: the status code.
+        message: the status message.
+        fields: the field paths of BadRequest, in order.
+        reason: ErrorInfo.reason, or empty.
+        retry: whether a RetryInfo came with it.
+    """
+
+    code: grpc.StatusCode
+    message: str
+    fields: tuple[str, ...]
+    reason: str
+    retry: bool
+
+
+def failure(error: grpc.RpcError) -> Failure:
+    """Take the error of an RPC apart."""
+    status = rpc_status.from_call(error) or Status()
+    found = {detail.TypeName(): detail for detail in status.details}
+
+    def unpack(message: Message) -> Any:
+        if message.DESCRIPTOR.full_name in found:
+            found[message.DESCRIPTOR.full_name].Unpack(message)
+        return message
+
+    bad = unpack(error_details_pb2.BadRequest())
+    info = unpack(error_details_pb2.ErrorInfo())
+    return Failure(
+        code=error.code(),
+        message=error.details() or "",
+        fields=tuple(violation.field for violation in bad.field_violations),
+        reason=info.reason,
+        retry="google.rpc.RetryInfo" in found,
+    )
