@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -118,8 +118,8 @@ class Settings(BaseSettings):
             raise ValueError(message)
         if not self.insecure_bind and not is_loopback(self.listen):
             message = (
-                f"listen={self.listen} is not loopback, and licet has no TLS and no authentication yet: "
-                "set LICET_INSECURE_BIND=true only behind something that has both"
+                f"listen={self.listen} is not loopback, and there is no TLS and no authentication "
+                "yet: set LICET_INSECURE_BIND=true only behind something that has both"
             )
             raise ValueError(message)
         return self
@@ -161,7 +161,8 @@ def load(**overrides: object) -> Settings:
         message = f"{CONFIG_FILE_VARIABLE}: there is no file {file}"
         raise ConfigurationError(message)
     try:
-        return Settings(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type] # checked by pydantic
+        chosen: Any = {key: value for key, value in overrides.items() if value is not None}
+        return Settings(**chosen)
     except ValidationError as exc:
         problems = [
             ": ".join(filter(None, (".".join(str(part) for part in error["loc"]), error["msg"])))

@@ -100,45 +100,41 @@ class GrantCapability:
         now = self._clock.now()
         parent = self._capabilities.find(parent_id, deadline)
         if parent is None:
-            self._refuse(command, terms, caller, now, "PARENT_NOT_FOUND", deadline)
+            self._mutations.refuse(
+                _refusal(command, terms, caller, now, "PARENT_NOT_FOUND"), deadline
+            )
             message = f"there is no capability {parent_id} to delegate from"
             raise NotFoundError(message)
         inherited = inherit(terms, parent)
         try:
             check_attenuation(inherited, parent, now)
         except RefusedError as refusal:
-            self._refuse(command, inherited, caller, now, refusal.code, deadline)
+            self._mutations.refuse(
+                _refusal(command, inherited, caller, now, refusal.code), deadline
+            )
             raise
         return inherited
 
-    def _refuse(
-        self,
-        command: GrantCommand,
-        terms: Terms,
-        caller: Caller,
-        now: Instant,
-        code: str,
-        deadline: Deadline,
-    ) -> None:
-        self._mutations.refuse(
-            AuditEvent(
-                occurred_at=now,
-                event_type=EventType.DELEGATE,
-                actor=caller,
-                principal=terms.principal,
-                action="",
-                resource=terms.resource,
-                capability_id=command.parent_id or "",
-                result=Result.REFUSED,
-                reason=code,
-                policy_id="",
-                session_id=terms.session_id,
-                trace_id=command.trace_id,
-                revision=0,
-                metadata=_facts(terms, command.parent_id),
-            ),
-            deadline,
-        )
+
+def _refusal(
+    command: GrantCommand, terms: Terms, caller: Caller, now: Instant, code: str
+) -> AuditEvent:
+    return AuditEvent(
+        occurred_at=now,
+        event_type=EventType.DELEGATE,
+        actor=caller,
+        principal=terms.principal,
+        action="",
+        resource=terms.resource,
+        capability_id=command.parent_id or "",
+        result=Result.REFUSED,
+        reason=code,
+        policy_id="",
+        session_id=terms.session_id,
+        trace_id=command.trace_id,
+        revision=0,
+        metadata=_facts(terms, command.parent_id),
+    )
 
 
 def _timed(command: GrantCommand, now: Instant) -> Terms:

@@ -108,13 +108,13 @@ def check_attenuation(child: Terms, parent: Capability, now: Instant) -> None:
     if child.delegation_depth > bound.delegation_depth - 1:
         raise NotPermittedError(
             "DEPTH_WIDER",
-            f"delegation_depth may be at most {bound.delegation_depth - 1}, one less than the parent's",
+            f"delegation_depth may be at most {bound.delegation_depth - 1} below this parent",
         )
     # (3) Actions.
     extra = [action for action in child.actions if action not in bound.actions]
     if extra and ANY_ACTION not in bound.actions:
         raise NotPermittedError(
-            "ACTIONS_WIDER", f"the parent capability does not allow the actions {', '.join(extra)}"
+            "ACTIONS_WIDER", f"the parent capability does not allow {', '.join(extra)}"
         )
     # (4) Resource.
     if not contains(bound.resource, child.resource):

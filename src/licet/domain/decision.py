@@ -184,9 +184,11 @@ def describe(decision: Decision, request: Request) -> str:
                 f"capability {capability.id} allows {what} from {rfc3339(capability.not_before)} on"
             )
         case Reason.CAPABILITY_EXPIRED:
-            return f"capability {capability.id} allowed {what} until it expired at {rfc3339(capability.expires_at)}"
+            end = f"it expired at {rfc3339(capability.expires_at)}"
+            return f"capability {capability.id} allowed {what} until {end}"
         case Reason.CAPABILITY_REVOKED:
-            return f"capability {capability.id} allowed {what} until it was revoked at {rfc3339(capability.ended_at)}"
+            end = f"it was revoked at {rfc3339(capability.ended_at)}"
+            return f"capability {capability.id} allowed {what} until {end}"
         case Reason.NO_CAPABILITY:
             return f"{request.principal} holds no capability for {what}"
         case _:

@@ -49,10 +49,8 @@ def resource_pattern(text: str, field: str = "resource") -> ResourcePattern:
     if any("*" in segment for segment in segments if segment not in {ONE, REST}):
         raise InvalidRequestError.of(field, "must have `*` and `**` as whole segments only")
     if segments.count(ONE) > MAX_WILDCARDS or ONE in segments[MAX_WILDCARD_SEGMENT:]:
-        raise InvalidRequestError.of(
-            field,
-            f"must have at most {MAX_WILDCARDS} `*`, within the first {MAX_WILDCARD_SEGMENT} segments",
-        )
+        where = f"within the first {MAX_WILDCARD_SEGMENT} segments"
+        raise InvalidRequestError.of(field, f"must have at most {MAX_WILDCARDS} `*`, {where}")
     return ResourcePattern(text)
 
 
@@ -100,11 +98,10 @@ def contains(outer: ResourcePattern, inner: ResourcePattern) -> bool:
 
 
 def containment_regex(outer: ResourcePattern) -> str:
-    r"""Return a POSIX regular expression with look-ahead that matches exactly the patterns inside
-    `outer`.
+    """Return a regular expression that matches exactly the patterns inside `outer`.
 
-    PostgreSQL and Python read it alike. It starts with `^` and the literal beginning of the
-    pattern, so that PostgreSQL can use an index on the text.
+    PostgreSQL and Python read it alike: it uses no more than look-ahead and classes. It starts with
+    `^` and the literal beginning of the pattern, so that PostgreSQL can use an index on the text.
     """
     parts = shape(outer)
     segments = [

@@ -121,4 +121,4 @@ class Server:
 
     def _set_health(self, status: int) -> None:
         for service in ("", SERVICE):
-            self._health.set(service, status)  # type: ignore[arg-type] # the stub's enum is no type
+            self._health.set(service, status)

@@ -18,32 +18,36 @@ from licet.storage.pool import Database
 
 _ENSURE_PARTITION: Final[LiteralString] = "SELECT audit.ensure_partition(%s::timestamptz)"
 _ENSURE_AHEAD: Final[LiteralString] = """
-SELECT audit.ensure_partition(day) FROM generate_series(%s::timestamptz, %s::timestamptz + interval '3 days', interval '1 day') AS day
+SELECT audit.ensure_partition(%(now)s::timestamptz + days * interval '1 day')
+FROM generate_series(0, 3) AS days
 """
 
 _REGISTER: Final[LiteralString] = "INSERT INTO audit.writers (writer_id) VALUES (%s)"
 _SHIPPED: Final[LiteralString] = "SELECT shipped_seq FROM audit.writers WHERE writer_id = %s"
 _ADVANCE: Final[LiteralString] = """
-UPDATE audit.writers SET shipped_seq = %(last)s WHERE writer_id = %(writer)s AND shipped_seq = %(first)s - 1
+UPDATE audit.writers SET shipped_seq = %(last)s
+WHERE writer_id = %(writer)s AND shipped_seq = %(first)s - 1
 """
 _COPY: Final[LiteralString] = """
-COPY audit.events (v, event_id, occurred_at, event_type, actor, principal, action, resource, capability_id,
-                   result, reason, policy_id, session_id, trace_id, revision, metadata)
+COPY audit.events (v, event_id, occurred_at, event_type, actor, principal, action, resource,
+                   capability_id, result, reason, policy_id, session_id, trace_id, revision,
+                   metadata)
 FROM STDIN (FORMAT BINARY)
 """
 _COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER: Final = b"\xff\xff"
 
 _SELECT: Final[LiteralString] = """
-SELECT e.event_id::text, (extract(epoch FROM e.occurred_at) * 1000000)::bigint, e.event_type, e.actor, e.principal, e.action,
-       e.resource, e.capability_id, e.result, e.reason, e.policy_id, e.session_id, e.trace_id, e.revision, e.metadata::text
+SELECT e.event_id::text, (extract(epoch FROM e.occurred_at) * 1000000)::bigint, e.event_type,
+       e.actor, e.principal, e.action, e.resource, e.capability_id, e.result, e.reason, e.policy_id,
+       e.session_id, e.trace_id, e.revision, e.metadata::text
 FROM audit.events AS e
 WHERE {where}
 ORDER BY e.occurred_at DESC, e.event_id DESC
 LIMIT %(limit)s
 """
-# The filter's conditions; those whose field is unset are left out of the statement. Where an index is partial, its
-# predicate is repeated, since the planner cannot see that a parameter fulfils it.
+# The filter's conditions; those whose field is unset are left out of the statement. Where an index
+# is partial, its predicate is repeated: the planner cannot see that a parameter fulfils it.
 _CONDITIONS: Final[Mapping[str, LiteralString]] = {
     "event_types": "e.event_type = ANY (%(event_types)s)",
     "principal": "e.principal = %(principal)s",
@@ -65,7 +69,8 @@ _CHANGES_ONLY: Final[LiteralString] = "e.event_type <> 'decision'"
 _NOT_ALLOWS: Final[LiteralString] = "e.result <> 'allow'"
 # The bound on the time alone lets the planner leave out later partitions.
 _BEFORE: Final[LiteralString] = """
-(e.occurred_at <= %(at)s::timestamptz AND (e.occurred_at, e.event_id) < (%(at)s::timestamptz, %(event_id)s::uuid))
+(e.occurred_at <= %(at)s::timestamptz
+ AND (e.occurred_at, e.event_id) < (%(at)s::timestamptz, %(event_id)s::uuid))
 """
 
 
@@ -77,13 +82,21 @@ class PostgresAuditEvents:
         self._database = database
 
     def register(self, writer_id: int, now: Instant, deadline: Deadline) -> None:
-        """Make a writer known and the partitions of the next days. Raises UnavailableError or DeadlineError."""
+        """Make a writer known, and the partitions of the next days.
+
+        Raises:
+            UnavailableError, DeadlineError: it may or may not be known; draw another number.
+        """
         with self._database.connection(deadline) as connection:
-            connection.execute(_ENSURE_AHEAD, [rfc3339(now), rfc3339(now)])
+            connection.execute(_ENSURE_AHEAD, {"now": rfc3339(now)})
             connection.execute(_REGISTER, [writer_id])
 
     def shipped(self, writer_id: int, deadline: Deadline) -> int:
-        """Return the sequence of the writer's last stored event. Raises UnavailableError or DeadlineError."""
+        """Return the sequence of the writer's last stored event.
+
+        Raises:
+            UnavailableError, DeadlineError: nothing is known.
+        """
         with self._database.connection(deadline) as connection:
             row = connection.execute(_SHIPPED, [writer_id]).fetchone()
         if row is None:
@@ -109,7 +122,7 @@ class PostgresAuditEvents:
             deadline: bounds each statement.
 
         Returns:
-            False when the writer's offset is not `first - 1`: these events, or some of them, are stored already.
+            False when the writer's offset is not `first - 1`: some of these events are stored.
 
         Raises:
             UnavailableError, DeadlineError: nothing is known; ask `shipped`.
@@ -117,7 +130,7 @@ class PostgresAuditEvents:
         try:
             return self._store(writer_id, first, leaves, deadline)
         except errors.CheckViolation:
-            # No partition for some day; all partitions are made and nothing else can be violated by a valid leaf.
+            # No partition for some day: all are made. A valid leaf can violate nothing else.
             with self._database.connection(deadline) as connection:
                 for instant in {instant - instant % 86_400_000_000 for instant in instants}:
                     connection.execute(_ENSURE_PARTITION, [rfc3339(Instant(instant))])
@@ -148,7 +161,10 @@ class PostgresAuditEvents:
 
 
 def query_statement(wanted: AuditFilter, before: AuditPosition | None) -> Composed:
-    """Return the statement of one page: only the conditions that apply, so that the planner sees them."""
+    """Return the statement of one page.
+
+    It has only the conditions that apply, so that the planner sees them.
+    """
     conditions = [
         SQL(text) for field, text in _CONDITIONS.items() if getattr(wanted, field) not in {None, ()}
     ]

@@ -17,20 +17,23 @@ from licet.domain.names import Action, Caller, CapabilityId, Principal
 from licet.domain.pattern import ResourcePattern, containment_regex
 from licet.storage.pool import Database
 
-# One row with the revision, then one row for each capability, all of one snapshot. Instants come as microseconds, which
-# keeps infinity, is exact, and costs less than making a datetime of each.
+# One row with the revision, then one row for each capability, all of one snapshot. Instants come as
+# microseconds, which keeps infinity, is exact, and costs less than making a datetime of each.
 HELD: Final[LiteralString] = """
 WITH held AS (
   SELECT wanted.principal, h.*
   FROM unnest(%(principals)s::text[]) AS wanted (principal)
   CROSS JOIN LATERAL (
-    SELECT c.id, c.resource, c.actions, c.not_before, c.expires_at, NULL::text AS end_cause, NULL::timestamptz AS ended_at, true AS living
+    SELECT c.id, c.resource, c.actions, c.not_before, c.expires_at,
+           NULL::text AS end_cause, NULL::timestamptz AS ended_at, true AS living
     FROM licet.capabilities AS c
-    WHERE c.principal = wanted.principal AND c.ended_revision IS NULL AND c.expires_at > %(now)s::timestamptz
+    WHERE c.principal = wanted.principal AND c.ended_revision IS NULL
+      AND c.expires_at > %(now)s::timestamptz
     UNION ALL
     (SELECT c.id, c.resource, c.actions, c.not_before, c.expires_at, NULL, NULL, false
      FROM licet.capabilities AS c
-     WHERE c.principal = wanted.principal AND c.ended_revision IS NULL AND c.expires_at <= %(now)s::timestamptz
+     WHERE c.principal = wanted.principal AND c.ended_revision IS NULL
+       AND c.expires_at <= %(now)s::timestamptz
      ORDER BY c.expires_at DESC LIMIT %(ended)s)
     UNION ALL
     (SELECT c.id, c.resource, c.actions, c.not_before, c.expires_at, c.end_cause, c.ended_at, false
@@ -39,20 +42,25 @@ WITH held AS (
      ORDER BY c.ended_at DESC LIMIT %(ended)s)
   ) AS h
 )
-SELECT NULL AS principal, NULL AS id, NULL AS resource, NULL::text[] AS actions, (SELECT max(revision) FROM licet.changes) AS not_before,
-       NULL::bigint AS expires_at, NULL AS end_cause, NULL::bigint AS ended_at, NULL::boolean AS living
+SELECT NULL AS principal, NULL AS id, NULL AS resource, NULL::text[] AS actions,
+       (SELECT max(revision) FROM licet.changes) AS not_before, NULL::bigint AS expires_at,
+       NULL AS end_cause, NULL::bigint AS ended_at, NULL::boolean AS living
 UNION ALL
 SELECT held.principal, held.id::text, held.resource, held.actions,
-       CASE WHEN held.not_before = '-infinity' THEN 0 ELSE (extract(epoch FROM held.not_before) * 1000000)::bigint END,
-       CASE WHEN held.expires_at = 'infinity' THEN 9223372036854775807 ELSE (extract(epoch FROM held.expires_at) * 1000000)::bigint END,
+       CASE WHEN held.not_before = '-infinity' THEN 0
+            ELSE (extract(epoch FROM held.not_before) * 1000000)::bigint END,
+       CASE WHEN held.expires_at = 'infinity' THEN 9223372036854775807
+            ELSE (extract(epoch FROM held.expires_at) * 1000000)::bigint END,
        held.end_cause, (extract(epoch FROM held.ended_at) * 1000000)::bigint, held.living
 FROM held
 """
 
 _COLUMNS: Final[LiteralString] = """
   c.id::text, c.principal, c.actions, c.resource,
-  CASE WHEN c.not_before <> '-infinity' THEN (extract(epoch FROM c.not_before) * 1000000)::bigint END,
-  CASE WHEN c.expires_at <> 'infinity' THEN (extract(epoch FROM c.expires_at) * 1000000)::bigint END,
+  CASE WHEN c.not_before <> '-infinity'
+       THEN (extract(epoch FROM c.not_before) * 1000000)::bigint END,
+  CASE WHEN c.expires_at <> 'infinity'
+       THEN (extract(epoch FROM c.expires_at) * 1000000)::bigint END,
   c.delegation_depth, c.session_id, c.metadata::text, c.parent_id::text, c.granted_by,
   (extract(epoch FROM c.granted_at) * 1000000)::bigint, c.granted_revision,
   (extract(epoch FROM c.ended_at) * 1000000)::bigint, c.ended_by, c.end_reason, c.end_cause
@@ -64,11 +72,16 @@ _FIND: Final = SQL(
 
 _ANCESTORS: Final = SQL("""
 WITH RECURSIVE up AS (
-  SELECT c.id, c.parent_id, 0 AS distance FROM licet.capabilities AS c WHERE c.id = %(id)s::uuid
+  SELECT c.id, c.parent_id, 0 AS distance
+  FROM licet.capabilities AS c WHERE c.id = %(id)s::uuid
   UNION ALL
-  SELECT c.id, c.parent_id, up.distance + 1 FROM licet.capabilities AS c JOIN up ON c.id = up.parent_id
+  SELECT c.id, c.parent_id, up.distance + 1
+  FROM licet.capabilities AS c JOIN up ON c.id = up.parent_id
 )
-SELECT {columns} FROM up JOIN licet.capabilities AS c ON c.id = up.id WHERE up.distance > 0 ORDER BY up.distance
+SELECT {columns}
+FROM up JOIN licet.capabilities AS c ON c.id = up.id
+WHERE up.distance > 0
+ORDER BY up.distance
 """).format(columns=SQL(_COLUMNS))
 
 _DESCENDANTS: Final = SQL("""
@@ -77,17 +90,22 @@ WITH RECURSIVE down AS (
   UNION ALL
   SELECT c.id, down.distance + 1 FROM licet.capabilities AS c JOIN down ON c.parent_id = down.id
 )
-SELECT {columns} FROM down JOIN licet.capabilities AS c ON c.id = down.id ORDER BY down.distance, c.id LIMIT %(limit)s
+SELECT {columns}
+FROM down JOIN licet.capabilities AS c ON c.id = down.id
+ORDER BY down.distance, c.id
+LIMIT %(limit)s
 """).format(columns=SQL(_COLUMNS))
 
 _WOULD_END: Final[LiteralString] = """
 WITH roots AS (
   SELECT CASE WHEN %(id)s::uuid IS NOT NULL THEN ARRAY[%(id)s::uuid]
-         ELSE ARRAY(SELECT licet.living_matching(%(principal)s, %(resource_regex)s, %(granted_by)s, %(session_id)s)) END AS ids
+         ELSE ARRAY(SELECT licet.living_matching(
+           %(principal)s, %(resource_regex)s, %(granted_by)s, %(session_id)s)) END AS ids
 ), ended AS (
   SELECT t.id FROM roots CROSS JOIN LATERAL licet.living_subtrees(roots.ids) AS t
 )
-SELECT (SELECT count(*) FROM ended), ARRAY(SELECT ended.id::text FROM ended ORDER BY ended.id LIMIT %(limit)s),
+SELECT (SELECT count(*) FROM ended),
+       ARRAY(SELECT ended.id::text FROM ended ORDER BY ended.id LIMIT %(limit)s),
        (SELECT max(revision) FROM licet.changes)
 """
 
@@ -146,7 +164,7 @@ class PostgresCapabilities:
             key = tuple(actions)
             shared = actions_seen.get(key)
             if shared is None:
-                # Few distinct lists of actions, many capabilities: they share one tuple of interned texts.
+                # Few distinct lists of actions, many capabilities: they share one tuple.
                 shared = actions_seen[key] = tuple(Action(sys.intern(action)) for action in key)
             (living if is_living else ended)[holder].append(
                 HeldCapability(
@@ -224,7 +242,10 @@ class PostgresCapabilities:
 
 
 def list_statement(wanted: CapabilityFilter, after: CapabilityId | None) -> Composed:
-    """Return the statement of one page: only the conditions that apply, so that the planner sees them."""
+    """Return the statement of one page.
+
+    It has only the conditions that apply, so that the planner sees them.
+    """
     conditions = [
         SQL(text) for field, text in _CONDITIONS.items() if getattr(wanted, field) is not None
     ]

@@ -1,4 +1,4 @@
-"""Translates what psycopg raises, once, next to the library: classes and SQLSTATEs are matched, never messages."""
+"""Translates what psycopg raises, once, next to the library: by class, never by message."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from licet.domain.errors import ConflictError, DeadlineError, UnavailableError
 
 _log: Final = logging.getLogger(__name__)
 
-# A schema that is missing, older or newer than this program, or a role without its rights: an operator's task, and
-# nothing was decided. The health check says NOT_SERVING for the same cause.
+# A schema that is missing, older or newer than this program, or a role without its rights: an
+# operator's task, and nothing was decided. The health check says NOT_SERVING for the same cause.
 _WRONG_SCHEMA: Final = (
     errors.UndefinedTable,
     errors.UndefinedColumn,

@@ -1,4 +1,4 @@
-"""Changes of authorization state, through licet.apply_mutations; see the migration for what happens under the lock."""
+"""Changes of authorization state; the migration says what licet.apply_mutations does, and why."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from licet.domain.pattern import containment_regex
 from licet.storage.pool import Database
 
 _APPLY: Final[LiteralString] = """
-SELECT status, revision, outcome, principals FROM licet.apply_mutations(%(mutations)s) ORDER BY ordinal
+SELECT status, revision, outcome, principals
+FROM licet.apply_mutations(%(mutations)s) ORDER BY ordinal
 """
 
 _EARLIER: Final[LiteralString] = """
-SELECT r.status, r.revision, r.outcome || '{"replayed": true}', licet.changed_principals(r.revision), r.digest
+SELECT r.status, r.revision, r.outcome || '{"replayed": true}',
+       licet.changed_principals(r.revision), r.digest
 FROM licet.requests AS r WHERE r.request_id = %(request_id)s
 """
 
@@ -57,7 +59,8 @@ class PostgresMutations:
         """Apply one mutation in a transaction of its own.
 
         Raises:
-            OutcomeUnknownError: the connection was lost before the answer came: it happened whole or not at all.
+            OutcomeUnknownError: the connection was lost before the answer came; it happened whole
+                or not at all.
             UnavailableError, DeadlineError, ConflictError: nothing happened.
         """
         body = _grant(mutation) if isinstance(mutation, Grant) else _revoke(mutation)
@@ -76,7 +79,11 @@ class PostgresMutations:
         return _applied(*row)
 
     def earlier(self, request_id: str, digest: bytes, deadline: Deadline) -> Applied | None:
-        """Return what the mutation with this request id did, or None. Raises UnavailableError or DeadlineError."""
+        """Return what the mutation with this request id did, or None.
+
+        Raises:
+            UnavailableError, DeadlineError: nothing is known.
+        """
         with self._database.connection(deadline) as connection:
             row = connection.execute(_EARLIER, {"request_id": request_id}).fetchone()
         if row is None:
@@ -85,7 +92,11 @@ class PostgresMutations:
         return found if row[4] == digest else found._replace(status=REUSED)
 
     def refuse(self, event: AuditEvent, deadline: Deadline) -> None:
-        """Record a refused attempt. Raises UnavailableError or DeadlineError: it may not be on record."""
+        """Record a refused attempt.
+
+        Raises:
+            UnavailableError, DeadlineError: it may not be on record.
+        """
         facts = event._asdict() | {
             "occurred_at": rfc3339(event.occurred_at),
             "metadata": json.loads(event.metadata),

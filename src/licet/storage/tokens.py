@@ -1,4 +1,4 @@
-"""Page tokens: positions that are signed with a key of the database, so that every replica takes every other's."""
+"""Page tokens: positions, signed with a key of the database that all replicas share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _HEAD_BYTES: Final = len(_VERSION) + _DIGEST_BYTES
 
 
 class SignedPageTokens:
-    """See `ports.PageTokens`. Format: version, digest of the filter, position, HMAC-SHA256; base64url."""
+    """See `ports.PageTokens`.
+
+    Format: version, digest of the filter, position, HMAC-SHA256; all of it in base64url.
+    """
 
     def __init__(self, key: bytes) -> None:
         """Sign with this key."""

@@ -33,7 +33,7 @@ def main(parent: int, uid: int, gid: int, command: list[str]) -> int:
     # After (1), because a change of account clears it; a failure is no reason not to run: the
     # next start stops a server that was left behind.
     if libc is not None:
-        print(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
     if os.getppid() != parent:
         return 1  # licet died before step (2)
 
