@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     max_streams: Annotated[int, Field(ge=1, le=4096)] = Field(
         default=256, description="Streams open at once."
     )
-    max_message_bytes: Annotated[int, Field(ge=65_536, le=64 * _MIB)] = Field(
+    max_message_bytes: Annotated[int, Field(ge=4 * _MIB, le=64 * _MIB)] = Field(
         default=4 * _MIB, description="Largest message, either way."
     )
     drain_seconds: Annotated[float, Field(ge=0, le=300)] = Field(

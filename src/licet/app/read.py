@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from licet.app.ports import (
@@ -19,15 +20,19 @@ from licet.app.ports import (
     Tree,
 )
 from licet.domain.audit_event import RecordedEvent
+from licet.domain.canonical_json import EMPTY
 from licet.domain.capability import Capability
 from licet.domain.errors import NotFoundError
 from licet.domain.instant import Instant
 from licet.domain.names import CapabilityId, EventId
 
 MAX_DESCENDANTS: Final = 1000
-PAGE_BYTES: Final = 2 * 1024 * 1024
-"""When a page's metadata reaches this, the page ends: a client takes 4 MiB a message unless told
-otherwise."""
+PAGE_BYTES: Final = 3 * 1024 * 1024
+"""Where a page ends: a client takes 4 MiB a message unless told otherwise."""
+_ITEM_BYTES: Final = 700
+"""What an item weighs at most in a message, without its resource, actions and metadata."""
+_STRUCT_FACTOR: Final = 4
+"""How many bytes of a message a byte of JSON may become: `1, ` is a Value of 11 bytes."""
 
 _EMPTY_TREE: Final = Tree((), (), truncated=False)
 _Item = TypeVar("_Item")
@@ -65,12 +70,11 @@ class ReadCapabilities:
         if not with_tree:
             return capability, _EMPTY_TREE
         tree = self._capabilities.tree(capability_id, MAX_DESCENDANTS, deadline)
-        fitting = _fitting(tree.descendants, _metadata_size)
-        return capability, Tree(
-            tree.ancestors,
-            tree.descendants[:fitting],
-            tree.truncated or fitting < len(tree.descendants),
-        )
+        ancestors = tuple(_without_metadata(c) for c in tree.ancestors)
+        descendants = [_without_metadata(c) for c in tree.descendants]
+        fitting = _fitting(descendants, _capability_bytes)
+        is_cut = tree.truncated or fitting < len(descendants)
+        return capability, Tree(ancestors, tuple(descendants[:fitting]), is_cut)
 
     def page(
         self, wanted: CapabilityFilter, size: int, token: str, deadline: Deadline
@@ -84,7 +88,7 @@ class ReadCapabilities:
         digest = _digest("capabilities", wanted)
         after = CapabilityId(self._tokens.open(digest, token)) if token else None
         found = self._capabilities.page(wanted, after, size + 1, self._clock.now(), deadline)
-        return _cut(found, size, _metadata_size, lambda last: self._tokens.seal(digest, last.id))
+        return _cut(found, size, _capability_bytes, lambda last: self._tokens.seal(digest, last.id))
 
 
 class QueryAudit:
@@ -116,7 +120,7 @@ class QueryAudit:
         return _cut(
             found,
             size,
-            lambda recorded: len(recorded.event.metadata),
+            _event_bytes,
             lambda last: self._tokens.seal(digest, f"{last.event.occurred_at} {last.event_id}"),
         )
 
@@ -139,8 +143,21 @@ def _fitting(items: Sequence[_Item], weigh: Callable[[_Item], int]) -> int:
     return len(items)
 
 
-def _metadata_size(capability: Capability) -> int:
-    return len(capability.terms.metadata)
+def _without_metadata(capability: Capability) -> Capability:
+    return replace(capability, terms=replace(capability.terms, metadata=EMPTY))
+
+
+def _capability_bytes(capability: Capability) -> int:
+    terms = capability.terms
+    names = len(terms.resource.encode()) + sum(len(action) + 2 for action in terms.actions)
+    return _ITEM_BYTES + names + _STRUCT_FACTOR * len(terms.metadata.encode())
+
+
+def _event_bytes(recorded: RecordedEvent) -> int:
+    event = recorded.event
+    return (
+        _ITEM_BYTES + len(event.resource.encode()) + _STRUCT_FACTOR * len(event.metadata.encode())
+    )
 
 
 def _digest(what: str, wanted: AuditFilter | CapabilityFilter) -> bytes:

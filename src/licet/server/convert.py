@@ -33,6 +33,8 @@ from licet.v1 import authorization_pb2 as pb
 from licet.v1 import decision_pb2
 
 MAX_BATCH: Final = 1000
+MAX_EXPLAINED: Final = 10
+"""How many items of a batch may ask for an explanation: more could exceed a message."""
 MAX_PAGE: Final = 1000
 DEFAULT_PAGE: Final = 100
 MAX_EVENT_TYPES: Final = 32
@@ -75,6 +77,8 @@ def batch(messages: Sequence[pb.AuthorizeRequest]) -> list[Request]:
         raise InvalidRequestError.of(
             "requests", f"must have 1 to {MAX_BATCH} items, not {len(messages)}"
         )
+    if sum(message.explain for message in messages) > MAX_EXPLAINED:
+        raise InvalidRequestError.of("requests", f"must have at most {MAX_EXPLAINED} with explain")
     requests = []
     for position, message in enumerate(messages):
         try:

@@ -69,7 +69,7 @@ class AuthorizeRequest(_message.Message):
     correlation_id: _builtins.str
     """Returned as it came, at most 128 bytes, printable: pairs answers with requests on a stream."""
     explain: _builtins.bool
-    """Ask for `explanation`. Costs more than a plain decision."""
+    """Ask for `explanation`. Costs more than a plain decision; at most 10 requests of a batch may ask."""
     @_builtins.property
     def context(self) -> _struct_pb2.Struct:
         """Facts for conditions and policies: a JSON object of at most 16 KiB. Read only where one of them needs it."""
@@ -541,11 +541,13 @@ class GetCapabilityResponse(_message.Message):
 
     @_builtins.property
     def ancestors(self) -> _containers.RepeatedCompositeFieldContainer[_capability_pb2.Capability]:
-        """From its parent up to the root. Only with `include_tree`."""
+        """From its parent up to the root, without their metadata. Only with `include_tree`."""
 
     @_builtins.property
     def descendants(self) -> _containers.RepeatedCompositeFieldContainer[_capability_pb2.Capability]:
-        """All that was delegated from it, a parent before its children, at most 1,000. Only with `include_tree`."""
+        """All that was delegated from it, a parent before its children, without their metadata, at most 1,000. Only with
+        `include_tree`.
+        """
 
     def __init__(
         self,

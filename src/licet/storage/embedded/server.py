@@ -111,7 +111,7 @@ class EmbeddedPostgres:
             raise RuntimeError("the embedded PostgreSQL is started already")
         with _told_to_people(self._data_dir), ExitStack() as resources:
             prepare(self._data_dir)
-            pass
+            resources.enter_context(exclusive(self._data_dir))
             lock = FolderLock(self._data_dir / "postgres.lock")
             resources.callback(lock.close)
             self._take_over(lock)
