@@ -97,7 +97,7 @@ CREATE INDEX capability_resource_idx ON licet.capabilities (resource text_patter
 
 -- Nothing but the end of a capability changes, and it ends once. A delegation is inside its parent: the containment
 -- of resources is checked by the server, everything that SQL can say is checked here as well.
-CREATE FUNCTION licet.guard_capability() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+CREATE FUNCTION licet.guard_capability() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   parent licet.capabilities;
 BEGIN

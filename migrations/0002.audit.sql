@@ -42,7 +42,7 @@ CREATE INDEX event_result_idx ON audit.events (result, occurred_at) WHERE result
 CREATE INDEX event_reason_idx ON audit.events (reason, occurred_at) WHERE reason <> '';
 CREATE INDEX event_metadata_idx ON audit.events USING gin (metadata jsonb_path_ops) WITH (gin_pending_list_limit = 1024);
 
-CREATE FUNCTION audit.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+CREATE FUNCTION audit.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RAISE EXCEPTION 'audit.% is append-only: % refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'insufficient_privilege';
 END $$;
@@ -53,7 +53,7 @@ ALTER TABLE audit.events ENABLE ALWAYS TRIGGER append_only;
 -- Makes the partition of an instant's day (UTC) when it is missing and returns its name. The table is made first and
 -- attached second, because that lets others read and write audit.events meanwhile.
 CREATE FUNCTION audit.ensure_partition(at timestamptz) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog SET timezone = 'UTC' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
   day  date := (at AT TIME ZONE 'UTC')::date;
   name text := 'events_' || to_char(day, 'YYYYMMDD');
@@ -87,7 +87,7 @@ CREATE TABLE audit.writers (
 
 -- Events written in the transaction of a change have ids of writer 0; a rollback leaves a gap.
 CREATE SEQUENCE audit.change_event_seq;
-CREATE FUNCTION audit.next_change_event_id() RETURNS uuid LANGUAGE sql VOLATILE SET search_path = pg_catalog AS $$
+CREATE FUNCTION audit.next_change_event_id() RETURNS uuid LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
   SELECT ('0000000000008000' || to_hex(nextval('audit.change_event_seq') | (-9223372036854775808)::bigint))::uuid
 $$;
 REVOKE ALL ON FUNCTION audit.next_change_event_id() FROM PUBLIC;

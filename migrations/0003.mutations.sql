@@ -7,7 +7,7 @@ SET LOCAL statement_timeout = '60s';
 -- The living capabilities that match every field of a filter; NULL matches all. An expired one counts as living here:
 -- the clock of a replica may be behind this one's, and what it still allows must end with the revocation.
 CREATE FUNCTION licet.living_matching(holder text, resource_regex text, grantor text, session text) RETURNS SETOF uuid
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT c.id
   FROM licet.capabilities AS c
   WHERE c.ended_revision IS NULL
@@ -20,7 +20,7 @@ $$;
 -- The living among the given capabilities and all their living descendants, each once. A living capability has living
 -- ancestors only, so nothing is missed behind an ended one.
 CREATE FUNCTION licet.living_subtrees(roots uuid[]) RETURNS TABLE (id uuid, principal text, is_root boolean)
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   WITH RECURSIVE tree AS (
     SELECT c.id, c.principal FROM licet.capabilities AS c WHERE c.id = ANY (roots) AND c.ended_revision IS NULL
     UNION
@@ -35,7 +35,7 @@ $$;
 CREATE FUNCTION audit.record_change(
   event_id uuid, at timestamptz, event_type text, mutation jsonb, principal text, resource text, capability_id text,
   result text, reason text, session_id text, revision bigint, metadata jsonb
-) RETURNS void LANGUAGE sql VOLATILE SET search_path = pg_catalog AS $$
+) RETURNS void LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
   INSERT INTO audit.events (v, event_id, occurred_at, event_type, actor, principal, action, resource, capability_id,
                             result, reason, policy_id, session_id, trace_id, revision, metadata)
   VALUES (1, event_id, at, event_type, mutation ->> 'actor', principal, '', resource, capability_id,
@@ -44,7 +44,7 @@ $$;
 
 -- Stores the audit event of an attempt that the server refused; nothing changes, so it needs no mutation lock.
 CREATE FUNCTION audit.record_refusal(event jsonb) RETURNS void
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   at timestamptz := (event ->> 'occurred_at')::timestamptz;
 BEGIN
@@ -58,7 +58,7 @@ END $$;
 -- end: whether it is alive is checked here, under the mutation lock.
 CREATE FUNCTION licet.apply_grant(
   mutation jsonb, rev bigint, at timestamptz, OUT status text, OUT outcome jsonb, OUT touched text[]
-) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog AS $$
+) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   parent   licet.capabilities;
   kind     text := mutation ->> 'kind';
@@ -100,7 +100,7 @@ END $$;
 -- A revocation by id or by filter, with its cascade. One audit event for each capability that ends.
 CREATE FUNCTION licet.apply_revoke(
   mutation jsonb, rev bigint, at timestamptz, OUT status text, OUT outcome jsonb, OUT touched text[], OUT wait_for bigint
-) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog AS $$
+) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   target licet.capabilities;
   roots  uuid[];
@@ -159,7 +159,7 @@ BEGIN
 END $$;
 
 -- The principals that a change touched; NULL when it touched everything, or is not retained any more.
-CREATE FUNCTION licet.changed_principals(rev bigint) RETURNS text[] LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+CREATE FUNCTION licet.changed_principals(rev bigint) RETURNS text[] LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT c.principals FROM licet.changes AS c WHERE c.revision = rev AND c.kind = 0
 $$;
 
@@ -169,7 +169,7 @@ $$;
 -- revisions. SECURITY DEFINER: the server's role has no other way to change authorization state.
 CREATE FUNCTION licet.apply_mutations(mutations jsonb)
 RETURNS TABLE (ordinal integer, status text, revision bigint, outcome jsonb, principals text[])
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   rev      bigint;
   at       timestamptz;
