@@ -93,7 +93,8 @@ BEGIN
           (mutation ->> 'delegation_depth')::smallint, mutation ->> 'session_id', mutation -> 'metadata', rev, event_id);
   PERFORM audit.record_change(event_id, at, kind, mutation, mutation ->> 'principal', mutation ->> 'resource',
     mutation ->> 'id', 'done', '', mutation ->> 'session_id', rev, facts);
-  outcome := jsonb_build_object('capability_id', mutation ->> 'id');
+  outcome := jsonb_build_object(
+    'capability_id', mutation ->> 'id', 'granted_at', (extract(epoch FROM at) * 1000000)::bigint);
   touched := ARRAY[mutation ->> 'principal'];
 END $$;
 

@@ -58,8 +58,9 @@ class GrantCapability:
                 `Mutations.grant`, as for UnavailableError and OutcomeUnknownError.
         """
         digest = _digest(command, caller)
-        # (1) A repetition gets its first outcome, whatever has become of time and parent since.
-        if command.request_id:
+        # (1) A repetition gets its first outcome, whatever has become of the parent since; without
+        # a parent the mutation itself sees to that.
+        if command.request_id and command.parent_id is not None:
             before = self._mutations.granted_before(command.request_id, digest, deadline)
             if before is not None:
                 return before

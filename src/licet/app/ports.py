@@ -10,7 +10,7 @@ bounded by it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from licet.domain.audit_event import AuditEvent, RecordedEvent
 from licet.domain.canonical_json import JsonObject
@@ -130,6 +130,22 @@ class Revoke(NamedTuple):
     actor: Caller
     trace_id: str
     facts: JsonObject
+
+
+class Applied(NamedTuple):
+    """What a mutation did.
+
+    Attributes:
+        status: `done`, `already_ended`, or the code of a refusal.
+        revision: the revision that replicas must have applied.
+        outcome: facts by kind of mutation; `replayed` when the same request came before.
+        principals: whose capability sets changed; None: anyone's may have.
+    """
+
+    status: str
+    revision: int
+    outcome: dict[str, Any]
+    principals: tuple[Principal, ...] | None
 
 
 class Granted(NamedTuple):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg.types.json import Jsonb
 
-from licet.app.ports import Deadline, Grant, Revoke
+from licet.app.ports import Applied, Deadline, Grant, Revoke
 from licet.domain.audit_event import AuditEvent
 from licet.domain.errors import OutcomeUnknownError
 from licet.domain.instant import rfc3339
@@ -30,22 +30,6 @@ FROM licet.requests AS r WHERE r.request_id = %(request_id)s
 _REFUSED: Final[LiteralString] = "SELECT audit.record_refusal(%(event)s)"
 
 REUSED: Final = "REQUEST_ID_REUSED"
-
-
-class Applied(NamedTuple):
-    """What a mutation did.
-
-    Attributes:
-        status: `done`, `already_ended`, or the code of a refusal.
-        revision: the revision that replicas must have applied.
-        outcome: facts by kind of mutation; `replayed` when the same request came before.
-        principals: whose capability sets changed; None: anyone's may have.
-    """
-
-    status: str
-    revision: int
-    outcome: dict[str, Any]
-    principals: tuple[Principal, ...] | None
 
 
 class PostgresMutations:

@@ -25,7 +25,7 @@ from tenacity import (
 )
 from tenacity.stop import stop_base
 
-from licet.app.ports import Capabilities, Deadline, Grant, Granted, Revoke, Revoked
+from licet.app.ports import Applied, Capabilities, Deadline, Grant, Granted, Revoke, Revoked
 from licet.domain.audit_event import AuditEvent
 from licet.domain.capability import Capability
 from licet.domain.errors import (
@@ -39,6 +39,7 @@ from licet.domain.errors import (
     RequestIdReusedError,
     UnavailableError,
 )
+from licet.domain.instant import Instant
 from licet.domain.names import CapabilityId, Principal
 
 _log: Final = logging.getLogger(__name__)
@@ -53,19 +54,6 @@ _REFUSALS: Final = {
     "PARENT_ENDED": "the parent capability has been revoked",
     "PARENT_EXPIRED": "the parent capability has expired",
 }
-
-
-class Applied(Protocol):
-    """What a mutation did; see `storage.mutations.Applied`."""
-
-    @property
-    def status(self) -> str: ...  # noqa: D102
-    @property
-    def revision(self) -> int: ...  # noqa: D102
-    @property
-    def outcome(self) -> dict[str, object]: ...  # noqa: D102
-    @property
-    def principals(self) -> tuple[Principal, ...] | None: ...  # noqa: D102
 
 
 class MutationStore(Protocol):
@@ -123,20 +111,26 @@ class MutationWriter:
         """See `ports.Mutations.grant`."""
         applied = self._apply(grant, deadline)
         _raise_refusal(applied.status)
-        return self._granted(applied, deadline)
+        if applied.outcome.get("replayed"):
+            return self._granted(applied, deadline)
+        capability = Capability(
+            id=grant.capability_id,
+            terms=grant.terms,
+            parent_id=grant.parent_id,
+            granted_by=grant.actor,
+            granted_at=Instant(int(applied.outcome["granted_at"])),
+            revision=applied.revision,
+            end=None,
+        )
+        return Granted(capability, applied.revision)
 
     def revoke(self, revoke: Revoke, deadline: Deadline) -> Revoked:
         """See `ports.Mutations.revoke`."""
         applied = self._apply(revoke, deadline)
         _raise_refusal(applied.status)
-        ids = applied.outcome["ids"]
-        count = applied.outcome["count"]
-        if not isinstance(ids, list) or not isinstance(count, int):
-            message = "the outcome of a revocation has no count and ids"
-            raise TypeError(message)
         return Revoked(
-            ended=count,
-            ids=tuple(CapabilityId(identifier) for identifier in ids),
+            ended=applied.outcome["count"],
+            ids=tuple(CapabilityId(identifier) for identifier in applied.outcome["ids"]),
             revision=applied.revision,
             confirmed=1,  # this replica, which is the only one and has evicted
             fenced=0,
@@ -148,7 +142,7 @@ class MutationWriter:
         self._store.refuse(event, deadline)
 
     def _granted(self, applied: Applied, deadline: Deadline) -> Granted:
-        capability_id = CapabilityId(str(applied.outcome["capability_id"]))
+        capability_id = CapabilityId(applied.outcome["capability_id"])
         return Granted(self._stored(capability_id, deadline), applied.revision)
 
     def _stored(self, capability_id: CapabilityId, deadline: Deadline) -> Capability:
