@@ -155,3 +155,4 @@ CREATE TABLE licet.replicas (
 
 GRANT SELECT ON licet.migrations, licet.meta, licet.changes, licet.capabilities, licet.requests, licet.replicas TO licet_server;
 GRANT SELECT ON licet.migrations, licet.changes, licet.capabilities TO licet_auditor;
+GRANT INSERT, DELETE, UPDATE (beat, applied) ON licet.replicas TO licet_server;

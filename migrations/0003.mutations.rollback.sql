@@ -2,7 +2,6 @@ SET LOCAL lock_timeout = '4s';
 SET LOCAL statement_timeout = '60s';
 
 DROP FUNCTION licet.apply_mutations(jsonb);
-DROP FUNCTION licet.changed_principals(bigint);
 DROP FUNCTION licet.apply_revoke(jsonb, bigint, timestamptz);
 DROP FUNCTION licet.apply_grant(jsonb, bigint, timestamptz);
 DROP FUNCTION audit.record_refusal(jsonb);

@@ -159,17 +159,12 @@ BEGIN
   END IF;
 END $$;
 
--- The principals that a change touched; NULL when it touched everything, or is not retained any more.
-CREATE FUNCTION licet.changed_principals(rev bigint) RETURNS text[] LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT c.principals FROM licet.changes AS c WHERE c.revision = rev AND c.kind = 0
-$$;
-
--- Applies a batch of mutations as one revision and returns, for each, its status, the revision to wait for, its outcome,
--- and the principals whose capability sets it changed (NULL: any may have changed). One statement and one transaction, because a client that is stopped in the middle must not sit on the lock; the
+-- Applies a batch of mutations as one revision and returns, for each, its status, the revision to wait for and its outcome.
+-- A mutation that violates a constraint fails alone. One statement and one transaction, because a client that is stopped in the middle must not sit on the lock; the
 -- lock is taken before the revision is read, in a statement of its own, so that the order of commits is the order of
 -- revisions. SECURITY DEFINER: the server's role has no other way to change authorization state.
 CREATE FUNCTION licet.apply_mutations(mutations jsonb)
-RETURNS TABLE (ordinal integer, status text, revision bigint, outcome jsonb, principals text[])
+RETURNS TABLE (ordinal integer, status text, revision bigint, outcome jsonb)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   rev      bigint;
@@ -198,24 +193,28 @@ BEGIN
         outcome := '{}';
       END IF;
       revision := earlier.revision;
-      -- Whoever repeats a request may never have heard of its effect, so it is told what to evict once more.
-      principals := licet.changed_principals(revision);
     ELSE
-      revision := rev;
-      IF mutation ->> 'kind' = 'revoke' THEN
-        SELECT r.status, r.outcome, r.touched, r.wait_for INTO status, outcome, touched, revision
-        FROM licet.apply_revoke(mutation, rev, at) AS r;
-      ELSE
-        SELECT g.status, g.outcome, g.touched INTO status, outcome, touched FROM licet.apply_grant(mutation, rev, at) AS g;
-        IF cardinality(touched) = 0 THEN
-          revision := rev - 1;
+      touched := '{}';
+      BEGIN
+        revision := rev;
+        IF mutation ->> 'kind' = 'revoke' THEN
+          SELECT r.status, r.outcome, r.touched, r.wait_for INTO status, outcome, touched, revision
+          FROM licet.apply_revoke(mutation, rev, at) AS r;
+        ELSE
+          SELECT g.status, g.outcome, g.touched INTO status, outcome, touched FROM licet.apply_grant(mutation, rev, at) AS g;
+          IF cardinality(touched) = 0 THEN
+            revision := rev - 1;
+          END IF;
         END IF;
-      END IF;
-      principals := CASE
-        WHEN status = 'already_ended' THEN licet.changed_principals(revision)
-        WHEN cardinality(touched) <= 10000 THEN touched END;
-      INSERT INTO licet.requests (request_id, digest, revision, status, outcome)
-      VALUES (mutation ->> 'request_id', decode(mutation ->> 'digest', 'hex'), revision, status, outcome);
+        INSERT INTO licet.requests (request_id, digest, revision, status, outcome)
+        VALUES (mutation ->> 'request_id', decode(mutation ->> 'digest', 'hex'), revision, status, outcome);
+      EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+        -- Rolled back to here: the others of the batch are not concerned.
+        status := 'FAILED';
+        outcome := jsonb_build_object('sqlstate', SQLSTATE);
+        touched := '{}';
+        revision := rev - 1;
+      END;
       affected := affected || touched;
     END IF;
     RETURN NEXT;
@@ -237,9 +236,9 @@ REVOKE ALL ON FUNCTION
   audit.record_change(uuid, timestamptz, text, jsonb, text, text, text, text, text, text, bigint, jsonb),
   audit.record_refusal(jsonb),
   licet.apply_grant(jsonb, bigint, timestamptz), licet.apply_revoke(jsonb, bigint, timestamptz),
-  licet.changed_principals(bigint), licet.apply_mutations(jsonb)
+  licet.apply_mutations(jsonb)
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
-  licet.living_matching(text, text, text, text), licet.living_subtrees(uuid[]), licet.changed_principals(bigint),
+  licet.living_matching(text, text, text, text), licet.living_subtrees(uuid[]),
   licet.apply_mutations(jsonb), audit.record_refusal(jsonb)
 TO licet_server;

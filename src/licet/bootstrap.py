@@ -6,9 +6,11 @@ Top to bottom, in the order of starting.
 from __future__ import annotations
 
 import logging
+import socket
 from contextlib import ExitStack
 from time import monotonic
 from typing import Final, Self
+from uuid import uuid4
 
 from licet.app.authorize import Authorize
 from licet.app.grant import GrantCapability
@@ -19,6 +21,8 @@ from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
 from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.clock import SystemClock
+from licet.replica.coherence import Replica
+from licet.replica.lease import LEASE_MARGIN, Lease, boottime
 from licet.server.lifecycle import Server, ServerLimits
 from licet.server.service import UseCases
 from licet.spool.background import BackgroundAuditLog
@@ -28,7 +32,10 @@ from licet.storage.capabilities import PostgresCapabilities
 from licet.storage.embedded import EmbeddedPostgres, default_data_root
 from licet.storage.mutations import PostgresMutations
 from licet.storage.pool import Database, PoolLimits
+from licet.storage.replicas import PostgresReplicaObserver, PostgresReplicaSession
 from licet.storage.tokens import SignedPageTokens
+from licet.writer.acknowledgements import Acknowledgements
+from licet.writer.group_commit import GroupCommit
 from licet.writer.ids import TimeOrderedIds, audit_writer_id
 from licet.writer.mutations import MutationWriter
 
@@ -95,14 +102,37 @@ class Licet:
         log = BackgroundAuditLog(events, writer_id, settings.audit_max_pending)
         stack.callback(log.close, _FLUSH_SECONDS)
         log.start()
-        # (3) Reads, and changes that evict what was read.
+        # (3) Reads from memory, under a lease that the replica renews.
         capabilities = PostgresCapabilities(database, clock)
+        lease = Lease(boottime)
         sets = CachedCapabilitySets(
-            capabilities.held, settings.cache_bytes, settings.cache_negative
+            capabilities.held, lease, settings.cache_bytes, settings.cache_negative
         )
-        mutations = MutationWriter(PostgresMutations(database), capabilities, sets)
-        stack.callback(mutations.close)
-        # (4) The service.
+        host = socket.gethostname()
+        replica = Replica(
+            lambda: PostgresReplicaSession(database_url, host),
+            sets,
+            lease,
+            uuid4,
+            settings.lease_seconds,
+        )
+        stack.callback(replica.stop)
+        if not replica.start(_START_SECONDS):
+            raise UnavailableError("this replica could not be registered in the database")
+        # (4) Changes, which wait for every replica.
+        store = PostgresMutations(database)
+        commit = GroupCommit(store)
+        stack.callback(commit.stop)
+        commit.start()
+        acknowledgements = Acknowledgements(
+            lambda: PostgresReplicaObserver(database_url),
+            boottime,
+            settings.lease_seconds * LEASE_MARGIN,
+        )
+        stack.callback(acknowledgements.stop)
+        acknowledgements.start()
+        mutations = MutationWriter(commit, acknowledgements, store, capabilities)
+        # (5) The service.
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
         use_cases = UseCases(

@@ -91,6 +91,10 @@ class Settings(BaseSettings):
     cache_negative: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
         default=10_000, description="Principals without capabilities that are remembered as such."
     )
+    lease_seconds: Annotated[float, Field(ge=0.25, le=30)] = Field(
+        default=1.0,
+        description="How long this replica answers from memory after a renewal; the same on all.",
+    )
     audit_max_pending: Annotated[int, Field(ge=1000, le=10_000_000)] = Field(
         default=100_000,
         description="Decisions waiting to be stored before further ones are refused.",

@@ -139,13 +139,11 @@ class Applied(NamedTuple):
         status: `done`, `already_ended`, or the code of a refusal.
         revision: the revision that replicas must have applied.
         outcome: facts by kind of mutation; `replayed` when the same request came before.
-        principals: whose capability sets changed; None: anyone's may have.
     """
 
     status: str
     revision: int
     outcome: dict[str, Any]
-    principals: tuple[Principal, ...] | None
 
 
 class Granted(NamedTuple):

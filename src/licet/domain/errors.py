@@ -15,6 +15,7 @@ A denial is not here: it is an answer (see `decision.py`).
     |__ UnavailableError        UNAVAILABLE         nothing happened; retry with backoff
     |__ DeadlineError           DEADLINE_EXCEEDED   nothing happened
     |__ OutcomeUnknownError     OUTCOME_UNKNOWN     happened whole or not at all; `request_id` tells
+    |__ UnconfirmedError        UNCONFIRMED         happened; a replica may not know of it yet
 
 A class exists because someone reacts differently to it, not because its text differs.
 """
@@ -126,3 +127,9 @@ class OutcomeUnknownError(LicetError):
     """The deadline passed after a change was sent and before its outcome was known."""
 
     reason = "OUTCOME_UNKNOWN"
+
+
+class UnconfirmedError(LicetError):
+    """The change is committed, and the deadline passed before every replica had confirmed it."""
+
+    reason = "UNCONFIRMED"

@@ -4,13 +4,12 @@ Facts, never decisions, so that time and request are no part of the key.
 
 Invariants:
 
-- An entry is what its principal holds at the entry's revision, and no change up to the present
-  touched the principal since; whoever commits a change evicts the principals that it touched before
-  the change is acknowledged.
+- An entry is what its principal held at the entry's revision, and no change since, up to the
+  revision that this replica has applied, touched the principal. How recent that is the lease says:
+  entries are used under it only.
 - A set that was read before an eviction is never stored after it: a fill carries the highest
   revision that was evicted while it ran, and is stored only if it was read at that revision or
   later.
-- While a change is in doubt (sent, and its outcome unknown) nothing is answered from memory.
 - Principals that hold nothing are kept apart, counted and not weighed, so that asking for unknown
   principals cannot evict real ones.
 """
@@ -18,19 +17,21 @@ Invariants:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from threading import Lock
 from typing import Final, Protocol
 
 from licet.app.ports import Deadline
 from licet.domain.capability_set import CapabilitySet
 from licet.domain.names import Principal
+from licet.replica.lease import Lease
 
 SET_BYTES: Final = 1500
 """What a set with its indexes weighs, without its capabilities (docs/benchmarks.md)."""
 CAPABILITY_BYTES: Final = 600
 """What one capability of two actions weighs in a set."""
+_NOTHING: Final = 1 << 63
+"""A revision that is never reached."""
 
 
 class Loader(Protocol):
@@ -59,9 +60,10 @@ class CachedCapabilitySets:
     A hit takes no lock: single operations on an OrderedDict are atomic.
     """
 
-    def __init__(self, load: Loader, max_bytes: int, max_negative: int) -> None:
+    def __init__(self, load: Loader, lease: Lease, max_bytes: int, max_negative: int) -> None:
         """Keep about `max_bytes` of sets, and `max_negative` principals that hold nothing."""
         self._load = load
+        self._lease = lease
         self._max_bytes = max_bytes
         self._max_negative = max_negative
         # Guards everything below against other writers; readers of `_held` and `_negative` do
@@ -71,15 +73,16 @@ class CachedCapabilitySets:
         self._negative: OrderedDict[Principal, CapabilitySet] = OrderedDict()
         self._bytes = 0
         self._fills: set[_Fill] = set()
-        self._doubts = 0
-        # Nothing read before this revision may be stored: everything was evicted at it.
-        self._floor = 0
+        # Nothing read before this revision may be stored: everything was evicted at it. At first
+        # nothing at all: a replica that is not registered is not told of changes.
+        self._floor = _NOTHING
 
     def get(self, principal: Principal, deadline: Deadline) -> CapabilitySet:
         """See `ports.CapabilitySets.get`."""
-        # Whether memory may be used is asked first and the entry looked up second: the other way
-        # round, a pause between the two would answer from an entry that was evicted meanwhile.
-        if not self._doubts:
+        # (8) The lease first, the entry second: the other way round, a pause between the two would
+        # answer from an entry that was evicted meanwhile, under a lease that was extended
+        # meanwhile.
+        if self._lease.is_valid():
             found = self._hit(principal)
             if found is not None:
                 return found
@@ -89,8 +92,8 @@ class CachedCapabilitySets:
         self, principals: Collection[Principal], deadline: Deadline
     ) -> Mapping[Principal, CapabilitySet]:
         """See `ports.CapabilitySets.get_many`."""
-        with self._mutex:
-            if not self._doubts:
+        if self._lease.is_valid():
+            with self._mutex:
                 # Evictions take the mutex, so all entries seen under it are of one state.
                 found = {p: entry for p in principals if (entry := self._hit(p)) is not None}
                 if len(found) == len(principals):
@@ -99,14 +102,18 @@ class CachedCapabilitySets:
         # snapshots.
         return self._fill(principals, deadline)
 
+    def reset(self, revision: int) -> None:
+        """Forget everything, and store nothing that was read before the revision."""
+        with self._mutex:
+            self._clear()
+            self._floor = revision
+
     def evict(self, principals: Iterable[Principal] | None, revision: int) -> None:
         """Forget what these principals, or all for None, held before a revision."""
         with self._mutex:
             if principals is None:
+                self._clear()
                 self._floor = max(self._floor, revision)
-                self._held.clear()
-                self._negative.clear()
-                self._bytes = 0
                 return
             touched = frozenset(principals)
             for principal in touched:
@@ -114,17 +121,6 @@ class CachedCapabilitySets:
             for fill in self._fills:
                 if not fill.principals.isdisjoint(touched):
                     fill.invalidated = max(fill.invalidated, revision)
-
-    @contextmanager
-    def doubting(self) -> Iterator[None]:
-        """Answer nothing from memory, and store nothing, until the block is left."""
-        with self._mutex:
-            self._doubts += 1
-        try:
-            yield
-        finally:
-            with self._mutex:
-                self._doubts -= 1
 
     @property
     def bytes(self) -> int:
@@ -138,6 +134,11 @@ class CachedCapabilitySets:
     def __contains__(self, principal: Principal) -> bool:
         """Say whether a principal is kept."""
         return principal in self._held or principal in self._negative
+
+    def _clear(self) -> None:
+        self._held.clear()
+        self._negative.clear()
+        self._bytes = 0
 
     def _hit(self, principal: Principal) -> CapabilitySet | None:
         segment = self._held
@@ -167,10 +168,10 @@ class CachedCapabilitySets:
             raise
         with self._mutex:
             self._fills.discard(fill)
-            if not self._doubts:
-                for found in loaded.values():
-                    if found.revision >= fill.invalidated and found.revision >= self._floor:
-                        self._store(found)
+            # (9) Not what may be older than something that was evicted while it was read.
+            for found in loaded.values():
+                if found.revision >= fill.invalidated and found.revision >= self._floor:
+                    self._store(found)
         # Stored or not: the statement's snapshot is later than the request.
         return loaded
 

@@ -29,6 +29,7 @@ from licet.domain.errors import (
     RefusedError,
     RequestIdReusedError,
     UnavailableError,
+    UnconfirmedError,
 )
 
 DOMAIN: Final = "licet"
@@ -45,6 +46,7 @@ CODES: Final[dict[type[LicetError], int]] = {
     UnavailableError: Code.UNAVAILABLE,
     DeadlineError: Code.DEADLINE_EXCEEDED,
     OutcomeUnknownError: Code.DEADLINE_EXCEEDED,
+    UnconfirmedError: Code.DEADLINE_EXCEEDED,
 }
 
 _RETRY_MILLISECONDS: Final[dict[type[LicetError], int]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -12,18 +13,16 @@ from licet.app.ports import Applied, Deadline, Grant, Revoke
 from licet.domain.audit_event import AuditEvent
 from licet.domain.errors import OutcomeUnknownError
 from licet.domain.instant import rfc3339
-from licet.domain.names import Principal
 from licet.domain.pattern import containment_regex
 from licet.storage.pool import Database
 
 _APPLY: Final[LiteralString] = """
-SELECT status, revision, outcome, principals
+SELECT status, revision, outcome
 FROM licet.apply_mutations(%(mutations)s) ORDER BY ordinal
 """
 
 _EARLIER: Final[LiteralString] = """
-SELECT r.status, r.revision, r.outcome || '{"replayed": true}',
-       licet.changed_principals(r.revision), r.digest
+SELECT r.status, r.revision, r.outcome || '{"replayed": true}', r.digest
 FROM licet.requests AS r WHERE r.request_id = %(request_id)s
 """
 
@@ -39,28 +38,26 @@ class PostgresMutations:
         """Write through this pool."""
         self._database = database
 
-    def apply(self, mutation: Grant | Revoke, deadline: Deadline) -> Applied:
-        """Apply one mutation in a transaction of its own.
+    def apply(self, batch: Sequence[Grant | Revoke], deadline: Deadline) -> Sequence[Applied]:
+        """Apply mutations, in order, in one transaction and as one revision.
 
         Raises:
-            OutcomeUnknownError: the connection was lost before the answer came; it happened whole
-                or not at all.
+            OutcomeUnknownError: the connection was lost before the answer came; all of it happened
+                or nothing did.
             UnavailableError, DeadlineError, ConflictError: nothing happened.
         """
-        body = _grant(mutation) if isinstance(mutation, Grant) else _revoke(mutation)
+        bodies = [_grant(m) if isinstance(m, Grant) else _revoke(m) for m in batch]
         with self._database.connection(deadline) as connection:
             try:
-                row = connection.execute(_APPLY, {"mutations": Jsonb([body])}).fetchone()
+                rows = connection.execute(_APPLY, {"mutations": Jsonb(bodies)}).fetchall()
             except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
-                # On a connection that still works the server itself said that the statement failed.
+                # On a connection that still works the server itself said that it failed.
                 if not connection.broken and not connection.closed:
                     raise
-                message = "the connection was lost before the outcome of the change was known"
-                raise OutcomeUnknownError(message) from exc
-        if row is None:
-            message = "apply_mutations returned nothing for a mutation"
-            raise RuntimeError(message)
-        return _applied(*row)
+                raise OutcomeUnknownError(
+                    "the connection was lost before the outcome of the change was known"
+                ) from exc
+        return [_applied(*row) for row in rows]
 
     def earlier(self, request_id: str, digest: bytes, deadline: Deadline) -> Applied | None:
         """Return what the mutation with this request id did, or None.
@@ -72,8 +69,8 @@ class PostgresMutations:
             row = connection.execute(_EARLIER, {"request_id": request_id}).fetchone()
         if row is None:
             return None
-        found = _applied(*row[:4])
-        return found if row[4] == digest else found._replace(status=REUSED)
+        found = _applied(*row[:3])
+        return found if row[3] == digest else found._replace(status=REUSED)
 
     def refuse(self, event: AuditEvent, deadline: Deadline) -> None:
         """Record a refused attempt.
@@ -89,13 +86,8 @@ class PostgresMutations:
             connection.execute(_REFUSED, {"event": Jsonb(facts)})
 
 
-def _applied(
-    status: str, revision: int, outcome: dict[str, Any], principals: list[str] | None
-) -> Applied:
-    touched = (
-        None if principals is None else tuple(Principal(principal) for principal in principals)
-    )
-    return Applied(status, revision, outcome, touched)
+def _applied(status: str, revision: int, outcome: dict[str, Any]) -> Applied:
+    return Applied(status, revision, outcome)
 
 
 def _grant(grant: Grant) -> dict[str, object]:

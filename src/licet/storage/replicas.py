@@ -1,0 +1,151 @@
+"""Replicas in the database: the connection that keeps one current, and the one that watches all.
+
+These connections are not from the pool: they must be direct or session pooled, one that listens and
+one whose observations are of one session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final, LiteralString
+from uuid import UUID
+
+import psycopg
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from licet.app.replication import Change, Registration, ReplicaEntry
+from licet.domain.names import Principal
+from licet.storage.errors import translated
+
+_SET_ROLE: Final[LiteralString] = "SET ROLE licet_server"
+_LISTEN: Final[LiteralString] = "LISTEN licet_changes"
+_REGISTER: Final[LiteralString] = """
+INSERT INTO licet.replicas (incarnation, applied, host)
+SELECT %(incarnation)s, max(revision), %(host)s FROM licet.changes
+"""
+# In a statement of its own: the entry must be visible to others before the revision is read.
+_POSITION: Final[LiteralString] = """
+SELECT (SELECT max(revision) FROM licet.changes), epoch FROM licet.meta
+"""
+_CHANGES: Final[LiteralString] = """
+SELECT revision, CASE WHEN kind = 0 THEN principals END
+FROM licet.changes WHERE revision > %(after)s ORDER BY revision
+"""
+_RETAINED: Final[LiteralString] = """
+SELECT trimmed_through, (SELECT max(revision) FROM licet.changes) FROM licet.meta
+"""
+_RENEW: Final[LiteralString] = """
+UPDATE licet.replicas SET beat = beat + 1, applied = %(applied)s
+WHERE incarnation = %(incarnation)s
+RETURNING (SELECT epoch FROM licet.meta)
+"""
+_DEREGISTER: Final[LiteralString] = "DELETE FROM licet.replicas WHERE incarnation = %s"
+_ENTRIES: Final[LiteralString] = "SELECT incarnation, beat, applied FROM licet.replicas"
+_FENCE: Final[LiteralString] = "DELETE FROM licet.replicas WHERE incarnation = %s AND beat = %s"
+
+
+def _connect(conninfo: str, purpose: str) -> Connection[TupleRow]:
+    # A half-open connection must be noticed well within a few leases.
+    connection = psycopg.connect(
+        conninfo,
+        autocommit=True,
+        application_name=f"licet {purpose}",
+        connect_timeout=2,
+        keepalives_idle=2,
+        keepalives_interval=1,
+        keepalives_count=2,
+        tcp_user_timeout=1500,
+    )
+    connection.execute(_SET_ROLE)
+    return connection
+
+
+class PostgresReplicaSession:
+    """See `app.replication.ReplicaSession`."""
+
+    def __init__(self, conninfo: str, host: str) -> None:
+        """Connect and listen.
+
+        Raises:
+            UnavailableError: the database cannot be reached.
+        """
+        self._host = host
+        with translated(deadline_bound=False):
+            self._connection = _connect(conninfo, "replica")
+            self._connection.execute(_LISTEN)
+
+    def register(self, incarnation: UUID) -> Registration:
+        """See `ReplicaSession.register`."""
+        with translated(deadline_bound=False):
+            self._connection.execute(_REGISTER, {"incarnation": incarnation, "host": self._host})
+            row = self._connection.execute(_POSITION).fetchone()
+        if row is None:
+            raise RuntimeError("licet.meta has no row")
+        return Registration(*row)
+
+    def changes_after(self, revision: int) -> Sequence[Change]:
+        """See `ReplicaSession.changes_after`."""
+        with translated(deadline_bound=False):
+            rows = self._connection.execute(_CHANGES, {"after": revision}).fetchall()
+            if rows and rows[0][0] == revision + 1:
+                return [Change(number, _principals(names)) for number, names in rows]
+            # Nothing new, or a gap: changes are numbered without one, so some were trimmed.
+            trimmed, latest = self._connection.execute(_RETAINED).fetchone() or (0, 0)
+        return [Change(latest, None)] if trimmed > revision else []
+
+    def renew(self, incarnation: UUID, applied: int) -> UUID | None:
+        """See `ReplicaSession.renew`."""
+        parameters = {"incarnation": incarnation, "applied": applied}
+        with translated(deadline_bound=False):
+            row = self._connection.execute(_RENEW, parameters).fetchone()
+        return None if row is None else row[0]
+
+    def wait(self, seconds: float) -> None:
+        """See `ReplicaSession.wait`."""
+        with translated(deadline_bound=False):
+            for _ in self._connection.notifies(timeout=max(seconds, 0.0), stop_after=1):
+                pass
+
+    def deregister(self, incarnation: UUID) -> None:
+        """See `ReplicaSession.deregister`."""
+        with translated(deadline_bound=False):
+            self._connection.execute(_DEREGISTER, [incarnation])
+
+    def close(self) -> None:
+        """See `ReplicaSession.close`."""
+        with suppress(psycopg.Error):
+            self._connection.close()
+
+
+class PostgresReplicaObserver:
+    """See `app.replication.ReplicaObserver`."""
+
+    def __init__(self, conninfo: str) -> None:
+        """Connect.
+
+        Raises:
+            UnavailableError: the database cannot be reached.
+        """
+        with translated(deadline_bound=False):
+            self._connection = _connect(conninfo, "acknowledgements")
+
+    def entries(self) -> Sequence[ReplicaEntry]:
+        """See `ReplicaObserver.entries`."""
+        with translated(deadline_bound=False):
+            return [ReplicaEntry(*row) for row in self._connection.execute(_ENTRIES).fetchall()]
+
+    def fence(self, incarnation: UUID, beat: int) -> bool:
+        """See `ReplicaObserver.fence`."""
+        with translated(deadline_bound=False):
+            return self._connection.execute(_FENCE, [incarnation, beat]).rowcount == 1
+
+    def close(self) -> None:
+        """See `ReplicaObserver.close`."""
+        with suppress(psycopg.Error):
+            self._connection.close()
+
+
+def _principals(names: list[str] | None) -> tuple[Principal, ...] | None:
+    return None if names is None else tuple(Principal(name) for name in names)

@@ -1,0 +1,178 @@
+"""Waits until every live replica has applied a revision, and shuts out those whose lease is over.
+
+Step (11) of revocation.md. One thread watches for all who wait. A replica that lags and whose beat
+has not changed for Lw, by this host's clock and in observations of one database session, is fenced:
+its entry is deleted on the condition that the beat is still the same, otherwise it lives. The
+register is read after the commit, so a replica that is not in it has registered later and has read
+a revision that contains the change.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import Condition, Event, Thread
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from licet.app.ports import Deadline
+from licet.app.replication import ReplicaEntry, ReplicaObserver
+from licet.domain.errors import LicetError, UnconfirmedError
+
+_log: Final = logging.getLogger(__name__)
+
+_POLL_SECONDS: Final = 0.002
+_RECONNECT_SECONDS: Final = 0.05
+
+
+class Confirmation(NamedTuple):
+    """How many replicas have applied a revision, and how many were fenced for it."""
+
+    confirmed: int
+    fenced: int
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    revision: int
+    done: Event = field(default_factory=Event)
+    fenced: int = 0
+    confirmed: int = 0
+
+
+class Acknowledgements:
+    """See the module."""
+
+    def __init__(
+        self, connect: Callable[[], ReplicaObserver], clock: Callable[[], float], patience: float
+    ) -> None:
+        """Compose it.
+
+        Args:
+            connect: opens a session.
+            clock: seconds that never step and count while the machine sleeps.
+            patience: how long a silent replica is waited for, Lw: longer than its lease by more
+                than two clocks can differ in rate.
+        """
+        self._connect = connect
+        self._clock = clock
+        self._patience = patience
+        # Guards the list of those who wait; notified when it grows, and at the end.
+        self._changed = Condition()
+        self._waiters: list[_Waiter] = []
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, name="licet-acknowledgements", daemon=True)
+
+    def start(self) -> None:
+        """Start watching."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; those who still wait run into their deadlines."""
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify()
+        self._thread.join(5.0)
+
+    def wait(self, revision: int, deadline: Deadline, at_most: float) -> Confirmation:
+        """Wait for a committed revision.
+
+        Raises:
+            UnconfirmedError: the deadline passed first; the change is committed.
+        """
+        waiter = _Waiter(revision)
+        with self._changed:
+            self._waiters.append(waiter)
+            self._changed.notify()
+        if not waiter.done.wait(deadline.remaining(at_most)):
+            with self._changed:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+            if not waiter.done.is_set():
+                raise UnconfirmedError(
+                    f"committed at revision {revision}; not every replica confirmed it in time"
+                )
+        return Confirmation(waiter.confirmed, waiter.fenced)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                observer = self._connect()
+            except LicetError as exc:
+                self._lost(exc)
+                continue
+            try:
+                # Observations of an earlier session do not count in this one: what it saw may
+                # have been committed asynchronously and lost with the server.
+                self._watch(_Observations(observer, self._clock, self._patience))
+            except LicetError as exc:
+                self._lost(exc)
+            except Exception:  # noqa: BLE001 - a thread's own top
+                _log.exception("watching the replicas failed on a bug; it starts anew")
+                self._stopping.wait(_RECONNECT_SECONDS)
+            finally:
+                observer.close()
+
+    def _lost(self, cause: LicetError) -> None:
+        _log.warning("the connection that watches the replicas: %s", cause)
+        self._stopping.wait(_RECONNECT_SECONDS)
+
+    def _watch(self, observations: _Observations) -> None:
+        while not self._stopping.is_set():
+            with self._changed:
+                if not self._waiters:
+                    self._changed.wait()
+                waiters = list(self._waiters)
+            if not waiters:
+                continue
+            observations.settle(waiters)
+            with self._changed:
+                self._waiters = [waiter for waiter in self._waiters if not waiter.done.is_set()]
+            self._stopping.wait(_POLL_SECONDS if self._waiters else 0)
+
+
+class _Observations:
+    """What one database session has seen of the replicas' beats, and since when."""
+
+    def __init__(
+        self, observer: ReplicaObserver, clock: Callable[[], float], patience: float
+    ) -> None:
+        self._observer = observer
+        self._clock = clock
+        self._patience = patience
+        self._since: dict[UUID, tuple[int, float]] = {}
+
+    def settle(self, waiters: Sequence[_Waiter]) -> None:
+        """Look once, fence who is silent, and release whoever has nobody left to wait for."""
+        entries = self._observer.entries()
+        now = self._clock()
+        self._remember(entries, now)
+        needed = max(waiter.revision for waiter in waiters)
+        alive = []
+        for entry in entries:
+            silent = now - self._since[entry.incarnation][1]
+            lags = entry.applied < needed
+            if lags and silent >= self._patience and self._fence(entry):
+                for waiter in waiters:
+                    waiter.fenced += entry.applied < waiter.revision
+            else:
+                alive.append(entry)
+        for waiter in waiters:
+            if all(entry.applied >= waiter.revision for entry in alive):
+                waiter.confirmed = len(alive)
+                waiter.done.set()
+
+    def _fence(self, entry: ReplicaEntry) -> bool:
+        fenced = self._observer.fence(entry.incarnation, entry.beat)
+        if fenced:
+            _log.warning("replica %s was silent and is fenced", entry.incarnation)
+        return fenced
+
+    def _remember(self, entries: Sequence[ReplicaEntry], now: float) -> None:
+        known = self._since
+        self._since = {}
+        for entry in entries:
+            before = known.get(entry.incarnation)
+            same = before is not None and before[0] == entry.beat
+            self._since[entry.incarnation] = before if before and same else (entry.beat, now)
