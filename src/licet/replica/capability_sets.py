@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
-from threading import Lock
+from threading import Event, Lock
 from typing import Final, Protocol
 
 from licet.app.ports import Deadline
@@ -30,6 +30,7 @@ SET_BYTES: Final = 1500
 """What a set with its indexes weighs, without its capabilities (docs/benchmarks.md)."""
 CAPABILITY_BYTES: Final = 600
 """What one capability of two actions weighs in a set."""
+_JOIN_SECONDS: Final = 5.0
 _NOTHING: Final = 1 << 63
 """A revision that is never reached."""
 
@@ -54,6 +55,16 @@ class _Fill:
         self.invalidated = -1
 
 
+class _Flight:
+    """A read of one principal that others wait for. `result` is set before `landed`, if ever."""
+
+    __slots__ = ("landed", "result")
+
+    def __init__(self) -> None:
+        self.landed = Event()
+        self.result: CapabilitySet | None = None
+
+
 class CachedCapabilitySets:
     """See `ports.CapabilitySets`.
 
@@ -73,6 +84,9 @@ class CachedCapabilitySets:
         self._negative: OrderedDict[Principal, CapabilitySet] = OrderedDict()
         self._bytes = 0
         self._fills: set[_Fill] = set()
+        self._flights: dict[Principal, _Flight] = {}
+        self.joined = 0
+        """How many requests waited for the read of another instead of reading themselves."""
         # Nothing read before this revision may be stored: everything was evicted at it. At first
         # nothing at all: a replica that is not registered is not told of changes.
         self._floor = _NOTHING
@@ -86,7 +100,7 @@ class CachedCapabilitySets:
             found = self._hit(principal)
             if found is not None:
                 return found
-        return self._fill((principal,), deadline)[principal]
+        return self._joined_fill(principal, deadline)
 
     def get_many(
         self, principals: Collection[Principal], deadline: Deadline
@@ -153,6 +167,47 @@ class CachedCapabilitySets:
         except KeyError:
             pass  # evicted meanwhile: the request was under way, and may have either answer
         return found
+
+    def _joined_fill(self, principal: Principal, deadline: Deadline) -> CapabilitySet:
+        """Read a principal once for all who ask for it now.
+
+        A request must not use a read that was sent before the request began: the read may be older
+        than a revocation that the request must know. So it lets such a read land and looks for the
+        entry it left, under the lease; only the next read, which began after it, may be shared.
+        """
+        flight, leads = self._board(principal)
+        if not leads:
+            if not flight.landed.wait(deadline.remaining(_JOIN_SECONDS)):
+                return self._fill((principal,), deadline)[principal]
+            if self._lease.is_valid():
+                found = self._hit(principal)
+                if found is not None:
+                    return found
+            flight, leads = self._board(principal)
+        if not leads:
+            flight.landed.wait(deadline.remaining(_JOIN_SECONDS))
+            # None when it failed, perhaps by its own caller's deadline: this one reads for itself.
+            if flight.result is not None:
+                return flight.result
+            return self._fill((principal,), deadline)[principal]
+        try:
+            flight.result = self._fill((principal,), deadline)[principal]
+            return flight.result
+        finally:
+            # Taken off first: nobody who waited for this flight boards it once more.
+            with self._mutex:
+                del self._flights[principal]
+            flight.landed.set()
+
+    def _board(self, principal: Principal) -> tuple[_Flight, bool]:
+        """Return the flight under way, or a new one and true: then the caller flies it."""
+        with self._mutex:
+            flight = self._flights.get(principal)
+            if flight is not None:
+                self.joined += 1
+                return flight, False
+            flight = self._flights[principal] = _Flight()
+            return flight, True
 
     def _fill(
         self, principals: Collection[Principal], deadline: Deadline
