@@ -20,7 +20,7 @@ from licet.app.revoke import RevokeCapabilities
 from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
 from licet.replica.capability_sets import CachedCapabilitySets
-from licet.replica.clock import SystemClock
+from licet.replica.clock import DatabaseClock
 from licet.replica.coherence import Replica
 from licet.replica.lease import LEASE_MARGIN, Lease, boottime
 from licet.server.lifecycle import Server, ServerLimits
@@ -77,61 +77,29 @@ class Licet:
         self._stack.close()
 
     def _start(self) -> None:
-        settings, stack = self._settings, self._stack
+        settings = self._settings
         patience = _deadline(_START_SECONDS)
-        clock = SystemClock()
         # (1) The database and its schema.
-        database_url, migration_url = self._database_urls()
+        url, migration_url = self._database_urls()
         if settings.migrate_on_start:
             _migrate(migration_url)
-        database = Database(database_url, _pool_limits(settings))
-        stack.callback(database.close)
-        database.open(_START_SECONDS)
+        database = self._database(url)
         expected = schema.expected_migrations()
         with database.connection(patience) as connection:
             state = schema.check(connection, expected)
         if not state.is_expected:
-            message = (
+            raise UnavailableError(
                 f"the database's schema is not this release's ({state}): run `licet migrate up`"
             )
-            raise UnavailableError(message)
-        # (2) Decisions go on record.
-        events = PostgresAuditEvents(database)
-        writer_id = audit_writer_id(clock)
-        events.register(writer_id, clock.now(), patience)
-        log = BackgroundAuditLog(events, writer_id, settings.audit_max_pending)
-        stack.callback(log.close, _FLUSH_SECONDS)
-        log.start()
-        # (3) Reads from memory, under a lease that the replica renews.
+        # (2) Reads from memory, under a lease that the replica renews.
+        clock = DatabaseClock(boottime)
         capabilities = PostgresCapabilities(database, clock)
-        lease = Lease(boottime)
-        sets = CachedCapabilitySets(
-            capabilities.held, lease, settings.cache_bytes, settings.cache_negative
-        )
-        host = socket.gethostname()
-        replica = Replica(
-            lambda: PostgresReplicaSession(database_url, host),
-            sets,
-            lease,
-            uuid4,
-            settings.lease_seconds,
-        )
-        stack.callback(replica.stop)
-        if not replica.start(_START_SECONDS):
-            raise UnavailableError("this replica could not be registered in the database")
+        sets = self._replicated(url, capabilities, clock)
+        # (3) Decisions go on record.
+        events = PostgresAuditEvents(database)
+        log = self._audit_log(events, clock)
         # (4) Changes, which wait for every replica.
-        store = PostgresMutations(database)
-        commit = GroupCommit(store)
-        stack.callback(commit.stop)
-        commit.start()
-        acknowledgements = Acknowledgements(
-            lambda: PostgresReplicaObserver(database_url),
-            boottime,
-            settings.lease_seconds * LEASE_MARGIN,
-        )
-        stack.callback(acknowledgements.stop)
-        acknowledgements.start()
-        mutations = MutationWriter(commit, acknowledgements, store, capabilities)
+        mutations = self._mutations(url, PostgresMutations(database), capabilities)
         # (5) The service.
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
@@ -151,8 +119,58 @@ class Licet:
                 return False
 
         self.server = Server(use_cases, settings.listen, _server_limits(settings), is_ready)
-        stack.callback(self.server.drain, settings.drain_seconds)
+        self._stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()
+
+    def _database(self, url: str) -> Database:
+        database = Database(url, _pool_limits(self._settings))
+        self._stack.callback(database.close)
+        database.open(_START_SECONDS)
+        return database
+
+    def _replicated(
+        self, url: str, capabilities: PostgresCapabilities, clock: DatabaseClock
+    ) -> CachedCapabilitySets:
+        settings = self._settings
+        lease = Lease(boottime)
+        sets = CachedCapabilitySets(
+            capabilities.held, lease, settings.cache_bytes, settings.cache_negative
+        )
+        host = socket.gethostname()
+        replica = Replica(
+            lambda: PostgresReplicaSession(url, host, boottime, clock.sample),
+            sets,
+            lease,
+            uuid4,
+            settings.lease_seconds,
+        )
+        self._stack.callback(replica.stop)
+        if not replica.start(_START_SECONDS):
+            raise UnavailableError("this replica could not be registered in the database")
+        return sets
+
+    def _audit_log(self, events: PostgresAuditEvents, clock: DatabaseClock) -> BackgroundAuditLog:
+        writer_id = audit_writer_id(clock)
+        events.register(writer_id, clock.now(), _deadline(_START_SECONDS))
+        log = BackgroundAuditLog(events, writer_id, self._settings.audit_max_pending)
+        self._stack.callback(log.close, _FLUSH_SECONDS)
+        log.start()
+        return log
+
+    def _mutations(
+        self, url: str, store: PostgresMutations, capabilities: PostgresCapabilities
+    ) -> MutationWriter:
+        commit = GroupCommit(store)
+        self._stack.callback(commit.stop)
+        commit.start()
+        acknowledgements = Acknowledgements(
+            lambda: PostgresReplicaObserver(url),
+            boottime,
+            self._settings.lease_seconds * LEASE_MARGIN,
+        )
+        self._stack.callback(acknowledgements.stop)
+        acknowledgements.start()
+        return MutationWriter(commit, acknowledgements, store, capabilities)
 
     def _database_urls(self) -> tuple[str, str]:
         settings = self._settings

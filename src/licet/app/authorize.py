@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from licet.app.ports import AuditLog, CapabilitySets, Clock, Deadline
+from licet.app.ports import AuditLog, CapabilitySets, Clock, Deadline, Reading
 from licet.domain.audit_event import AuditEvent, EventType, Result
 from licet.domain.capability_set import CapabilitySet
 from licet.domain.decision import Decision, Explanation, Request, decide, explain
-from licet.domain.instant import Instant
 from licet.domain.names import Caller, EventId
 
 
@@ -44,7 +43,7 @@ class Authorize:
         held = self._sets.get(request.principal, deadline)
         # The clock is read after the set was looked up, so a slow look-up can only make a
         # capability expire.
-        return self._answer(held, request, caller, self._clock.now())
+        return self._answer(held, request, caller, self._clock.reading())
 
     def batch(
         self, requests: Sequence[Request], caller: Caller, deadline: Deadline
@@ -56,17 +55,17 @@ class Authorize:
                 were not returned. DeadlineError: the deadline passed first.
         """
         sets = self._sets.get_many({request.principal for request in requests}, deadline)
-        now = self._clock.now()
+        now = self._clock.reading()
         return [self._answer(sets[request.principal], request, caller, now) for request in requests]
 
     def _answer(
-        self, held: CapabilitySet, request: Request, caller: Caller, now: Instant
+        self, held: CapabilitySet, request: Request, caller: Caller, now: Reading
     ) -> Answer:
-        decision = decide(held, request, now)
+        decision = decide(held, request, now.latest, now.earliest)
         capability = decision.capability
         event_id = self._log.record(
             AuditEvent(
-                now,
+                now.latest,
                 EventType.DECISION,
                 caller,
                 request.principal,
@@ -82,5 +81,8 @@ class Authorize:
             )
         )
         return Answer(
-            request, decision, event_id, explain(held, request, now) if request.explain else None
+            request,
+            decision,
+            event_id,
+            explain(held, request, now.latest, now.earliest) if request.explain else None,
         )

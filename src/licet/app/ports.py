@@ -42,11 +42,22 @@ class Deadline:
         return at_most if left is None else min(max(left, 0.0), at_most)
 
 
+class Reading(NamedTuple):
+    """What a clock says: the present instant is at most `latest`, and at least `earliest`."""
+
+    earliest: Instant
+    latest: Instant
+
+
 class Clock(Protocol):
-    """The wall clock."""
+    """The database's clock, which decides what has expired."""
 
     def now(self) -> Instant:
-        """Return the present instant."""
+        """Return the latest that the present instant can be."""
+        ...
+
+    def reading(self) -> Reading:
+        """Return the bounds of the present instant."""
         ...
 
 

@@ -9,7 +9,8 @@ The steps, in the order in which they are taken:
 (3) One covered them and has ended: DENY, for the reason that the latest one ended.
 (4) None: DENY, NO_CAPABILITY.
 
-A capability is dead from `expires_at` on and alive from `not_before` on, to the microsecond.
+A capability is dead from `expires_at` on and alive from `not_before` on, to the microsecond. Where
+the clock's reading has an error, it is dead as soon as it can be, and alive only when it must be.
 """
 
 from __future__ import annotations
@@ -93,8 +94,19 @@ class Explanation(NamedTuple):
     total: int
 
 
-def decide(held: CapabilitySet, request: Request, now: Instant) -> Decision:  # noqa: C901 - hot
-    """Decide one request against what its principal holds."""
+def decide(  # noqa: C901 - hot
+    held: CapabilitySet, request: Request, now: Instant, earliest: Instant | None = None
+) -> Decision:
+    """Decide one request against what its principal holds.
+
+    Args:
+        held: the principal's capabilities.
+        request: the question.
+        now: the present instant; the latest that it can be.
+        earliest: the earliest that it can be; None for a clock without error.
+    """
+    if earliest is None:
+        earliest = now
     wanted = request.capability_id
     pending: HeldCapability | None = None
     last: HeldCapability | None = None
@@ -105,7 +117,7 @@ def decide(held: CapabilitySet, request: Request, now: Instant) -> Decision:  # 
             if now >= capability.expires_at:
                 last = _later(last, capability)
                 break  # the others in this entry expired before this one
-            if now >= capability.not_before:
+            if earliest >= capability.not_before:
                 # Step (1).
                 expiry = capability.expires_at
                 until = None if expiry == NEVER else expiry
@@ -126,14 +138,22 @@ def decide(held: CapabilitySet, request: Request, now: Instant) -> Decision:  # 
     return _deny(Reason.NO_CAPABILITY, None, held)
 
 
-def explain(held: CapabilitySet, request: Request, now: Instant) -> Explanation:
-    """List every capability whose pattern covers the resource, with its verdict."""
-    candidates = [Candidate(c, _verdict(c, request, now)) for c in held.covering(request.resource)]
+def explain(
+    held: CapabilitySet, request: Request, now: Instant, earliest: Instant | None = None
+) -> Explanation:
+    """List every capability whose pattern covers the resource, with its verdict, as `decide`."""
+    if earliest is None:
+        earliest = now
+    candidates = [
+        Candidate(c, _verdict(c, request, now, earliest)) for c in held.covering(request.resource)
+    ]
     candidates.sort(key=lambda candidate: candidate.verdict is not Verdict.APPLIES)
     return Explanation(tuple(candidates[:MAX_CANDIDATES]), len(candidates))
 
 
-def _verdict(capability: HeldCapability, request: Request, now: Instant) -> Verdict:
+def _verdict(
+    capability: HeldCapability, request: Request, now: Instant, earliest: Instant
+) -> Verdict:
     if request.capability_id is not None and capability.id != request.capability_id:
         return Verdict.NOT_REQUESTED
     if request.action not in capability.actions and ANY_ACTION not in capability.actions:
@@ -146,7 +166,7 @@ def _verdict(capability: HeldCapability, request: Request, now: Instant) -> Verd
         )
     if now >= capability.expires_at:
         return Verdict.EXPIRED
-    if now < capability.not_before:
+    if earliest < capability.not_before:
         return Verdict.NOT_YET_VALID
     return Verdict.APPLIES
 

@@ -6,7 +6,7 @@ one whose observations are of one session.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, LiteralString
 from uuid import UUID
@@ -16,6 +16,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from licet.app.replication import Change, Registration, ReplicaEntry
+from licet.domain.instant import Instant
 from licet.domain.names import Principal
 from licet.storage.errors import translated
 
@@ -27,7 +28,9 @@ SELECT %(incarnation)s, max(revision), %(host)s FROM licet.changes
 """
 # In a statement of its own: the entry must be visible to others before the revision is read.
 _POSITION: Final[LiteralString] = """
-SELECT (SELECT max(revision) FROM licet.changes), epoch FROM licet.meta
+SELECT (SELECT max(revision) FROM licet.changes), epoch,
+       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+FROM licet.meta
 """
 _CHANGES: Final[LiteralString] = """
 SELECT revision, CASE WHEN kind = 0 THEN principals END
@@ -39,7 +42,7 @@ SELECT trimmed_through, (SELECT max(revision) FROM licet.changes) FROM licet.met
 _RENEW: Final[LiteralString] = """
 UPDATE licet.replicas SET beat = beat + 1, applied = %(applied)s
 WHERE incarnation = %(incarnation)s
-RETURNING (SELECT epoch FROM licet.meta)
+RETURNING (SELECT epoch FROM licet.meta), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
 """
 _DEREGISTER: Final[LiteralString] = "DELETE FROM licet.replicas WHERE incarnation = %s"
 _ENTRIES: Final[LiteralString] = "SELECT incarnation, beat, applied FROM licet.replicas"
@@ -65,13 +68,27 @@ def _connect(conninfo: str, purpose: str) -> Connection[TupleRow]:
 class PostgresReplicaSession:
     """See `app.replication.ReplicaSession`."""
 
-    def __init__(self, conninfo: str, host: str) -> None:
+    def __init__(
+        self,
+        conninfo: str,
+        host: str,
+        host_clock: Callable[[], float],
+        sampled: Callable[[float, float, Instant], None],
+    ) -> None:
         """Connect and listen.
+
+        Args:
+            conninfo: of a direct or session pooled connection.
+            host: a name for people.
+            host_clock: seconds that never step.
+            sampled: told the database's time, and `host_clock` before and after it was asked.
 
         Raises:
             UnavailableError: the database cannot be reached.
         """
         self._host = host
+        self._host_clock = host_clock
+        self._sampled = sampled
         with translated(deadline_bound=False):
             self._connection = _connect(conninfo, "replica")
             self._connection.execute(_LISTEN)
@@ -80,10 +97,13 @@ class PostgresReplicaSession:
         """See `ReplicaSession.register`."""
         with translated(deadline_bound=False):
             self._connection.execute(_REGISTER, {"incarnation": incarnation, "host": self._host})
+            before = self._host_clock()
             row = self._connection.execute(_POSITION).fetchone()
+            after = self._host_clock()
         if row is None:
             raise RuntimeError("licet.meta has no row")
-        return Registration(*row)
+        self._sampled(before, after, Instant(row[2]))
+        return Registration(row[0], row[1])
 
     def changes_after(self, revision: int) -> Sequence[Change]:
         """See `ReplicaSession.changes_after`."""
@@ -99,8 +119,14 @@ class PostgresReplicaSession:
         """See `ReplicaSession.renew`."""
         parameters = {"incarnation": incarnation, "applied": applied}
         with translated(deadline_bound=False):
+            before = self._host_clock()
             row = self._connection.execute(_RENEW, parameters).fetchone()
-        return None if row is None else row[0]
+            after = self._host_clock()
+        if row is None:
+            return None
+        epoch: UUID = row[0]
+        self._sampled(before, after, Instant(row[1]))
+        return epoch
 
     def wait(self, seconds: float) -> None:
         """See `ReplicaSession.wait`."""
