@@ -34,6 +34,7 @@ from licet.storage.mutations import PostgresMutations
 from licet.storage.pool import Database, PoolLimits
 from licet.storage.replicas import PostgresReplicaObserver, PostgresReplicaSession
 from licet.storage.tokens import SignedPageTokens
+from licet.telemetry import metrics
 from licet.writer.acknowledgements import Acknowledgements
 from licet.writer.group_commit import GroupCommit
 from licet.writer.ids import TimeOrderedIds, audit_writer_id
@@ -57,6 +58,7 @@ class Licet:
         self._settings = settings
         self._stack = ExitStack()
         self.server: Server
+        self.metrics_port: int | None = None
 
     def start(self) -> Self:
         """Start the database if it is ours, migrate, and serve.
@@ -94,13 +96,25 @@ class Licet:
         # (2) Reads from memory, under a lease that the replica renews.
         clock = DatabaseClock(boottime)
         capabilities = PostgresCapabilities(database, clock)
-        sets = self._replicated(url, capabilities, clock)
+        lease = Lease(boottime)
+        sets = CachedCapabilitySets(
+            capabilities.held, lease, settings.cache_bytes, settings.cache_negative
+        )
+        replica = self._replica(url, sets, lease, clock)
         # (3) Decisions go on record.
         events = PostgresAuditEvents(database)
         log = self._audit_log(events, clock)
         # (4) Changes, which wait for every replica.
-        mutations = self._mutations(url, PostgresMutations(database), capabilities)
-        # (5) The service.
+        store = PostgresMutations(database)
+        acknowledgements = self._acknowledgements(url)
+        mutations = MutationWriter(self._commit(store), acknowledgements, store, capabilities)
+        # (5) What operators see.
+        if settings.metrics_listen is not None:
+            self._serve_metrics(
+                settings.metrics_listen,
+                _sources(sets, lease, replica, clock, log, acknowledgements),
+            )
+        # (6) The service.
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
         use_cases = UseCases(
@@ -128,26 +142,21 @@ class Licet:
         database.open(_START_SECONDS)
         return database
 
-    def _replicated(
-        self, url: str, capabilities: PostgresCapabilities, clock: DatabaseClock
-    ) -> CachedCapabilitySets:
-        settings = self._settings
-        lease = Lease(boottime)
-        sets = CachedCapabilitySets(
-            capabilities.held, lease, settings.cache_bytes, settings.cache_negative
-        )
+    def _replica(
+        self, url: str, sets: CachedCapabilitySets, lease: Lease, clock: DatabaseClock
+    ) -> Replica:
         host = socket.gethostname()
         replica = Replica(
             lambda: PostgresReplicaSession(url, host, boottime, clock.sample),
             sets,
             lease,
             uuid4,
-            settings.lease_seconds,
+            self._settings.lease_seconds,
         )
         self._stack.callback(replica.stop)
         if not replica.start(_START_SECONDS):
             raise UnavailableError("this replica could not be registered in the database")
-        return sets
+        return replica
 
     def _audit_log(self, events: PostgresAuditEvents, clock: DatabaseClock) -> BackgroundAuditLog:
         writer_id = audit_writer_id(clock)
@@ -157,20 +166,28 @@ class Licet:
         log.start()
         return log
 
-    def _mutations(
-        self, url: str, store: PostgresMutations, capabilities: PostgresCapabilities
-    ) -> MutationWriter:
+    def _commit(self, store: PostgresMutations) -> GroupCommit:
         commit = GroupCommit(store)
         self._stack.callback(commit.stop)
         commit.start()
+        return commit
+
+    def _acknowledgements(self, url: str) -> Acknowledgements:
+        patience = self._settings.lease_seconds * LEASE_MARGIN
         acknowledgements = Acknowledgements(
-            lambda: PostgresReplicaObserver(url),
-            boottime,
-            self._settings.lease_seconds * LEASE_MARGIN,
+            lambda: PostgresReplicaObserver(url), boottime, patience
         )
         self._stack.callback(acknowledgements.stop)
         acknowledgements.start()
-        return MutationWriter(commit, acknowledgements, store, capabilities)
+        return acknowledgements
+
+    def _serve_metrics(self, address: str, sources: metrics.Sources) -> None:
+        host, _, port = address.rpartition(":")
+        try:
+            self.metrics_port, stop = metrics.serve(sources, host.strip("[]"), int(port))
+        except OSError as exc:
+            raise UnavailableError(f"cannot serve the metrics on {address}: {exc}") from exc
+        self._stack.callback(stop)
 
     def _database_urls(self) -> tuple[str, str]:
         settings = self._settings
@@ -209,3 +226,39 @@ def _server_limits(settings: Settings) -> ServerLimits:
 def _deadline(seconds: float) -> Deadline:
     end = monotonic() + seconds
     return Deadline(lambda: end - monotonic())
+
+
+def _sources(  # noqa: PLR0913, PLR0917 - one argument per part that is watched
+    sets: CachedCapabilitySets,
+    lease: Lease,
+    replica: Replica,
+    clock: DatabaseClock,
+    log: BackgroundAuditLog,
+    acknowledgements: Acknowledgements,
+) -> metrics.Sources:
+    return metrics.Sources(
+        counters={
+            "decisions": ("Decisions taken.", lambda: log.recorded),
+            "set_reads": ("Capability sets read because memory had none.", lambda: sets.reads),
+            "set_reads_joined": ("Requests that waited for another's read.", lambda: sets.joined),
+            "set_evictions": ("Capability sets that made room for others.", lambda: sets.evictions),
+            "replicas_fenced": ("Replicas this one shut out.", lambda: acknowledgements.fenced),
+            "database_clock_steps": ("Steps of the database's clock.", lambda: clock.steps),
+        },
+        gauges={
+            "applied_revision": (
+                "Revision up to which memory is current.",
+                lambda: replica.applied,
+            ),
+            "lease_remaining_seconds": ("How long memory may be used.", lease.remaining),
+            "capability_sets": ("Principals in memory.", lambda: len(sets)),
+            "capability_sets_bytes": ("What they weigh, by estimate.", lambda: sets.bytes),
+            "audit_events_pending": ("Audit events that wait to be stored.", lambda: log.pending),
+        },
+        histograms={
+            "mutation_wait_seconds": (
+                "How long mutations waited for the replicas.",
+                acknowledgements.waits,
+            ),
+        },
+    )

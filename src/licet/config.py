@@ -99,6 +99,10 @@ class Settings(BaseSettings):
         default=100_000,
         description="Decisions waiting to be stored before further ones are refused.",
     )
+    metrics_listen: str | None = Field(
+        default=None,
+        description="Address on which Prometheus finds the metrics over HTTP. Unset: nowhere.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least level logged."
     )
@@ -106,9 +110,11 @@ class Settings(BaseSettings):
         default="text", description="For people, or one JSON object a line."
     )
 
-    @field_validator("listen")
+    @field_validator("listen", "metrics_listen")
     @classmethod
-    def _has_host_and_port(cls, value: str) -> str:
+    def _has_host_and_port(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         host, _, port = value.rpartition(":")
         if not host or not port.isdecimal() or int(port) > 65_535:  # noqa: PLR2004 - the last port
             message = "must be host:port, like 127.0.0.1:50051 or [::1]:50051"

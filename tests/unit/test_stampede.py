@@ -33,14 +33,16 @@ def held(revision: int) -> CapabilitySet:
 
 
 class PausedLoader:
-    """A database whose reads begin when they are called and end when the test says what they saw."""
+    """A database whose reads end when the test says what they saw."""
 
     def __init__(self) -> None:
         self.reads: list[Future[CapabilitySet]] = []
         self.begun = Event()
 
     def __call__(
-        self, principals: Collection[Principal], _deadline: Deadline
+        self,
+        principals: Collection[Principal],
+        deadline: Deadline,  # noqa: ARG002 - the port's
     ) -> Mapping[Principal, CapabilitySet]:
         answer: Future[CapabilitySet] = Future()
         self.reads.append(answer)

@@ -85,8 +85,13 @@ class CachedCapabilitySets:
         self._bytes = 0
         self._fills: set[_Fill] = set()
         self._flights: dict[Principal, _Flight] = {}
+        # Counted under the mutex, and read without it.
+        self.reads = 0
+        """How many reads of the database there were."""
         self.joined = 0
         """How many requests waited for the read of another instead of reading themselves."""
+        self.evictions = 0
+        """How many entries made room for others; not those that a change touched."""
         # Nothing read before this revision may be stored: everything was evicted at it. At first
         # nothing at all: a replica that is not registered is not told of changes.
         self._floor = _NOTHING
@@ -215,6 +220,7 @@ class CachedCapabilitySets:
         fill = _Fill(frozenset(principals))
         with self._mutex:
             self._fills.add(fill)
+            self.reads += 1
         try:
             loaded = self._load(principals, deadline)
         except BaseException:
@@ -244,6 +250,7 @@ class CachedCapabilitySets:
         while self._bytes > self._max_bytes:
             _, evicted = self._held.popitem(last=False)
             self._bytes -= _weight(evicted)
+            self.evictions += 1
 
     def _forget(self, principal: Principal, revision: int) -> bool:
         """Drop an entry older than a revision; say whether none is left."""

@@ -84,6 +84,11 @@ class BackgroundAuditLog:
         return event_id_text(self._prefix | sequence)
 
     @property
+    def recorded(self) -> int:
+        """How many events were taken on record."""
+        return self._next - 1 + self.pending
+
+    @property
     def pending(self) -> int:
         """How many events wait."""
         return len(self._queue) + len(self._taken)

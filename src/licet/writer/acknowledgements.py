@@ -19,6 +19,7 @@ from uuid import UUID
 from licet.app.ports import Deadline
 from licet.app.replication import ReplicaEntry, ReplicaObserver
 from licet.domain.errors import LicetError, UnconfirmedError
+from licet.telemetry.metrics import WAIT_BUCKETS, Histogram
 
 _log: Final = logging.getLogger(__name__)
 
@@ -62,6 +63,10 @@ class Acknowledgements:
         self._changed = Condition()
         self._waiters: list[_Waiter] = []
         self._stopping = Event()
+        self.waits = Histogram(WAIT_BUCKETS)
+        """Seconds from asking to the confirmation, timeouts included."""
+        self.fenced = 0
+        """How many replicas this one has fenced."""
         self._thread = Thread(target=self._run, name="licet-acknowledgements", daemon=True)
 
     def start(self) -> None:
@@ -82,10 +87,13 @@ class Acknowledgements:
             UnconfirmedError: the deadline passed first; the change is committed.
         """
         waiter = _Waiter(revision)
+        began = self._clock()
         with self._changed:
             self._waiters.append(waiter)
             self._changed.notify()
-        if not waiter.done.wait(deadline.remaining(at_most)):
+        finished = waiter.done.wait(deadline.remaining(at_most))
+        self.waits.observe(self._clock() - began)
+        if not finished:
             with self._changed:
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
@@ -126,7 +134,7 @@ class Acknowledgements:
                 waiters = list(self._waiters)
             if not waiters:
                 continue
-            observations.settle(waiters)
+            self.fenced += observations.settle(waiters)
             with self._changed:
                 self._waiters = [waiter for waiter in self._waiters if not waiter.done.is_set()]
             self._stopping.wait(_POLL_SECONDS if self._waiters else 0)
@@ -143,8 +151,12 @@ class _Observations:
         self._patience = patience
         self._since: dict[UUID, tuple[int, float]] = {}
 
-    def settle(self, waiters: Sequence[_Waiter]) -> None:
-        """Look once, fence who is silent, and release whoever has nobody left to wait for."""
+    def settle(self, waiters: Sequence[_Waiter]) -> int:
+        """Look once, fence who is silent, and release whoever has nobody left to wait for.
+
+        Returns:
+            How many replicas were fenced.
+        """
         entries = self._observer.entries()
         now = self._clock()
         self._remember(entries, now)
@@ -162,6 +174,7 @@ class _Observations:
             if all(entry.applied >= waiter.revision for entry in alive):
                 waiter.confirmed = len(alive)
                 waiter.done.set()
+        return len(entries) - len(alive)
 
     def _fence(self, entry: ReplicaEntry) -> bool:
         fenced = self._observer.fence(entry.incarnation, entry.beat)
