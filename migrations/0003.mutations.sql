@@ -200,6 +200,10 @@ BEGIN
         IF mutation ->> 'kind' = 'revoke' THEN
           SELECT r.status, r.outcome, r.touched, r.wait_for INTO status, outcome, touched, revision
           FROM licet.apply_revoke(mutation, rev, at) AS r;
+          -- A filter that matched nothing: what it would have matched may have ended in this batch, just before.
+          IF status = 'done' AND revision < rev AND cardinality(affected) > 0 THEN
+            revision := rev;
+          END IF;
         ELSE
           SELECT g.status, g.outcome, g.touched INTO status, outcome, touched FROM licet.apply_grant(mutation, rev, at) AS g;
           IF cardinality(touched) = 0 THEN

@@ -35,7 +35,9 @@ class Confirmation(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class _Waiter:
+class Waiter:
+    """Waits for a revision. The rest is the answer, complete when `done` is set."""
+
     revision: int
     done: Event = field(default_factory=Event)
     fenced: int = 0
@@ -61,7 +63,7 @@ class Acknowledgements:
         self._patience = patience
         # Guards the list of those who wait; notified when it grows, and at the end.
         self._changed = Condition()
-        self._waiters: list[_Waiter] = []
+        self._waiters: list[Waiter] = []
         self._stopping = Event()
         self.waits = Histogram(WAIT_BUCKETS)
         """Seconds from asking to the confirmation, timeouts included."""
@@ -86,7 +88,7 @@ class Acknowledgements:
         Raises:
             UnconfirmedError: the deadline passed first; the change is committed.
         """
-        waiter = _Waiter(revision)
+        waiter = Waiter(revision)
         began = self._clock()
         with self._changed:
             self._waiters.append(waiter)
@@ -113,7 +115,7 @@ class Acknowledgements:
             try:
                 # Observations of an earlier session do not count in this one: what it saw may
                 # have been committed asynchronously and lost with the server.
-                self._watch(_Observations(observer, self._clock, self._patience))
+                self._watch(Observations(observer, self._clock, self._patience))
             except LicetError as exc:
                 self._lost(exc)
             except Exception:  # noqa: BLE001 - a thread's own top
@@ -126,10 +128,10 @@ class Acknowledgements:
         _log.warning("the connection that watches the replicas: %s", cause)
         self._stopping.wait(_RECONNECT_SECONDS)
 
-    def _watch(self, observations: _Observations) -> None:
+    def _watch(self, observations: Observations) -> None:
         while not self._stopping.is_set():
             with self._changed:
-                if not self._waiters:
+                if not self._waiters and not self._stopping.is_set():
                     self._changed.wait()
                 waiters = list(self._waiters)
             if not waiters:
@@ -140,18 +142,19 @@ class Acknowledgements:
             self._stopping.wait(_POLL_SECONDS if self._waiters else 0)
 
 
-class _Observations:
+class Observations:
     """What one database session has seen of the replicas' beats, and since when."""
 
     def __init__(
         self, observer: ReplicaObserver, clock: Callable[[], float], patience: float
     ) -> None:
+        """Observe anew: what another session saw counts for nothing."""
         self._observer = observer
         self._clock = clock
         self._patience = patience
         self._since: dict[UUID, tuple[int, float]] = {}
 
-    def settle(self, waiters: Sequence[_Waiter]) -> int:
+    def settle(self, waiters: Sequence[Waiter]) -> int:
         """Look once, fence who is silent, and release whoever has nobody left to wait for.
 
         Returns:

@@ -27,6 +27,11 @@ _REFUSALS: Final = {
 }
 
 
+_ANSWER_SECONDS: Final = 0.1
+"""How much of the caller's time, and never more than a tenth, is kept for the answer to travel: a
+caller whose own clock is first does not hear that the change is committed."""
+
+
 class Attempts(Protocol):
     """Earlier and refused attempts in the database; see `storage.mutations`."""
 
@@ -66,6 +71,7 @@ class MutationWriter:
 
     def grant(self, grant: Grant, deadline: Deadline) -> Granted:
         """See `ports.Mutations.grant`."""
+        deadline = _with_time_to_answer(deadline)
         applied = self._commit.submit(grant, deadline)
         _raise_refusal(applied.status)
         self._confirmed(applied, deadline)
@@ -84,6 +90,7 @@ class MutationWriter:
 
     def revoke(self, revoke: Revoke, deadline: Deadline) -> Revoked:
         """See `ports.Mutations.revoke`."""
+        deadline = _with_time_to_answer(deadline)
         applied = self._commit.submit(revoke, deadline)
         _raise_refusal(applied.status)
         # Also when it had ended before: whoever ended it may be waiting still.
@@ -116,6 +123,14 @@ class MutationWriter:
         if found is None:
             raise RuntimeError(f"capability {capability_id} was granted and is not there")
         return Granted(found, applied.revision)
+
+
+def _with_time_to_answer(deadline: Deadline) -> Deadline:
+    def left() -> float:
+        whole = deadline.remaining(MUTATION_SECONDS)
+        return whole - min(_ANSWER_SECONDS, whole / 10)
+
+    return Deadline(left)
 
 
 def _raise_refusal(status: str) -> None:
