@@ -17,18 +17,22 @@ from licet.app.grant import GrantCapability
 from licet.app.ports import Deadline
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
+from licet.app.watch import Sources, WatchChanges
 from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
 from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.clock import DatabaseClock
 from licet.replica.coherence import Replica
+from licet.replica.feed import MemoryFeed
 from licet.replica.lease import LEASE_MARGIN, Lease, boottime
+from licet.replica.retention import Retention
 from licet.server.lifecycle import Server, ServerLimits
 from licet.server.service import UseCases
 from licet.spool.background import BackgroundAuditLog
 from licet.storage import migrate, schema
 from licet.storage.audit import PostgresAuditEvents
 from licet.storage.capabilities import PostgresCapabilities
+from licet.storage.changes import PostgresChanges
 from licet.storage.embedded import EmbeddedPostgres, default_data_root
 from licet.storage.mutations import PostgresMutations
 from licet.storage.pool import Database, PoolLimits
@@ -100,7 +104,8 @@ class Licet:
         sets = CachedCapabilitySets(
             capabilities.held, lease, settings.cache_bytes, settings.cache_negative
         )
-        replica = self._replica(url, sets, lease, clock)
+        feed = MemoryFeed()
+        replica = self._replica(url, sets, feed, lease, clock)
         # (3) Decisions go on record.
         events = PostgresAuditEvents(database)
         log = self._audit_log(events, clock)
@@ -108,6 +113,8 @@ class Licet:
         store = PostgresMutations(database)
         acknowledgements = self._acknowledgements(url)
         mutations = MutationWriter(self._commit(store), acknowledgements, store, capabilities)
+        changes = PostgresChanges(database)
+        self._trim(changes)
         # (5) What operators see.
         if settings.metrics_listen is not None:
             self._serve_metrics(
@@ -123,6 +130,9 @@ class Licet:
             revoke=RevokeCapabilities(capabilities, mutations, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),
             audit=QueryAudit(events, tokens),
+            watch=WatchChanges(
+                Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
+            ),
         )
 
         def is_ready() -> bool:
@@ -143,7 +153,12 @@ class Licet:
         return database
 
     def _replica(
-        self, url: str, sets: CachedCapabilitySets, lease: Lease, clock: DatabaseClock
+        self,
+        url: str,
+        sets: CachedCapabilitySets,
+        feed: MemoryFeed,
+        lease: Lease,
+        clock: DatabaseClock,
     ) -> Replica:
         host = socket.gethostname()
         replica = Replica(
@@ -152,6 +167,7 @@ class Licet:
             lease,
             uuid4,
             self._settings.lease_seconds,
+            (feed,),
         )
         self._stack.callback(replica.stop)
         if not replica.start(_START_SECONDS):
@@ -165,6 +181,11 @@ class Licet:
         self._stack.callback(log.close, _FLUSH_SECONDS)
         log.start()
         return log
+
+    def _trim(self, changes: PostgresChanges) -> None:
+        retention = Retention(changes, self._settings.change_retention_hours)
+        self._stack.callback(retention.stop)
+        retention.start()
 
     def _commit(self, store: PostgresMutations) -> GroupCommit:
         commit = GroupCommit(store)
@@ -219,6 +240,7 @@ def _server_limits(settings: Settings) -> ServerLimits:
     return ServerLimits(
         threads=settings.threads,
         streams=settings.max_streams,
+        watchers=settings.max_watchers,
         message_bytes=settings.max_message_bytes,
     )
 

@@ -67,6 +67,15 @@ class Settings(BaseSettings):
     max_streams: Annotated[int, Field(ge=1, le=4096)] = Field(
         default=256, description="Streams open at once."
     )
+    max_watchers: Annotated[int, Field(ge=1, le=4096)] = Field(
+        default=64, description="Clients that watch changes at once."
+    )
+    heartbeat_seconds: Annotated[float, Field(ge=0.1, le=60)] = Field(
+        default=5.0, description="How often a watch without changes says that there were none."
+    )
+    change_retention_hours: Annotated[int, Field(ge=1, le=8760)] = Field(
+        default=24, description="How long changes are kept for watches to resume; on any process."
+    )
     max_message_bytes: Annotated[int, Field(ge=4 * _MIB, le=64 * _MIB)] = Field(
         default=4 * _MIB, description="Largest message, either way."
     )

@@ -87,6 +87,7 @@ class Failure:
         message: the status message.
         fields: the field paths of BadRequest, in order.
         reason: ErrorInfo.reason, or empty.
+        metadata: ErrorInfo.metadata.
         retry: whether a RetryInfo came with it.
     """
 
@@ -94,6 +95,7 @@ class Failure:
     message: str
     fields: tuple[str, ...]
     reason: str
+    metadata: dict[str, str]
     retry: bool
 
 
@@ -114,5 +116,6 @@ def failure(error: grpc.RpcError) -> Failure:
         message=error.details() or "",
         fields=tuple(violation.field for violation in bad.field_violations),
         reason=info.reason,
+        metadata=dict(info.metadata),
         retry="google.rpc.RetryInfo" in found,
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from licet.domain.instant import EARLIEST, Instant
 from licet.domain.names import Principal
 
 
@@ -19,6 +20,8 @@ class Change(NamedTuple):
 
     revision: int
     principals: tuple[Principal, ...] | None
+    at: Instant = EARLIEST
+    """When, by the database's clock; not known of several changes that are told as one."""
 
 
 class Registration(NamedTuple):

@@ -11,7 +11,9 @@ A denial is not here: it is an answer (see `decision.py`).
     attempt
     |__ RequestIdReusedError    REQUEST_ID_REUSED   nothing happened
     |__ ConflictError           CONFLICT            nothing happened; retry the call
+    |__ OutOfRangeError         by condition        nothing happened; begin anew from now
     |__ ExhaustedError          EXHAUSTED           nothing happened; retry later
+    |__ SlowConsumerError       SLOW_CONSUMER       what was sent counts; resume after it
     |__ UnavailableError        UNAVAILABLE         nothing happened; retry with backoff
     |__ DeadlineError           DEADLINE_EXCEEDED   nothing happened
     |__ OutcomeUnknownError     OUTCOME_UNKNOWN     happened whole or not at all; `request_id` tells
@@ -22,6 +24,7 @@ A class exists because someone reacts differently to it, not because its text di
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -105,10 +108,28 @@ class ConflictError(LicetError):
     reason = "CONFLICT"
 
 
+class OutOfRangeError(LicetError):
+    """The history does not reach to where the request wants to go on."""
+
+    reason = "OUT_OF_RANGE"
+
+    def __init__(self, code: str, message: str, facts: Mapping[str, str]) -> None:
+        """Keep the code, which is ErrorInfo's reason, and the facts, which are its metadata."""
+        super().__init__(message)
+        self.code = code
+        self.facts = facts
+
+
 class ExhaustedError(LicetError):
     """A limit of the server is reached."""
 
     reason = "EXHAUSTED"
+
+
+class SlowConsumerError(LicetError):
+    """The client of a stream takes its messages too slowly."""
+
+    reason = "SLOW_CONSUMER"
 
 
 class UnavailableError(LicetError):

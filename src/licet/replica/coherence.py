@@ -44,16 +44,29 @@ class Memory(Protocol):
         ...
 
 
+class Follower(Protocol):
+    """Is told of every change as well; see `feed.py`. Does not block and raises nothing."""
+
+    def reset(self, revision: int, epoch: UUID) -> None:
+        """Go on at a revision of a history; what came before it may not have been told."""
+        ...
+
+    def append(self, changes: Sequence[Change]) -> None:
+        """Take the next changes, in order."""
+        ...
+
+
 class Replica:
     """See the module."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of the protocol
         self,
         connect: Callable[[], ReplicaSession],
         memory: Memory,
         lease: Lease,
         fresh_incarnation: Callable[[], UUID],
         lease_seconds: float,
+        followers: Sequence[Follower] = (),
     ) -> None:
         """Compose a replica that is not registered, and so not current.
 
@@ -63,12 +76,14 @@ class Replica:
             lease: under which they are used.
             fresh_incarnation: returns an id that was never used.
             lease_seconds: how long a renewal lasts, Lh.
+            followers: told of each change after memory and before it is acknowledged.
         """
         self._connect = connect
         self._memory = memory
         self._lease = lease
         self._fresh_incarnation = fresh_incarnation
         self._lease_seconds = lease_seconds
+        self._followers = followers
         # Everything below belongs to the replica's thread; `applied` is read by others.
         self._incarnation: UUID | None = None
         self._epoch: UUID | None = None
@@ -134,6 +149,8 @@ class Replica:
         incarnation = self._fresh_incarnation()
         position = session.register(incarnation)
         self._memory.reset(position.revision)
+        for follower in self._followers:
+            follower.reset(position.revision, position.epoch)
         self._applied = position.revision
         self._epoch = position.epoch
         self._incarnation = incarnation
@@ -165,3 +182,5 @@ class Replica:
         for change in changes:
             self._memory.evict(change.principals, change.revision)
             self._applied = change.revision
+        for follower in self._followers:
+            follower.append(changes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
+from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -13,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from licet.app.grant import GrantCommand
 from licet.app.ports import AuditFilter, CapabilityFilter, RevokeTarget
 from licet.app.revoke import RevokeCommand
+from licet.app.watch import WatchStart
 from licet.domain import names
 from licet.domain.audit_event import EventType, Result
 from licet.domain.canonical_json import (
@@ -177,6 +179,16 @@ def audit_filter(message: pb.QueryAuditRequest) -> AuditFilter:
     )
 
 
+def watch(message: pb.WatchChangesRequest) -> WatchStart:
+    """Check a WatchChangesRequest. Raises InvalidRequestError."""
+    after = message.after_revision if message.HasField("after_revision") else None
+    if after is not None and after < 0:
+        raise InvalidRequestError.of("after_revision", "must not be negative")
+    if after is None and message.epoch:
+        raise InvalidRequestError.of("epoch", "must not be set without after_revision")
+    return WatchStart(after, _optional(message.epoch, "epoch", _epoch))
+
+
 def page_size(size: int) -> int:
     """Check a page size; 0 is the default. Raises InvalidRequestError."""
     if not 0 <= size <= MAX_PAGE:
@@ -197,6 +209,13 @@ def _optional(text: str, field: str, check: Callable[[str, str], _Checked]) -> _
 
 def _caller(text: str, field: str) -> Caller:
     return Caller(names.principal(text, field))
+
+
+def _epoch(text: str, field: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise InvalidRequestError.of(field, "must be a UUID") from None
 
 
 def _actions(actions: Sequence[str]) -> tuple[Action, ...]:

@@ -38,12 +38,13 @@ _OURS: Final = "/licet."
 class ErrorInterceptor(grpc.ServerInterceptor):
     """See the module. Health and reflection, which are not ours, pass as they are."""
 
-    def __init__(self, stream_pool: ThreadPoolExecutor) -> None:
-        """Run streams on a pool of their own.
+    def __init__(self, stream_pool: ThreadPoolExecutor, watch_pool: ThreadPoolExecutor) -> None:
+        """Run streams on pools of their own, one for each kind.
 
         On the shared one, a few idle streams would shut out every other call.
         """
         self._stream_pool = stream_pool
+        self._watch_pool = watch_pool
         # Methods that do not exist are never kept, so clients cannot fill memory.
         self._wrapped: dict[str, _Handler] = {}
 
@@ -75,7 +76,13 @@ class ErrorInterceptor(grpc.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(
                 behavior, deserialize, handler.response_serializer
             )
-        message = "no service of licet streams one way only"
+        if handler.unary_stream is not None:
+            behavior = _server_streaming(handler.unary_stream)
+            behavior.experimental_thread_pool = self._watch_pool  # type: ignore[attr-defined] # read by grpc
+            return grpc.unary_stream_rpc_method_handler(
+                behavior, deserialize, handler.response_serializer
+            )
+        message = "no service of licet takes a stream and answers once"
         raise NotImplementedError(message)
 
 
@@ -110,9 +117,17 @@ def _unary(behavior: _Behavior) -> _Behavior:
 
 
 def _streaming(behavior: _Behavior) -> _Behavior:
-    def call(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+    return _guarded(lambda requests, context: behavior(map(_check, requests), context))
+
+
+def _server_streaming(behavior: _Behavior) -> _Behavior:
+    return _guarded(lambda request, context: behavior(_check(request), context))
+
+
+def _guarded(behavior: _Behavior) -> _Behavior:
+    def call(asked: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ANN401 - any
         try:
-            yield from behavior(map(_check, requests), context)
+            yield from behavior(asked, context)
         except LicetError as exc:
             status = status_of(exc)
         except grpc.RpcError:

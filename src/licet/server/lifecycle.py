@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from licet.domain.errors import UnavailableError
 from licet.server.interceptor import ErrorInterceptor
 from licet.server.service import AuthorizationService, UseCases
+from licet.server.watchers import Watchers
 from licet.v1 import authorization_pb2
 from licet.v1 import authorization_pb2_grpc as pb_grpc
 
@@ -34,12 +35,14 @@ class ServerLimits:
     Attributes:
         threads: calls that run at once, streams not counted.
         streams: streams open at once.
+        watchers: clients that watch changes at once.
         message_bytes: the largest message, either way.
         connection_streams: calls at once on one connection.
     """
 
     threads: int = 16
     streams: int = 256
+    watchers: int = 64
     message_bytes: int = 4 * 1024 * 1024
     connection_streams: int = 1024
 
@@ -63,9 +66,12 @@ class Server:
         self._stream_pool = ThreadPoolExecutor(
             limits.streams + 4, thread_name_prefix="licet-stream"
         )
+        self._watch_pool = ThreadPoolExecutor(limits.watchers + 4, thread_name_prefix="licet-watch")
+        self._watch = use_cases.watch
+        self._watchers = Watchers(limits.watchers)
         self._grpc = grpc.server(
             ThreadPoolExecutor(limits.threads, thread_name_prefix="licet-rpc"),
-            interceptors=[ErrorInterceptor(self._stream_pool)],
+            interceptors=[ErrorInterceptor(self._stream_pool, self._watch_pool)],
             options=[
                 # Two servers on one port would each get a part of the calls, and none would notice.
                 ("grpc.so_reuseport", 0),
@@ -74,9 +80,12 @@ class Server:
                 ("grpc.max_concurrent_streams", limits.connection_streams),
                 # A client may ping an idle connection this often before it is taken for a flood.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                # A client that vanished without a word gives its streams back within a minute.
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
             ],
         )
-        service = AuthorizationService(use_cases, limits.streams)
+        service = AuthorizationService(use_cases, limits.streams, self._watchers)
         pb_grpc.add_AuthorizationServiceServicer_to_server(service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
@@ -94,18 +103,23 @@ class Server:
     def start(self) -> None:
         """Serve. Health says SERVING as soon as the first probe succeeded."""
         self._set_health(_SERVING if self._is_ready() else _NOT_SERVING)
+        self._watchers.start()
         self._grpc.start()
         self._prober.start()
 
     def drain(self, grace_seconds: float) -> None:
         """Say NOT_SERVING, refuse new calls, let those that run end within the grace.
 
-        Then cancel them.
+        Then cancel them. Watches, which would never end, are told to go on elsewhere.
         """
         self._draining.set()
         self._health.enter_graceful_shutdown()
+        self._watch.close()
+        self._watchers.drain()
         self._grpc.stop(grace_seconds).wait()
-        self._stream_pool.shutdown(wait=False, cancel_futures=True)
+        self._watchers.stop()
+        for pool in (self._stream_pool, self._watch_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
         self._prober.join(_PROBE_SECONDS)
 
     def _probe(self) -> None:

@@ -11,6 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from licet.app.authorize import Answer
 from licet.app.ports import Granted, Revoked, Tree
 from licet.app.read import Page
+from licet.app.replication import Change
+from licet.app.watch import Heartbeat
 from licet.domain.audit_event import RecordedEvent
 from licet.domain.canonical_json import EMPTY, JsonObject
 from licet.domain.capability import Capability
@@ -93,6 +95,20 @@ def audit(page: Page[RecordedEvent]) -> pb.QueryAuditResponse:
     return pb.QueryAuditResponse(
         events=[_event(e) for e in page.items], next_page_token=page.next_token
     )
+
+
+def watch(event: Change | Heartbeat) -> pb.WatchChangesResponse:
+    """Render what a watch saw."""
+    if isinstance(event, Heartbeat):
+        heartbeat = pb.WatchHeartbeat(revision=event.revision, epoch=str(event.epoch))
+        return pb.WatchChangesResponse(heartbeat=heartbeat)
+    change = pb.WatchChange(
+        revision=event.revision,
+        at=_timestamp(event.at),
+        principals=event.principals or (),
+        everything=event.principals is None,
+    )
+    return pb.WatchChangesResponse(change=change)
 
 
 def _capability(found: Capability) -> capability_pb2.Capability:

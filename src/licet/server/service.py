@@ -17,9 +17,11 @@ from licet.app.grant import GrantCapability
 from licet.app.ports import Deadline
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
+from licet.app.watch import WatchChanges
 from licet.domain.errors import ExhaustedError
 from licet.server import convert, render
 from licet.server.identity import ANONYMOUS
+from licet.server.watchers import Watchers
 from licet.v1 import authorization_pb2 as pb
 from licet.v1 import authorization_pb2_grpc as pb_grpc
 
@@ -33,14 +35,16 @@ class UseCases:
     revoke: RevokeCapabilities
     capabilities: ReadCapabilities
     audit: QueryAudit
+    watch: WatchChanges
 
 
 class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     """Serves `licet.v1.AuthorizationService`."""
 
-    def __init__(self, use_cases: UseCases, max_streams: int) -> None:
+    def __init__(self, use_cases: UseCases, max_streams: int, watchers: Watchers) -> None:
         """Serve these use cases, and at most `max_streams` streams at once: each holds a thread."""
         self._do = use_cases
+        self._watchers = watchers
         self._streams = BoundedSemaphore(max_streams)
 
     @override
@@ -113,6 +117,18 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
         return render.audit(
             self._do.audit(convert.audit_filter(request), size, token, _deadline(context))
         )
+
+    @override
+    def WatchChanges(
+        self, request: pb.WatchChangesRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchChangesResponse]:
+        watch = self._do.watch(convert.watch(request), _deadline(context))
+        with self._watchers.place(context) as place:
+            # Not called when the client has gone already; then sending the first message fails.
+            context.add_callback(watch.cancel)
+            for event in watch:
+                with place.sending():
+                    yield render.watch(event)
 
 
 def _deadline(context: grpc.ServicerContext) -> Deadline:

@@ -25,9 +25,11 @@ from licet.domain.errors import (
     NotFoundError,
     NotPermittedError,
     OutcomeUnknownError,
+    OutOfRangeError,
     PreconditionError,
     RefusedError,
     RequestIdReusedError,
+    SlowConsumerError,
     UnavailableError,
     UnconfirmedError,
 )
@@ -42,7 +44,9 @@ CODES: Final[dict[type[LicetError], int]] = {
     PreconditionError: Code.FAILED_PRECONDITION,
     RequestIdReusedError: Code.ALREADY_EXISTS,
     ConflictError: Code.ABORTED,
+    OutOfRangeError: Code.OUT_OF_RANGE,
     ExhaustedError: Code.RESOURCE_EXHAUSTED,
+    SlowConsumerError: Code.RESOURCE_EXHAUSTED,
     UnavailableError: Code.UNAVAILABLE,
     DeadlineError: Code.DEADLINE_EXCEEDED,
     OutcomeUnknownError: Code.DEADLINE_EXCEEDED,
@@ -52,6 +56,7 @@ CODES: Final[dict[type[LicetError], int]] = {
 _RETRY_MILLISECONDS: Final[dict[type[LicetError], int]] = {
     ConflictError: 20,
     ExhaustedError: 1000,
+    SlowConsumerError: 20,
     UnavailableError: 250,
 }
 
@@ -83,6 +88,8 @@ def internal() -> grpc.Status:
 
 
 def _info(error: LicetError) -> ErrorInfo:
+    if isinstance(error, OutOfRangeError):
+        return ErrorInfo(reason=error.code, domain=DOMAIN, metadata=error.facts)
     reason = error.code if isinstance(error, RefusedError) else error.reason
     return ErrorInfo(reason=reason, domain=DOMAIN)
 

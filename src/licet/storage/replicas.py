@@ -33,7 +33,8 @@ SELECT (SELECT max(revision) FROM licet.changes), epoch,
 FROM licet.meta
 """
 _CHANGES: Final[LiteralString] = """
-SELECT revision, CASE WHEN kind = 0 THEN principals END
+SELECT revision, CASE WHEN kind = 0 THEN principals END,
+       (extract(epoch FROM at) * 1000000)::bigint
 FROM licet.changes WHERE revision > %(after)s ORDER BY revision
 """
 _RETAINED: Final[LiteralString] = """
@@ -110,7 +111,9 @@ class PostgresReplicaSession:
         with translated(deadline_bound=False):
             rows = self._connection.execute(_CHANGES, {"after": revision}).fetchall()
             if rows and rows[0][0] == revision + 1:
-                return [Change(number, _principals(names)) for number, names in rows]
+                return [
+                    Change(number, principals(names), Instant(at)) for number, names, at in rows
+                ]
             # Nothing new, or a gap: changes are numbered without one, so some were trimmed.
             trimmed, latest = self._connection.execute(_RETAINED).fetchone() or (0, 0)
         return [Change(latest, None)] if trimmed > revision else []
@@ -173,5 +176,6 @@ class PostgresReplicaObserver:
             self._connection.close()
 
 
-def _principals(names: list[str] | None) -> tuple[Principal, ...] | None:
+def principals(names: list[str] | None) -> tuple[Principal, ...] | None:
+    """Return what a change touched from its column; NULL: everything."""
     return None if names is None else tuple(Principal(name) for name in names)

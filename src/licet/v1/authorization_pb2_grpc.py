@@ -75,6 +75,11 @@ class AuthorizationServiceStub:
                 request_serializer=licet_dot_v1_dot_authorization__pb2.QueryAuditRequest.SerializeToString,
                 response_deserializer=licet_dot_v1_dot_authorization__pb2.QueryAuditResponse.FromString,
                 _registered_method=True)
+        self.WatchChanges = channel.unary_stream(
+                '/licet.v1.AuthorizationService/WatchChanges',
+                request_serializer=licet_dot_v1_dot_authorization__pb2.WatchChangesRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_authorization__pb2.WatchChangesResponse.FromString,
+                _registered_method=True)
 
 
 class AuthorizationServiceServicer:
@@ -142,6 +147,32 @@ class AuthorizationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchChanges(self, request, context):
+        """Sends every change of authorization state after a revision, in the order of revisions, each once, and heartbeats
+        in between. Scope: `read`. Mutations do not wait for watchers: what a client keeps in memory because of this
+        stream may be behind; only Authorize is never.
+
+        To keep a copy of state: open the stream without `after_revision`, wait for the first heartbeat, read the state
+        (ListCapabilities), then apply the changes, reading again what each names. To resume: open a stream on any replica
+        with `after_revision` set to the revision of the last change or heartbeat that was taken, and `epoch` to that of
+        the heartbeats. The stream has no end of its own and needs no deadline. How it ends, and what a client then does:
+        - UNAVAILABLE: this replica is stopping, or has lost the database. Resume, with backoff.
+        - RESOURCE_EXHAUSTED, reason SLOW_CONSUMER: the client was behind for longer than a heartbeat's interval, and so far
+        that the changes it was to be sent next are no longer in memory. Resume, and take messages faster.
+        - RESOURCE_EXHAUSTED, reason EXHAUSTED: this replica has as many watchers as it takes. Resume on another one, or
+        later.
+        - CANCELLED, when not by the client: nothing was taken from the stream for a minute while messages waited. Resume.
+        - OUT_OF_RANGE: there is no way to resume without a loss. Forget everything and begin anew, without
+        `after_revision`. ErrorInfo.reason says why: REVISION_TOO_OLD (changes are kept for a time, by default 24
+        hours), REVISION_IN_FUTURE (no such revision yet: it is another database's) or EPOCH_CHANGED (the database was
+        restored to an earlier state). ErrorInfo.metadata has `oldest_revision`, the least `after_revision` that can be
+        served, `current_revision` and `epoch`.
+        - INVALID_ARGUMENT: the request is malformed. Do not retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuthorizationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -184,6 +215,11 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
                     servicer.QueryAudit,
                     request_deserializer=licet_dot_v1_dot_authorization__pb2.QueryAuditRequest.FromString,
                     response_serializer=licet_dot_v1_dot_authorization__pb2.QueryAuditResponse.SerializeToString,
+            ),
+            'WatchChanges': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchChanges,
+                    request_deserializer=licet_dot_v1_dot_authorization__pb2.WatchChangesRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_authorization__pb2.WatchChangesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -403,6 +439,33 @@ class AuthorizationService:
             '/licet.v1.AuthorizationService/QueryAudit',
             licet_dot_v1_dot_authorization__pb2.QueryAuditRequest.SerializeToString,
             licet_dot_v1_dot_authorization__pb2.QueryAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/licet.v1.AuthorizationService/WatchChanges',
+            licet_dot_v1_dot_authorization__pb2.WatchChangesRequest.SerializeToString,
+            licet_dot_v1_dot_authorization__pb2.WatchChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

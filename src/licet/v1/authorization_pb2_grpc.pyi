@@ -56,6 +56,28 @@ class AuthorizationServiceStub:
     """Lists capabilities by filter, oldest first, in pages. Scope: `read`."""
     QueryAudit: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.QueryAuditRequest, _authorization_pb2.QueryAuditResponse]
     """Lists audit events by filter, newest first, in pages. Scope: `audit`."""
+    WatchChanges: _grpc.UnaryStreamMultiCallable[_authorization_pb2.WatchChangesRequest, _authorization_pb2.WatchChangesResponse]
+    """Sends every change of authorization state after a revision, in the order of revisions, each once, and heartbeats
+    in between. Scope: `read`. Mutations do not wait for watchers: what a client keeps in memory because of this
+    stream may be behind; only Authorize is never.
+
+    To keep a copy of state: open the stream without `after_revision`, wait for the first heartbeat, read the state
+    (ListCapabilities), then apply the changes, reading again what each names. To resume: open a stream on any replica
+    with `after_revision` set to the revision of the last change or heartbeat that was taken, and `epoch` to that of
+    the heartbeats. The stream has no end of its own and needs no deadline. How it ends, and what a client then does:
+    - UNAVAILABLE: this replica is stopping, or has lost the database. Resume, with backoff.
+    - RESOURCE_EXHAUSTED, reason SLOW_CONSUMER: the client was behind for longer than a heartbeat's interval, and so far
+      that the changes it was to be sent next are no longer in memory. Resume, and take messages faster.
+    - RESOURCE_EXHAUSTED, reason EXHAUSTED: this replica has as many watchers as it takes. Resume on another one, or
+      later.
+    - CANCELLED, when not by the client: nothing was taken from the stream for a minute while messages waited. Resume.
+    - OUT_OF_RANGE: there is no way to resume without a loss. Forget everything and begin anew, without
+      `after_revision`. ErrorInfo.reason says why: REVISION_TOO_OLD (changes are kept for a time, by default 24
+      hours), REVISION_IN_FUTURE (no such revision yet: it is another database's) or EPOCH_CHANGED (the database was
+      restored to an earlier state). ErrorInfo.metadata has `oldest_revision`, the least `after_revision` that can be
+      served, `current_revision` and `epoch`.
+    - INVALID_ARGUMENT: the request is malformed. Do not retry.
+    """
 
 class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers "may this principal do this action on this resource?" and changes what the answer is."""
@@ -132,5 +154,33 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _grpc.ServicerContext,
     ) -> _authorization_pb2.QueryAuditResponse:
         """Lists audit events by filter, newest first, in pages. Scope: `audit`."""
+
+    @_abc_1.abstractmethod
+    def WatchChanges(
+        self,
+        request: _authorization_pb2.WatchChangesRequest,
+        context: _grpc.ServicerContext,
+    ) -> _abc.Iterator[_authorization_pb2.WatchChangesResponse]:
+        """Sends every change of authorization state after a revision, in the order of revisions, each once, and heartbeats
+        in between. Scope: `read`. Mutations do not wait for watchers: what a client keeps in memory because of this
+        stream may be behind; only Authorize is never.
+
+        To keep a copy of state: open the stream without `after_revision`, wait for the first heartbeat, read the state
+        (ListCapabilities), then apply the changes, reading again what each names. To resume: open a stream on any replica
+        with `after_revision` set to the revision of the last change or heartbeat that was taken, and `epoch` to that of
+        the heartbeats. The stream has no end of its own and needs no deadline. How it ends, and what a client then does:
+        - UNAVAILABLE: this replica is stopping, or has lost the database. Resume, with backoff.
+        - RESOURCE_EXHAUSTED, reason SLOW_CONSUMER: the client was behind for longer than a heartbeat's interval, and so far
+          that the changes it was to be sent next are no longer in memory. Resume, and take messages faster.
+        - RESOURCE_EXHAUSTED, reason EXHAUSTED: this replica has as many watchers as it takes. Resume on another one, or
+          later.
+        - CANCELLED, when not by the client: nothing was taken from the stream for a minute while messages waited. Resume.
+        - OUT_OF_RANGE: there is no way to resume without a loss. Forget everything and begin anew, without
+          `after_revision`. ErrorInfo.reason says why: REVISION_TOO_OLD (changes are kept for a time, by default 24
+          hours), REVISION_IN_FUTURE (no such revision yet: it is another database's) or EPOCH_CHANGED (the database was
+          restored to an earlier state). ErrorInfo.metadata has `oldest_revision`, the least `after_revision` that can be
+          served, `current_revision` and `epoch`.
+        - INVALID_ARGUMENT: the request is malformed. Do not retry.
+        """
 
 def add_AuthorizationServiceServicer_to_server(servicer: AuthorizationServiceServicer, server: _grpc.Server) -> None: ...
