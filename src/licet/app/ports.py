@@ -333,7 +333,7 @@ class AuditEvents(Protocol):
 
 
 class PageTokens(Protocol):
-    """Makes page tokens that a client can neither read nor alter."""
+    """Makes page tokens that a client cannot alter, nor use with another filter."""
 
     def seal(self, filter_digest: bytes, position: str) -> str:
         """Return the token of a position in the list that a filter selects."""

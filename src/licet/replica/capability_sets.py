@@ -245,8 +245,11 @@ class CachedCapabilitySets:
             while len(self._negative) > self._max_negative:
                 self._negative.popitem(last=False)
             return
+        weight = _weight(found)
+        if weight > self._max_bytes:
+            return  # it would evict every other and then itself
         self._held[principal] = found
-        self._bytes += _weight(found)
+        self._bytes += weight
         while self._bytes > self._max_bytes:
             _, evicted = self._held.popitem(last=False)
             self._bytes -= _weight(evicted)

@@ -53,7 +53,11 @@ def translated(*, deadline_bound: bool) -> Iterator[None]:
             raise DeadlineError(message) from exc
         message = "the database took too long"
         raise UnavailableError(message) from exc
-    except (errors.SerializationFailure, errors.DeadlockDetected) as exc:
+    except (
+        errors.SerializationFailure,
+        errors.DeadlockDetected,
+        errors.UniqueViolation,
+    ) as exc:
         message = "the change collided with another one"
         raise ConflictError(message) from exc
     except _WRONG_SCHEMA as exc:
