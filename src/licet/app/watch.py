@@ -184,6 +184,8 @@ class Watch:
                 raise UnavailableError("this replica has lost the database")
             else:
                 feed.wait(seen, lambda: self._over, max(due - now, _POLL_SECONDS))
+                # Until now there was nothing to take.
+                self._caught_up = clock()
 
     def _next(self, seen: Recent) -> Sequence[Change]:
         """Return what follows the position, perhaps not all of it; nothing: it is the latest."""
