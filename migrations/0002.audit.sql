@@ -62,7 +62,8 @@ BEGIN
     RETURN name;
   END IF;
   PERFORM pg_advisory_xact_lock(hashtext('audit.ensure_partition'));
-  IF to_regclass('audit.' || name) IS NULL THEN
+  -- Looked for in the table: to_regclass() could answer from this session's cache, filled before the wait.
+  IF NOT EXISTS (SELECT FROM pg_class AS c WHERE c.relname = name AND c.relnamespace = 'audit'::regnamespace) THEN
     EXECUTE format('CREATE TABLE audit.%I (LIKE audit.events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name);
     -- Triggers of the parent do not fire for a statement on the partition itself.
     EXECUTE format('CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit.%I '
