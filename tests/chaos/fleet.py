@@ -27,6 +27,12 @@ _CHANNEL_OPTIONS: Final = [
 ]
 
 
+def python_environment() -> dict[str, str]:
+    """Return the environment in which a Python finds what this one does, and no settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LICET_")}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+
+
 class Worker:
     """One process and a client of it; `start` may be called again after `kill`."""
 
@@ -42,10 +48,9 @@ class Worker:
             settings: of licet.
         """
         chosen = {"database_url": url, "listen": "127.0.0.1:0", "drain_seconds": 0.2} | settings
-        self._environment = {k: v for k, v in os.environ.items() if not k.startswith("LICET_")} | {
+        self._environment = python_environment() | {
             f"LICET_{name.upper()}": str(value) for name, value in chosen.items()
         }
-        self._environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
         self._command = [sys.executable, "-m", "tests.chaos.worker"]
         if without is not None:
             self._command.append(without)
