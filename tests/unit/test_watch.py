@@ -43,10 +43,13 @@ class Database:
     def __init__(self) -> None:
         self.oldest, self.latest, self.epoch = 0, 0, EPOCH
         self.reads = 0
+        self.seconds_each = 0.0
+        self.passes: Callable[[float], object] = lambda _: None
 
     def after(self, revision: int, deadline: Deadline) -> Retained:
         assert deadline is WAITS_FOR_EVER
         self.reads += 1
+        self.passes(self.seconds_each)
         first = revision + 1
         page = range(first, min(self.latest, revision + PAGE) + 1) if first > self.oldest else ()
         return Retained([change(number) for number in page], self.oldest, self.latest, self.epoch)
@@ -60,12 +63,15 @@ class SteppedFeed(MemoryFeed):
         self.now = 0.0
         self.happens: deque[Callable[[], object]] = deque()
 
+    def let_pass(self, seconds: float) -> None:
+        self.now += seconds
+
     @override
     def wait(self, seen: Recent, over: Callable[[], bool], seconds: float) -> None:
         if self.happens:
             self.happens.popleft()()
             return
-        self.now += seconds
+        self.let_pass(seconds)
 
 
 class World:
@@ -76,6 +82,7 @@ class World:
         self.feed = SteppedFeed(max_changes)
         self.current = True
         self.database.latest = latest
+        self.database.passes = self.feed.let_pass
         self.feed.reset(latest, EPOCH)
         self.watches = WatchChanges(
             Sources(self.feed, self.database, lambda: self.current, lambda: self.feed.now, INTERVAL)
@@ -308,6 +315,16 @@ def test_a_burst_after_a_long_silence_drops_nobody() -> None:
 
     world.feed.happens.append(burst)
     assert revisions(watch, 50) == list(range(1, 51))
+
+
+def test_who_catches_up_from_the_database_may_take_long() -> None:
+    world = World(max_changes=10)
+    world.database.seconds_each = INTERVAL
+    watch = iter(world.watch())
+    next(watch)
+    world.commit(50)
+    assert revisions(watch, 50) == list(range(1, 51))
+    assert world.feed.now > 10 * INTERVAL
 
 
 def test_cancelling_ends_it_without_an_error() -> None:

@@ -76,6 +76,14 @@ def test_it_holds_so_many_names_but_always_the_latest_change() -> None:
     assert held(feed, 4) == [5]
 
 
+def test_a_new_run_counts_its_names_anew() -> None:
+    feed = registered(max_names=10)
+    feed.append([change(1, 9)])
+    feed.reset(1, EPOCH)
+    feed.append([change(2, 4), change(3, 4)])
+    assert held(feed, 1) == [2, 3]
+
+
 def test_a_gap_begins_a_new_run() -> None:
     feed = registered()
     feed.append([change(1)])

@@ -161,7 +161,7 @@ class Watch:
             seen = seen._replace(changes=())
         else:
             self._position = self._start.after
-        due = clock() + (interval if self._position == seen.revision else 0.0)
+        due = clock() + (interval if self._position >= seen.revision else 0.0)
         # What was asked for is checked before the first message.
         changes = self._next(seen)
         yield Heartbeat(self._position, epoch)
@@ -177,7 +177,7 @@ class Watch:
             if changes:
                 continue
             self._caught_up = now
-            if now >= due and current and self._position == seen.revision:
+            if now >= due and current:
                 yield Heartbeat(self._position, epoch)
                 due = now + interval
             elif now >= due + STALE_SECONDS:
