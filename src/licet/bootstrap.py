@@ -15,6 +15,7 @@ from uuid import uuid4
 from licet.app.authorize import Authorize
 from licet.app.grant import GrantCapability
 from licet.app.ports import Deadline
+from licet.app.prefetch import prefetch
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import Sources, WatchChanges
@@ -49,6 +50,7 @@ _log: Final = logging.getLogger(__name__)
 _START_SECONDS: Final = 30.0
 _FLUSH_SECONDS: Final = 10.0
 _PROBE_SECONDS: Final = 2.0
+_PREFETCH_SECONDS: Final = 2.0
 
 
 class Licet:
@@ -115,6 +117,8 @@ class Licet:
         mutations = MutationWriter(self._commit(store), acknowledgements, store, capabilities)
         changes = PostgresChanges(database)
         self._trim(changes)
+        warm = prefetch(events, sets, _deadline(_PREFETCH_SECONDS))
+        _log.info("the capability sets of %d recent principals are in memory", warm)
         # (5) What operators see.
         if settings.metrics_listen is not None:
             self._serve_metrics(
