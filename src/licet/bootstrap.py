@@ -19,7 +19,7 @@ from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
 from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.clock import SystemClock
-from licet.server.lifecycle import Server, ServerLimits
+from licet.server.lifecycle import AddServices, Server, ServerLimits
 from licet.server.service import UseCases
 from licet.spool.background import BackgroundAuditLog
 from licet.storage import migrate, schema
@@ -45,9 +45,10 @@ class Licet:
     Everything that was started is stopped in the reverse order, whatever fails.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        """Take the settings; `start` does the work."""
+    def __init__(self, settings: Settings, add_services: AddServices | None = None) -> None:
+        """Take the settings, and services to serve beside ours; `start` does the work."""
         self._settings = settings
+        self._add_services = add_services
         self._stack = ExitStack()
         self.server: Server
 
@@ -120,7 +121,9 @@ class Licet:
             except LicetError:
                 return False
 
-        self.server = Server(use_cases, settings.listen, _server_limits(settings), is_ready)
+        self.server = Server(
+            use_cases, settings.listen, _server_limits(settings), is_ready, self._add_services
+        )
         stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()
 
