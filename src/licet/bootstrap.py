@@ -25,7 +25,7 @@ from licet.spool.background import BackgroundAuditLog
 from licet.storage import migrate, schema
 from licet.storage.audit import PostgresAuditEvents
 from licet.storage.capabilities import PostgresCapabilities
-from licet.storage.embedded import EmbeddedPostgres, default_data_root
+from licet.storage.embedded import EmbeddedPostgres, data_folder
 from licet.storage.mutations import PostgresMutations
 from licet.storage.pool import Database, PoolLimits
 from licet.storage.tokens import SignedPageTokens
@@ -133,7 +133,7 @@ class Licet:
             url = settings.database_url.get_secret_value()
             admin = settings.migration_database_url
             return url, url if admin is None else admin.get_secret_value()
-        embedded = EmbeddedPostgres(settings.data_dir or default_data_root() / "postgresql")
+        embedded = EmbeddedPostgres(data_folder(settings.data_dir))
         self._stack.callback(embedded.stop)
         embedded.start()
         return embedded.conninfo, embedded.conninfo
@@ -141,7 +141,7 @@ class Licet:
 
 def _migrate(url: str) -> None:
     if any(not state.applied or not state.checksum_ok for state in migrate.status(url)):
-        migrate.up(url)
+        _log.info("migrations applied: %s", ", ".join(migrate.up(url)))
 
 
 def _pool_limits(settings: Settings) -> PoolLimits:

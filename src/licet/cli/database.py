@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, unquote
 
 from licet import config
-from licet.storage.embedded import default_data_root
+from licet.storage.embedded import data_folder
 
 # Strict: where a character of the password was not encoded, it does not pass for a host.
 _HOST: Final = r"(?:[\w.%-]+|\[[\da-fA-F:.]+\])(?::\d+)?"
@@ -20,15 +19,10 @@ _URL: Final = re.compile(
 )
 
 
-def embedded_folder(settings: config.Settings) -> Path:
-    """Return the folder of the embedded PostgreSQL."""
-    return settings.data_dir or default_data_root() / "postgresql"
-
-
 def describe(settings: config.Settings) -> str:
     """Name the database for people: where it is, and never a user or a password."""
     if settings.database_url is None:
-        return f"embedded PostgreSQL in {embedded_folder(settings)}"
+        return f"embedded PostgreSQL in {data_folder(settings.data_dir)}"
     place = _place(settings.database_url.get_secret_value())
     return f"PostgreSQL {place}" if place else "PostgreSQL of LICET_DATABASE_URL"
 

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from licet import config
-from licet.cli.database import embedded_folder
 from licet.cli.errors import CommandError
 from licet.domain.errors import LicetError
 from licet.storage import migrate
-from licet.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from licet.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, data_folder
 
 
 def up(data_dir: Path | None) -> Sequence[str]:
@@ -42,7 +41,7 @@ def _administrator_url(data_dir: Path | None) -> Iterator[str]:
         if url is not None:
             yield url.get_secret_value()
             return
-        with EmbeddedPostgres(embedded_folder(settings)) as embedded:
+        with EmbeddedPostgres(data_folder(settings.data_dir)) as embedded:
             yield embedded.conninfo
     except (
         config.ConfigurationError,
