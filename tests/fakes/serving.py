@@ -20,7 +20,6 @@ from licet.v1 import authorization_pb2 as pb
 from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub
 from tests.fakes.postgres import Database
 
-
 _Detail = TypeVar("_Detail", bound=Message)
 
 
