@@ -27,14 +27,14 @@ from licet.replica.coherence import Replica
 from licet.replica.feed import MemoryFeed
 from licet.replica.lease import LEASE_MARGIN, Lease, boottime
 from licet.replica.retention import Retention
-from licet.server.lifecycle import Server, ServerLimits
+from licet.server.lifecycle import AddServices, Server, ServerLimits
 from licet.server.service import UseCases
 from licet.spool.background import BackgroundAuditLog
 from licet.storage import migrate, schema
 from licet.storage.audit import PostgresAuditEvents
 from licet.storage.capabilities import PostgresCapabilities
 from licet.storage.changes import PostgresChanges
-from licet.storage.embedded import EmbeddedPostgres, default_data_root
+from licet.storage.embedded import EmbeddedPostgres, data_folder
 from licet.storage.mutations import PostgresMutations
 from licet.storage.pool import Database, PoolLimits
 from licet.storage.replicas import PostgresReplicaObserver, PostgresReplicaSession
@@ -59,9 +59,10 @@ class Licet:
     Everything that was started is stopped in the reverse order, whatever fails.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        """Take the settings; `start` does the work."""
+    def __init__(self, settings: Settings, add_services: AddServices | None = None) -> None:
+        """Take the settings, and services to serve beside ours; `start` does the work."""
         self._settings = settings
+        self._add_services = add_services
         self._stack = ExitStack()
         self.server: Server
         self.metrics_port: int | None = None
@@ -146,7 +147,9 @@ class Licet:
             except LicetError:
                 return False
 
-        self.server = Server(use_cases, settings.listen, _server_limits(settings), is_ready)
+        self.server = Server(
+            use_cases, settings.listen, _server_limits(settings), is_ready, self._add_services
+        )
         self._stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()
 
@@ -220,7 +223,7 @@ class Licet:
             url = settings.database_url.get_secret_value()
             admin = settings.migration_database_url
             return url, url if admin is None else admin.get_secret_value()
-        embedded = EmbeddedPostgres(settings.data_dir or default_data_root() / "postgresql")
+        embedded = EmbeddedPostgres(data_folder(settings.data_dir))
         self._stack.callback(embedded.stop)
         embedded.start()
         return embedded.conninfo, embedded.conninfo
@@ -228,7 +231,7 @@ class Licet:
 
 def _migrate(url: str) -> None:
     if any(not state.applied or not state.checksum_ok for state in migrate.status(url)):
-        migrate.up(url)
+        _log.info("migrations applied: %s", ", ".join(migrate.up(url)))
 
 
 def _pool_limits(settings: Settings) -> PoolLimits:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -184,10 +185,16 @@ def load(**overrides: object) -> Settings:
         return Settings(**chosen)
     except ValidationError as exc:
         problems = [
-            ": ".join(filter(None, (".".join(str(part) for part in error["loc"]), error["msg"])))
+            ": ".join(filter(None, (".".join(str(part) for part in error["loc"]), _rule(error))))
             for error in exc.errors(include_input=False, include_url=False)
         ]
         raise ConfigurationError("; ".join(problems)) from None
     except ValueError as exc:  # the TOML file
         message = f"{file}: {exc}"
         raise ConfigurationError(message) from None
+
+
+def _rule(error: ErrorDetails) -> str:
+    """Return the sentence of an error, without what pydantic puts before that of a validator."""
+    cause = error.get("ctx", {}).get("error")
+    return str(cause) if isinstance(cause, ValueError) else error["msg"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -19,6 +19,8 @@ from licet.bootstrap import Licet
 from licet.v1 import authorization_pb2 as pb
 from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub
 from tests.fakes.postgres import Database
+
+_Detail = TypeVar("_Detail", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,13 @@ class Served:
     health: health_pb2_grpc.HealthStub
     database: Database
 
-    def grant(self, principal: str, actions: str, resource: str, **fields: Any) -> str:
+    def grant(
+        self,
+        principal: str,
+        actions: str,
+        resource: str,
+        **fields: Any,  # noqa: ANN401 - any field of the request
+    ) -> str:
         """Grant and return the capability's id; `actions` are separated by spaces."""
         request = pb.GrantRequest(
             principal=principal, actions=actions.split(), resource=resource, **fields
@@ -49,7 +57,11 @@ class Served:
         return self.stub.Grant(request, timeout=10).capability.id
 
     def authorize(
-        self, principal: str, action: str, resource: str, **fields: Any
+        self,
+        principal: str,
+        action: str,
+        resource: str,
+        **fields: Any,  # noqa: ANN401 - any field of the request
     ) -> pb.AuthorizeResponse:
         """Ask for one decision."""
         request = pb.AuthorizeRequest(
@@ -101,10 +113,11 @@ class Failure:
 
 def failure(error: grpc.RpcError) -> Failure:
     """Take the error of an RPC apart."""
-    status = rpc_status.from_call(error) or Status()
+    # What a stub raises is a call, too; the stubs of grpc do not know it.
+    status = rpc_status.from_call(cast("grpc.Call", error)) or Status()
     found = {detail.TypeName(): detail for detail in status.details}
 
-    def unpack(message: Message) -> Any:
+    def unpack(message: _Detail) -> _Detail:
         if message.DESCRIPTOR.full_name in found:
             found[message.DESCRIPTOR.full_name].Unpack(message)
         return message

@@ -242,18 +242,28 @@ def test_a_run_does_not_wait_for_another_for_ever(
 def test_an_administrator_named_as_the_schema_is_no_trap(
     empty_database: Database, two: tuple[Migration, ...]
 ) -> None:
-    # By default PostgreSQL looks into the schema of the user's name before `public`.
+    # For a user named licet PostgreSQL looks into the schema licet, once it exists, before public.
+    url = make_conninfo(empty_database.url, options="-csearch_path=licet,public")
+    for count in (2, 0):
+        assert len(migrate.up(url, migrations=two)) == count
+    assert migrate.down(url, 2, migrations=two) == ("0002.step", "0001.step")
+
+
+def test_a_password_may_hold_any_character(
+    empty_database: Database, two: tuple[Migration, ...]
+) -> None:
+    name = f"admin_{empty_database.name}"
+    password = "p%@:/ '\"\\?#=&+ü"
+    role = sql.Identifier(name)
     with empty_database.connect() as connection:
-        connection.execute("CREATE ROLE licet SUPERUSER LOGIN PASSWORD 'p%@:/ ''\\\"?#w'")
-    try:
-        url = make_conninfo(empty_database.url, user="licet", password="p%@:/ '\\\"?#w")
-        for count in (2, 0):
-            assert len(migrate.up(url, migrations=two)) == count
-        assert migrate.down(url, 2, migrations=two) == ("0002.step", "0001.step")
-    finally:
-        with empty_database.connect() as connection:
-            connection.execute("DROP OWNED BY licet")
-            connection.execute("DROP ROLE licet")
+        create = sql.SQL("CREATE ROLE {} SUPERUSER LOGIN PASSWORD {}")
+        connection.execute(create.format(role, sql.Literal(password)))
+        try:
+            url = make_conninfo(empty_database.url, user=name, password=password)
+            assert migrate.up(url, migrations=two) == ("0001.step", "0002.step")
+        finally:
+            connection.execute(sql.SQL("DROP OWNED BY {}").format(role))
+            connection.execute(sql.SQL("DROP ROLE {}").format(role))
 
 
 def test_the_address_may_be_a_url(empty_database: Database, two: tuple[Migration, ...]) -> None:

@@ -58,6 +58,8 @@ def action(text: str, field: str = "action") -> Action:
     Raises:
         InvalidRequestError: `field` breaks a rule.
     """
+    if not text:
+        raise InvalidRequestError.of(field, "is required")
     if _ACTION.fullmatch(text) is None:
         raise InvalidRequestError.of(field, "must be an action: [a-z][a-z0-9_.-]{0,63}")
     return Action(text)

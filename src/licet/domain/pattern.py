@@ -108,7 +108,8 @@ def containment_regex(outer: ResourcePattern) -> str:
         r"(?!\*\*$)[^/]+" if segment == ONE else _literal(segment) for segment in parts.fixed
     ]
     if parts.is_open:
-        segments.append(".+")
+        # Not `.+`: in `fs:/`, what `fs:/**` covers after the `/` is one empty segment.
+        segments.append(".*")
     return f"^{_literal(parts.type)}:" + "/".join(segments) + "$"
 
 

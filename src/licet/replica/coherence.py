@@ -30,6 +30,7 @@ from licet.replica.lease import Lease
 _log: Final = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS: Final = 0.05
+_WAIT_SECONDS: Final = 0.5
 
 
 class Memory(Protocol):
@@ -132,15 +133,21 @@ class Replica:
 
     def _follow(self, session: ReplicaSession) -> None:
         while not self._stopping.is_set():
-            if self._incarnation is None:
-                self._register(session)
-            else:
-                self.step(session)
-            due = self._renewed + self._lease_seconds / 3
-            session.wait(min(due - self._lease.now(), self._lease_seconds / 3))
+            self.advance(session)
+            if self._incarnation is not None:
+                due = self._renewed + self._lease_seconds / 3
+                # A short wait, because nothing but a change ends it: `stop` does not.
+                session.wait(min(due - self._lease.now(), _WAIT_SECONDS))
         self._lease.end()
         if self._incarnation is not None:
             session.deregister(self._incarnation)
+
+    def advance(self, session: ReplicaSession) -> None:
+        """Register, or when that is done, take one step."""
+        if self._incarnation is None:
+            self._register(session)
+        else:
+            self.step(session)
 
     def _register(self, session: ReplicaSession) -> None:
         """Step (4)."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event, Thread
-from typing import Final
+from typing import Final, TypeAlias
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -26,6 +26,10 @@ SERVICE: Final = authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationSer
 _PROBE_SECONDS: Final = 1.0
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+AddServices: TypeAlias = Callable[[grpc.Server], None]
+"""Adds services of its own to a server that is not started yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +55,17 @@ class Server:
     """Serves the use cases on one address."""
 
     def __init__(
-        self, use_cases: UseCases, address: str, limits: ServerLimits, is_ready: Callable[[], bool]
+        self,
+        use_cases: UseCases,
+        address: str,
+        limits: ServerLimits,
+        is_ready: Callable[[], bool],
+        add_services: AddServices | None = None,
     ) -> None:
         """Bind the address.
 
         `is_ready` says whether decisions can be taken; it may block for a bounded time.
+        `add_services` adds further services: a benchmark's, to compare with.
 
         Raises:
             UnavailableError: the address cannot be bound.
@@ -91,6 +101,8 @@ class Server:
         reflection.enable_server_reflection(
             (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
         )
+        if add_services is not None:
+            add_services(self._grpc)
         self._set_health(_NOT_SERVING)
         try:
             self.port = self._grpc.add_insecure_port(address)

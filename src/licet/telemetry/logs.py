@@ -47,3 +47,5 @@ def configure(level: str, style: Literal["text", "json"]) -> None:
     # The pool warns of each failed attempt to connect; health and the errors of requests say it
     # better.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+    # Three lines for each migration; ours is one.
+    logging.getLogger("yoyo").setLevel(logging.WARNING)

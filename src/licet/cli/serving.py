@@ -1,0 +1,113 @@
+"""Runs the server in this process, from the first signal handler to the last connection closed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from queue import SimpleQueue
+from types import FrameType
+from typing import Final
+
+from licet import __version__, config
+from licet.bootstrap import Licet
+from licet.cli.database import describe
+from licet.cli.errors import CommandError
+from licet.domain.errors import LicetError
+from licet.storage.embedded import EmbeddedPostgresError
+from licet.storage.migrate import MigrationError
+from licet.telemetry import logs
+
+_SERVICE: Final = "licet.v1.AuthorizationService"
+_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - not bound, replaced
+_EXAMPLES: Final[tuple[tuple[str, dict[str, object]], ...]] = (
+    (
+        "Grant",
+        {
+            "principal": "agent:worker-17",
+            "actions": ["read"],
+            "resource": "doc:reports/**",
+            "ttl": "900s",
+        },
+    ),
+    (
+        "Authorize",
+        {
+            "principal": "agent:worker-17",
+            "action": "read",
+            "resource": "doc:reports/2026/q3",
+        },
+    ),
+    ("QueryAudit", {"principal": "agent:worker-17", "page_size": 10}),
+)
+
+
+def run(**overrides: object) -> int:
+    """Serve until the first SIGINT or SIGTERM, then drain; the second one ends the process at once.
+
+    Raises:
+        CommandError: it cannot serve; whatever had been started is stopped.
+    """
+    stop = _StopSignals()
+    try:
+        settings = config.load(**overrides)
+        logs.configure(settings.log_level, settings.log_format)
+        licet = Licet(settings).start()
+    except (config.ConfigurationError, LicetError, EmbeddedPostgresError, MigrationError) as exc:
+        if stop.requested:
+            return 0  # a Ctrl-C reaches initdb as well, which fails then
+        raise CommandError(str(exc)) from exc
+    try:
+        if not stop.requested:
+            sys.stdout.write(_greeting(settings, licet.server.port))
+            sys.stdout.flush()
+        stop.wait()
+    finally:
+        licet.stop()
+    return 0
+
+
+class _StopSignals:
+    """SIGINT and SIGTERM, from when this is made: none is lost while the server starts."""
+
+    def __init__(self) -> None:
+        # Its `put` may interrupt its `get`, which is not true of Event or Queue.
+        self._signals: SimpleQueue[int] = SimpleQueue()
+        self.requested = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def wait(self) -> None:
+        """Return when one has come."""
+        self._signals.get()
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.requested:
+            # The embedded PostgreSQL ends with this process, however that ends.
+            os._exit(128 + number)
+        self.requested = True
+        self._signals.put(number)
+
+
+def _greeting(settings: config.Settings, port: int) -> str:
+    host = settings.listen.rpartition(":")[0]
+    target = f"{_WILDCARDS.get(host, host)}:{port}"
+    calls = [
+        f"  grpcurl -plaintext -d {shlex.quote(json.dumps(request))} {target} {_SERVICE}/{method}"
+        for method, request in _EXAMPLES
+    ]
+    return "\n".join(
+        [
+            f"licet {__version__} serves on {host}:{port}",
+            f"database: {describe(settings)}",
+            "",
+            "Try it: grant, ask, and see both on record.",
+            "",
+            *calls,
+            "",
+            "Ctrl-C stops it.",
+            "",
+        ]
+    )

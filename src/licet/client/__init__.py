@@ -1,0 +1,47 @@
+"""The Python client library: `from licet.client import Client`.
+
+Public API: what `__all__` names.
+"""
+
+from __future__ import annotations
+
+from licet.client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client
+from licet.client.errors import LicetCallError
+from licet.client.requests import AuditFilter, AuthorizeRequest, CapabilityFilter, GrantFields
+from licet.client.results import (
+    AuditEvent,
+    AuditPage,
+    Candidate,
+    Capability,
+    CapabilityPage,
+    CapabilityTree,
+    Decision,
+    Explanation,
+    JsonObject,
+    Revocation,
+    ServingStatus,
+)
+from licet.domain.errors import Violation
+
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "DEFAULT_TIMEOUT_SECONDS",
+    "AuditEvent",
+    "AuditFilter",
+    "AuditPage",
+    "AuthorizeRequest",
+    "Candidate",
+    "Capability",
+    "CapabilityFilter",
+    "CapabilityPage",
+    "CapabilityTree",
+    "Client",
+    "Decision",
+    "Explanation",
+    "GrantFields",
+    "JsonObject",
+    "LicetCallError",
+    "Revocation",
+    "ServingStatus",
+    "Violation",
+]

@@ -1,0 +1,262 @@
+"""The migrations of this release: their form, and forward, back and forward again on real data."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from licet.storage import migrate
+from licet.storage.schema import check, expected_migrations, packaged_migrations
+from tests.fakes.postgres import Cluster, Database
+
+FOLDER = Path(__file__).parents[2] / "migrations"
+FORWARD = sorted(path for path in FOLDER.glob("*.sql") if ".rollback." not in path.name)
+IDS = [path.stem for path in FORWARD]
+
+ALICE = "01990000-0000-7000-8000-000000000001"
+BOB = "01990000-0000-7000-8000-000000000002"
+CAROL = "01990000-0000-7000-8000-000000000003"
+
+# What the schema consists of, but for what data brings along (the partitions of the audit log).
+OBJECTS = """
+WITH relation AS (
+  SELECT c.oid, c.relname, c.relkind, c.relacl, n.nspname
+  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE n.nspname IN ('licet', 'audit') AND NOT c.relispartition AND c.relkind <> 't'
+)
+SELECT 'schema', nspname, concat_ws(' ', nspacl)
+FROM pg_namespace WHERE nspname IN ('licet', 'audit')
+UNION ALL
+SELECT 'relation', nspname || '.' || relname, concat_ws(' ', relkind, relacl) FROM relation
+UNION ALL
+SELECT 'column', r.nspname || '.' || r.relname || '.' || a.attname,
+       concat_ws(' ', a.attnum, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attacl,
+                 pg_get_expr(d.adbin, d.adrelid))
+FROM relation AS r
+JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+UNION ALL
+SELECT 'index', indexrelid::regclass::text, pg_get_indexdef(indexrelid)
+FROM pg_index JOIN relation AS r ON r.oid = indrelid
+UNION ALL
+SELECT 'constraint', r.relname || '.' || conname, pg_get_constraintdef(c.oid)
+FROM pg_constraint AS c JOIN relation AS r ON r.oid = c.conrelid
+UNION ALL
+SELECT 'trigger', r.relname || '.' || tgname, concat_ws(' ', tgenabled, pg_get_triggerdef(t.oid))
+FROM pg_trigger AS t JOIN relation AS r ON r.oid = t.tgrelid WHERE NOT tgisinternal
+UNION ALL
+SELECT 'function', p.oid::regprocedure::text, concat_ws(' ', pg_get_functiondef(p.oid), proacl)
+FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE n.nspname IN ('licet', 'audit')
+UNION ALL
+SELECT 'type', t.oid::regtype::text, t.typtype::text
+FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = t.typnamespace
+WHERE n.nspname IN ('licet', 'audit') AND t.typtype <> 'c' AND t.typcategory <> 'A'
+"""
+
+# Everything in the database that neither PostgreSQL, nor yoyo, nor the templates brought.
+LEFTOVERS = """
+SELECT 'schema', nspname::text FROM pg_namespace
+WHERE nspname !~ '^pg_' AND nspname NOT IN ('public', 'information_schema')
+UNION ALL
+SELECT 'relation', c.oid::regclass::text FROM pg_class AS c
+WHERE c.oid >= 16384 AND c.relnamespace <> 'pg_toast'::regnamespace AND c.relname !~ '^_yoyo_'
+UNION ALL
+SELECT 'function', oid::regprocedure::text FROM pg_proc WHERE oid >= 16384
+UNION ALL
+SELECT 'type', oid::regtype::text FROM pg_type WHERE oid >= 16384 AND typname !~ '^_?_yoyo_'
+UNION ALL
+SELECT 'trigger', tgname::text FROM pg_trigger
+UNION ALL
+SELECT 'extension', extname::text FROM pg_extension WHERE extname <> 'plpgsql'
+UNION ALL
+SELECT 'default privilege', defaclacl::text FROM pg_default_acl
+"""
+
+TABLES = """
+SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname IN ('licet', 'audit') AND c.relkind IN ('r', 'p') AND c.relname <> 'migrations'
+"""
+
+APPLY = "SELECT status FROM licet.apply_mutations(%(mutations)s) ORDER BY ordinal"
+REFUSE = "SELECT audit.record_refusal(%(event)s)"
+DECISION = """
+INSERT INTO audit.events VALUES (
+  1, '00000000-0000-8000-8000-000000000001', now(), 'decision', 'service:gate', 'agent:bob', 'read',
+  'doc:a/b', '', 'deny', 'NO_CAPABILITY', '', '', '', 1, '{}')
+"""
+WRITER = "INSERT INTO audit.writers (writer_id) VALUES (1)"
+REPLICA = "INSERT INTO licet.replicas (incarnation, applied) VALUES (gen_random_uuid(), 1)"
+
+
+def grant(
+    request_id: str, capability_id: str, principal: str, parent_id: str | None = None
+) -> dict[str, object]:
+    depth = 2 if parent_id is None else 1 if principal == "agent:bob" else 0
+    return {
+        "kind": "grant" if parent_id is None else "delegate",
+        "request_id": request_id,
+        "digest": hashlib.sha256(request_id.encode()).hexdigest(),
+        "id": capability_id,
+        "parent_id": parent_id,
+        "principal": principal,
+        "actions": ["read", "write"],
+        "resource": "doc:a/**",
+        "not_before": None,
+        "expires_at": "9999-01-01T00:00:00Z",
+        "delegation_depth": depth,
+        "session_id": "session-1",
+        "metadata": {"ticket": "T-1"},
+        "actor": "user:alice",
+        "trace_id": "trace-1",
+        "facts": {},
+    }
+
+
+def revoke(request_id: str, capability_id: str) -> dict[str, object]:
+    return {
+        "kind": "revoke",
+        "request_id": request_id,
+        "digest": hashlib.sha256(request_id.encode()).hexdigest(),
+        "id": capability_id,
+        "filter": {},
+        "reason": "over",
+        "actor": "user:alice",
+        "trace_id": "",
+        "facts": {},
+    }
+
+
+def fill(database: Database) -> None:
+    """Put rows into every table, as the server does it where the server may."""
+    mutations = [
+        [grant("r1", ALICE, "user:alice")],
+        [grant("r2", BOB, "agent:bob", ALICE), grant("r3", CAROL, "agent:carol", BOB)],
+        [revoke("r4", BOB)],
+        [revoke("r4", BOB)],
+    ]
+    refusal = {
+        "occurred_at": "2026-01-01T00:00:00Z",
+        "event_type": "grant",
+        "actor": "agent:bob",
+        "principal": "agent:dave",
+        "resource": "doc:**",
+        "capability_id": "",
+        "reason": "RESOURCE_WIDENED",
+        "session_id": "",
+        "trace_id": "",
+        "metadata": {},
+    }
+    with database.connect() as connection:
+        connection.execute(REPLICA)
+        connection.execute("SET ROLE licet_server")
+        for batch in mutations:
+            rows = connection.execute(APPLY, {"mutations": Jsonb(batch)}).fetchall()
+            assert rows == [("done",)] * len(batch)
+        connection.execute(REFUSE, {"event": Jsonb(refusal)})
+        connection.execute(DECISION)
+        connection.execute(WRITER)
+
+
+def objects(connection: psycopg.Connection) -> dict[tuple[str, str], str]:
+    return {(kind, name): text for kind, name, text in connection.execute(OBJECTS).fetchall()}
+
+
+def row_counts(connection: psycopg.Connection) -> dict[str, int]:
+    counts = {}
+    for schema, table in connection.execute(TABLES).fetchall():
+        name = sql.Identifier(schema, table)
+        row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(name)).fetchone()
+        assert row is not None
+        counts[f"{schema}.{table}"] = row[0]
+    return counts
+
+
+def test_the_ids_are_contiguous_and_named() -> None:
+    assert [int(name.partition(".")[0]) for name in IDS] == list(range(1, len(IDS) + 1))
+    assert all(re.fullmatch(r"[0-9]{4}\.[a-z][a-z0-9_]*", name) for name in IDS)
+
+
+def test_each_has_a_rollback_and_each_rollback_has_one() -> None:
+    expected = {f"{name}.sql" for name in IDS} | {f"{name}.rollback.sql" for name in IDS}
+    assert {path.name for path in FOLDER.iterdir()} == expected
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.sql")), ids=lambda path: path.name)
+def test_each_is_bounded_in_time(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for setting in ("lock_timeout", "statement_timeout"):
+        assert re.search(rf"^SET LOCAL {setting} = '[0-9]+s';$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", FORWARD, ids=lambda path: path.name)
+def test_each_says_what_it_locks_and_what_it_breaks(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for line, start in zip(
+        lines, ("-- What: ", "-- Locks on existing tables: ", "-- Code of the previous release: "),
+        strict=False,
+    ):  # fmt: skip
+        assert line.startswith(start)
+
+
+def test_the_files_of_this_repository_are_the_packaged_ones() -> None:
+    expected = [(path.stem, hashlib.sha256(path.read_bytes()).hexdigest()) for path in FORWARD]
+    assert list(expected_migrations()) == expected
+    assert [migration.id for migration in packaged_migrations()] == IDS
+
+
+def test_the_servers_role_can_check_the_schema(database: Database) -> None:
+    with database.connect() as connection:
+        connection.execute("SET ROLE licet_server")
+        assert check(connection).is_expected
+
+
+def test_the_servers_role_sees_that_the_schema_is_missing(empty_database: Database) -> None:
+    with empty_database.connect() as connection:
+        assert check(connection).missing == tuple(IDS)
+
+
+def test_real_data_is_in_every_table(database: Database) -> None:
+    fill(database)
+    with database.connect() as connection:
+        assert min(row_counts(connection).values()) > 0
+
+
+@pytest.mark.parametrize("steps", range(1, len(IDS) + 1))
+def test_back_and_forward_again_on_real_data(database: Database, steps: int) -> None:
+    fill(database)
+    with database.connect() as connection:
+        before, rows_before = objects(connection), row_counts(connection)
+        assert migrate.down(database.url, steps) == tuple(reversed(IDS[-steps:]))
+        rows_between = row_counts(connection)
+        # What the step did not make is not touched by taking it back.
+        assert rows_between.items() <= rows_before.items()
+        assert migrate.up(database.url) == tuple(IDS[-steps:])
+        assert objects(connection) == before
+        assert rows_between.items() <= row_counts(connection).items()
+        assert check(connection).is_expected
+
+
+def test_all_the_way_back_leaves_nothing(database: Database) -> None:
+    fill(database)
+    migrate.down(database.url, len(IDS))
+    with database.connect() as connection:
+        assert connection.execute(LEFTOVERS).fetchall() == []
+    assert migrate.up(database.url) == tuple(IDS)
+    fill(database)
+
+
+def test_a_second_database_of_the_same_server_can_be_migrated(
+    cluster: Cluster, database: Database
+) -> None:
+    # The roles belong to the server and exist already; taking one schema back leaves the other.
+    with cluster.database() as second:
+        assert migrate.up(second.url) == tuple(IDS)
+        migrate.down(second.url, len(IDS))
+    fill(database)

@@ -1,0 +1,141 @@
+"""Authorize: one clock reading, one record for each decision, and no ALLOW without a record."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import pytest
+
+from licet.app.authorize import Authorize
+from licet.app.ports import Deadline
+from licet.domain.audit_event import AuditEvent, Result, event_id, event_id_text
+from licet.domain.capability_set import CapabilitySet, HeldCapability
+from licet.domain.decision import Candidate, Explanation, Reason, Verdict
+from licet.domain.errors import UnavailableError
+from licet.domain.names import EventId, Principal
+from tests.unit.builders import (
+    CALLER,
+    HOLDER,
+    NOW,
+    PATIENT,
+    StillClock,
+    asking,
+    event,
+    held,
+    holding,
+    identifier,
+)
+
+
+class Memory:
+    """Capability sets of one principal, who is looked up while the clock goes on."""
+
+    def __init__(self, clock: StillClock, *capabilities: HeldCapability) -> None:
+        self._clock = clock
+        self._capabilities = capabilities
+        self.seconds = 0
+
+    def get(self, principal: Principal, deadline: Deadline) -> CapabilitySet:
+        return self.get_many([principal], deadline)[principal]
+
+    def get_many(
+        self, principals: Collection[Principal], deadline: Deadline
+    ) -> Mapping[Principal, CapabilitySet]:
+        assert deadline is PATIENT
+        self._clock.instant = type(self._clock.instant)(NOW + self.seconds * 1_000_000)
+        return {
+            p: holding(*self._capabilities) if p == HOLDER else CapabilitySet(p, 7, ())
+            for p in principals
+        }
+
+
+class Log:
+    """An audit log that keeps what it is given, up to a number."""
+
+    def __init__(self, room: int = 1000) -> None:
+        self.events: list[AuditEvent] = []
+        self._room = room
+
+    def record(self, event: AuditEvent) -> EventId:
+        if len(self.events) == self._room:
+            raise UnavailableError("full")
+        self.events.append(event)
+        return event_id_text(event_id(1, len(self.events)))
+
+
+def test_an_allow_is_on_record_before_it_is_returned() -> None:
+    clock, log = StillClock(), Log()
+    authorize = Authorize(Memory(clock, held(1)), log, clock)
+    request = asking()._replace(session_id="s", trace_id="t")
+    answer = authorize(request, CALLER, PATIENT)
+    assert answer.request is request
+    assert answer.decision.reason is Reason.GRANTED
+    assert answer.event_id == event_id_text(event_id(1, 1))
+    assert answer.explanation is None
+    assert log.events == [event(session_id="s", trace_id="t")]
+
+
+@pytest.mark.parametrize(
+    ("capability", "reason", "closest"),
+    [
+        (held(1, allowed="write"), "NO_CAPABILITY", ""),
+        (held(1, ended_at=NOW - 1), "CAPABILITY_REVOKED", identifier(1)),
+    ],
+)
+def test_a_denial_is_on_record_with_its_reason(
+    capability: HeldCapability, reason: str, closest: str
+) -> None:
+    clock, log = StillClock(), Log()
+    answer = Authorize(Memory(clock, capability), log, clock)(asking(), CALLER, PATIENT)
+    assert not answer.decision.allowed
+    assert log.events == [event(result=Result.DENY, reason=reason, capability_id=closest)]
+
+
+def test_what_cannot_be_recorded_is_not_returned() -> None:
+    clock = StillClock()
+    authorize = Authorize(Memory(clock, held(1)), Log(room=0), clock)
+    with pytest.raises(UnavailableError):
+        authorize(asking(), CALLER, PATIENT)
+
+
+def test_the_clock_is_read_after_the_look_up_so_that_a_slow_one_can_only_deny() -> None:
+    clock = StillClock()
+    memory = Memory(clock, held(1, expires_at=NOW + 1_000_000))
+    authorize = Authorize(memory, Log(), clock)
+    assert authorize(asking(), CALLER, PATIENT).decision.allowed
+    memory.seconds = 1
+    assert not authorize(asking(), CALLER, PATIENT).decision.allowed
+    assert not authorize.batch([asking()], CALLER, PATIENT)[0].decision.allowed
+
+
+def test_an_explanation_is_given_when_it_is_asked_for() -> None:
+    clock = StillClock()
+    authorize = Authorize(Memory(clock, held(1)), Log(), clock)
+    answer = authorize(asking()._replace(explain=True), CALLER, PATIENT)
+    assert answer.explanation == Explanation((Candidate(held(1), Verdict.APPLIES),), 1)
+
+
+def test_a_batch_is_decided_in_order_at_one_instant() -> None:
+    clock, log = StillClock(), Log()
+    authorize = Authorize(Memory(clock, held(1)), log, clock)
+    requests = [
+        asking(),
+        asking(action="write"),
+        asking()._replace(principal=Principal("agent:other")),
+        asking()._replace(explain=True),
+    ]
+    answers = authorize.batch(requests, CALLER, PATIENT)
+    assert [answer.request for answer in answers] == requests
+    assert [answer.decision.allowed for answer in answers] == [True, False, False, True]
+    assert [answer.explanation is None for answer in answers] == [True, True, True, False]
+    assert [recorded.principal for recorded in log.events] == [r.principal for r in requests]
+    assert len({answer.event_id for answer in answers}) == 4
+    assert clock.readings == 1
+
+
+def test_a_batch_that_cannot_be_recorded_whole_is_not_returned() -> None:
+    clock, log = StillClock(), Log(room=1)
+    authorize = Authorize(Memory(clock, held(1)), log, clock)
+    with pytest.raises(UnavailableError):
+        authorize.batch([asking(), asking()], CALLER, PATIENT)
+    assert len(log.events) == 1
