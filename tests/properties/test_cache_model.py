@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from licet.app.ports import Deadline
 from licet.domain.capability_set import CapabilitySet
 from licet.domain.names import Principal
-from licet.replica.capability_sets import CAPABILITY_BYTES, SET_BYTES, CachedCapabilitySets
-from tests.unit.builders import PATIENT, held
+from licet.replica.capability_sets import CAPABILITY_BYTES, SET_BYTES
+from tests.unit.builders import PATIENT, held, registered
 
 MAX_BYTES: Final = 4 * (SET_BYTES + CAPABILITY_BYTES)
 MAX_NEGATIVE: Final = 3
@@ -55,7 +55,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.negative: dict[Principal, Kept] = {}
         self.meanwhile: Callable[[], None] = lambda: None
         self.reads = 0
-        self.sets = CachedCapabilitySets(self.load, MAX_BYTES, MAX_NEGATIVE)
+        self.sets = registered(self.load, MAX_BYTES, MAX_NEGATIVE, revision=0)
 
     def load(
         self, principals: Collection[Principal], deadline: Deadline
@@ -103,6 +103,8 @@ class CacheMachine(RuleBasedStateMachine):
             return
         self.kept.pop(principal, None)
         self.negative.pop(principal, None)
+        if entry.holds and weight(entry) > MAX_BYTES:
+            return
         if entry.holds:
             self.kept[principal] = entry
             while sum(map(weight, self.kept.values())) > MAX_BYTES:
@@ -165,18 +167,6 @@ class CacheMachine(RuleBasedStateMachine):
             return
         self.meanwhile = lambda: self.commit_everything(count)
         self.sets.get(principal, PATIENT)
-
-    @rule(principal=principals, touched=groups, count=counts)
-    def change_in_doubt(self, principal: Principal, touched: set[Principal], count: int) -> None:
-        """Commit without telling; until it is told, memory is not used."""
-        reads = self.reads
-        with self.sets.doubting():
-            self.revision += 1
-            self.holds |= dict.fromkeys(touched, count)
-            assert self.sets.get(principal, PATIENT).size == self.holds.get(principal, 0)
-            assert self.reads == reads + 1
-            self.revision -= 1
-            self.commit(touched, count)
 
     @invariant()
     def exactly_those_of_the_model_are_kept(self) -> None:

@@ -14,6 +14,8 @@ from licet.domain.decision import Request
 from licet.domain.instant import Instant
 from licet.domain.names import Action, Caller, CapabilityId, Principal, Resource
 from licet.domain.pattern import ResourcePattern
+from licet.replica.capability_sets import CachedCapabilitySets, Loader
+from licet.replica.lease import Lease
 
 NOW = Instant(1_800_000_000_000_000)
 """Some instant: 2027-01-15T08:00:00Z."""
@@ -132,3 +134,14 @@ def event(**fields: Any) -> AuditEvent:  # noqa: ANN401 - any field
         revision=7,
     )
     return plain._replace(**fields)
+
+
+def registered(
+    load: Loader, max_bytes: int, max_negative: int, revision: int = 1
+) -> CachedCapabilitySets:
+    """Return capability sets of a replica whose lease never ends, registered at a revision."""
+    lease = Lease(lambda: 0.0)
+    lease.extend(1.0)
+    sets = CachedCapabilitySets(load, lease, max_bytes, max_negative)
+    sets.reset(revision)
+    return sets

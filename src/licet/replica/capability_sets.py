@@ -95,6 +95,8 @@ class CachedCapabilitySets:
         # Nothing read before this revision may be stored: everything was evicted at it. At first
         # nothing at all: a replica that is not registered is not told of changes.
         self._floor = _NOTHING
+        # Every change up to this revision has evicted what it touched.
+        self._applied = 0
 
     def get(self, principal: Principal, deadline: Deadline) -> CapabilitySet:
         """See `ports.CapabilitySets.get`."""
@@ -115,7 +117,11 @@ class CachedCapabilitySets:
             with self._mutex:
                 # Evictions take the mutex, so all entries seen under it are of one state.
                 found = {p: entry for p in principals if (entry := self._hit(p)) is not None}
-                if len(found) == len(principals):
+                # An entry may be ahead of what was applied, and so of a change that another entry
+                # does not have yet; up to there, each is what its principal holds.
+                if len(found) == len(principals) and self._applied >= max(
+                    (entry.revision for entry in found.values()), default=0
+                ):
                     return found
         # One statement for all of them, cached or not: entries and rows together would be of two
         # snapshots.
@@ -125,11 +131,12 @@ class CachedCapabilitySets:
         """Forget everything, and store nothing that was read before the revision."""
         with self._mutex:
             self._clear()
-            self._floor = revision
+            self._floor = self._applied = revision
 
     def evict(self, principals: Iterable[Principal] | None, revision: int) -> None:
         """Forget what these principals, or all for None, held before a revision."""
         with self._mutex:
+            self._applied = max(self._applied, revision)
             if principals is None:
                 self._clear()
                 self._floor = max(self._floor, revision)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from threading import Lock
+from time import time_ns
 from typing import Final, NamedTuple
 
 from licet.app.ports import Reading
@@ -21,6 +22,19 @@ _DRIFT: Final = 500e-6
 """By how much the rates of two clocks may differ between samples: ten times what NTP allows."""
 _STEP: Final = 100_000
 """Microseconds by which a sample must miss what was expected to be called a step."""
+
+
+class SystemClock:
+    """See `ports.Clock`: this host's wall clock, for programs that decide nothing by it."""
+
+    def now(self) -> Instant:
+        """See `ports.Clock.now`."""
+        return Instant(time_ns() // 1000)
+
+    def reading(self) -> Reading:
+        """See `ports.Clock.reading`; the host's clock knows no error of its own."""
+        now = self.now()
+        return Reading(now, now)
 
 
 class _Sample(NamedTuple):

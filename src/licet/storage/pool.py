@@ -14,6 +14,7 @@ from psycopg_pool import ConnectionPool
 from licet.app.ports import Deadline
 from licet.domain.errors import DeadlineError
 from licet.storage.errors import translated
+from licet.storage.watchdog import GRACE_SECONDS, Watchdog
 
 SERVER_ROLE: Final = "licet_server"
 
@@ -46,6 +47,7 @@ class Database:
     def __init__(self, conninfo: str, limits: PoolLimits) -> None:
         """Prepare the pool; `open` starts it."""
         self._limits = limits
+        self._watchdog = Watchdog()
         self._pool: ConnectionPool[Connection[TupleRow]] = ConnectionPool(
             conninfo,
             kwargs={
@@ -53,6 +55,11 @@ class Database:
                 "row_factory": tuple_row,
                 "application_name": "licet",
                 "connect_timeout": 5,
+                # A peer that is gone without a word is noticed while nothing is sent, too.
+                "keepalives_idle": 5,
+                "keepalives_interval": 2,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 10_000,
             },
             min_size=limits.min_size,
             max_size=limits.max_size,
@@ -63,8 +70,8 @@ class Database:
             max_lifetime=3600.0,
             max_idle=600.0,
             reconnect_timeout=30.0,
-            configure=_configure,
-            check=ConnectionPool.check_connection,
+            configure=self._configure,
+            check=self._check,
             name="licet",
             open=False,
         )
@@ -81,6 +88,7 @@ class Database:
     def close(self) -> None:
         """Close every connection; requests that wait for one fail."""
         self._pool.close(timeout=5.0)
+        self._watchdog.close()
 
     @contextmanager
     def connection(self, deadline: Deadline) -> Iterator[Connection[TupleRow]]:
@@ -101,15 +109,20 @@ class Database:
             self._pool.connection(timeout=acquire) as connection,
         ):
             left = deadline.remaining(limits.statement_seconds)
-            # 0 would mean: no limit.
-            connection.execute(_SET_TIMEOUT, [str(max(1, int(left * 1000)))])
-            with translated(deadline_bound=left < limits.statement_seconds):
-                yield connection
+            with self._watchdog.watching(connection, left + GRACE_SECONDS):
+                # 0 would mean: no limit.
+                connection.execute(_SET_TIMEOUT, [str(max(1, int(left * 1000)))])
+                with translated(deadline_bound=left < limits.statement_seconds):
+                    yield connection
 
     def statistics(self) -> dict[str, int]:
         """Return the pool's own counters."""
         return self._pool.get_stats()
 
+    def _configure(self, connection: Connection[Any]) -> None:
+        with self._watchdog.watching(connection, self._limits.acquire_seconds):
+            connection.execute(_SET_ROLE)
 
-def _configure(connection: Connection[Any]) -> None:
-    connection.execute(_SET_ROLE)
+    def _check(self, connection: Connection[Any]) -> None:
+        with self._watchdog.watching(connection, self._limits.acquire_seconds):
+            ConnectionPool.check_connection(connection)
