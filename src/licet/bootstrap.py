@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack
 from time import monotonic
 from typing import Final, Self
@@ -116,8 +117,6 @@ class Licet:
         store = PostgresMutations(database)
         acknowledgements = self._acknowledgements(url)
         mutations = MutationWriter(self._commit(store), acknowledgements, store, capabilities)
-        changes = PostgresChanges(database)
-        self._trim(changes)
         warm = prefetch(events, sets, _deadline(_PREFETCH_SECONDS))
         _log.info("the capability sets of %d recent principals are in memory", warm)
         # (5) What operators see.
@@ -135,20 +134,15 @@ class Licet:
             revoke=RevokeCapabilities(capabilities, mutations, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),
             audit=QueryAudit(events, tokens),
-            watch=WatchChanges(
-                Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
-            ),
+            watch=self._watch(PostgresChanges(database), feed, lease),
         )
 
-        def is_ready() -> bool:
-            try:
-                with database.connection(_deadline(_PROBE_SECONDS)) as probe:
-                    return schema.check(probe, expected).is_expected
-            except LicetError:
-                return False
-
         self.server = Server(
-            use_cases, settings.listen, _server_limits(settings), is_ready, self._add_services
+            use_cases,
+            settings.listen,
+            _server_limits(settings),
+            lambda: _is_ready(database, expected),
+            self._add_services,
         )
         self._stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()
@@ -189,10 +183,14 @@ class Licet:
         log.start()
         return log
 
-    def _trim(self, changes: PostgresChanges) -> None:
-        retention = Retention(changes, self._settings.change_retention_hours)
+    def _watch(self, changes: PostgresChanges, feed: MemoryFeed, lease: Lease) -> WatchChanges:
+        settings = self._settings
+        retention = Retention(changes, settings.change_retention_hours)
         self._stack.callback(retention.stop)
         retention.start()
+        return WatchChanges(
+            Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
+        )
 
     def _commit(self, store: PostgresMutations) -> GroupCommit:
         commit = GroupCommit(store)
@@ -232,6 +230,14 @@ class Licet:
 def _migrate(url: str) -> None:
     if any(not state.applied or not state.checksum_ok for state in migrate.status(url)):
         _log.info("migrations applied: %s", ", ".join(migrate.up(url)))
+
+
+def _is_ready(database: Database, expected: Sequence[tuple[str, str]]) -> bool:
+    try:
+        with database.connection(_deadline(_PROBE_SECONDS)) as probe:
+            return schema.check(probe, expected).is_expected
+    except LicetError:
+        return False
 
 
 def _pool_limits(settings: Settings) -> PoolLimits:

@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         default=5.0, description="How often a watch without changes says that there were none."
     )
     change_retention_hours: Annotated[int, Field(ge=1, le=8760)] = Field(
-        default=24, description="How long changes are kept for watches to resume; on any process."
+        default=24, description="How long changes are kept for watches to resume; the same on all."
     )
     max_message_bytes: Annotated[int, Field(ge=4 * _MIB, le=64 * _MIB)] = Field(
         default=4 * _MIB, description="Largest message, either way."

@@ -9,7 +9,7 @@ from google.rpc import error_details_pb2
 from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
 
-from licet.domain.errors import InvalidRequestError, LicetError, RefusedError
+from licet.domain.errors import InvalidRequestError, LicetError, OutOfRangeError, RefusedError
 from licet.server import status
 from licet.server.status import CODES, status_of
 
@@ -31,6 +31,8 @@ def _example(error: type[LicetError]) -> LicetError:
         return error.of("field", "must be another")
     if issubclass(error, RefusedError):
         return error("CODE", "a sentence")
+    if issubclass(error, OutOfRangeError):
+        return error("CODE", "a sentence", {"fact": "1"})
     return error("a sentence")
 
 
@@ -52,7 +54,12 @@ def test_reasons_are_unique() -> None:
 
 def test_only_a_failure_that_may_pass_says_when_to_retry() -> None:
     retried = {error.__name__ for error in CONCRETE if _retry(_example(error)) is not None}
-    assert retried == {"ConflictError", "ExhaustedError", "UnavailableError"}
+    assert retried == {
+        "ConflictError",
+        "ExhaustedError",
+        "SlowConsumerError",
+        "UnavailableError",
+    }
 
 
 def _retry(error: LicetError) -> error_details_pb2.RetryInfo | None:
@@ -71,8 +78,9 @@ def test_an_error_carries_its_reason_and_its_sentence(error: type[LicetError]) -
     assert (sent.code, sent.message) == (CODES[error], example.message)
     info = error_details_pb2.ErrorInfo()
     assert any(detail.Unpack(info) for detail in sent.details)
-    expected = "CODE" if issubclass(error, RefusedError) else error.reason
-    assert (info.reason, info.domain) == (expected, "licet")
+    own = issubclass(error, (RefusedError, OutOfRangeError))
+    assert (info.reason, info.domain) == ("CODE" if own else error.reason, "licet")
+    assert dict(info.metadata) == getattr(example, "facts", {})
 
 
 def test_a_bug_says_nothing_about_itself() -> None:

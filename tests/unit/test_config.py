@@ -40,6 +40,9 @@ def test_the_defaults_are_safe() -> None:
     [
         ("threads", 1, 256, 0, 257),
         ("max_streams", 1, 4096, 0, 4097),
+        ("max_watchers", 1, 4096, 0, 4097),
+        ("heartbeat_seconds", 0.1, 60.0, 0.0, 60.1),
+        ("change_retention_hours", 1, 8760, 0, 8761),
         ("max_message_bytes", 4_194_304, 67_108_864, 4_194_303, 67_108_865),
         ("drain_seconds", 0.0, 300.0, -0.1, 300.1),
         ("pool_min", 1, 16, 0, 257),
