@@ -82,7 +82,7 @@ CREATE TABLE licet.capabilities (
   CONSTRAINT capability_end_is_whole CHECK (
     num_nulls(ended_revision, ended_event_id, ended_at, ended_by, end_reason, end_cause) IN (0, 6)),
   CONSTRAINT capability_end_cause_is_known CHECK (end_cause IN ('REVOKED', 'CASCADE', 'EXPIRED', 'SESSION_ENDED')),
-  CONSTRAINT capability_ends_after_grant CHECK (ended_revision > granted_revision)
+  CONSTRAINT capability_ends_after_grant CHECK (ended_revision >= granted_revision)
 );
 -- A miss reads the living by their expiry, and the latest ended ones to say why a request is denied.
 CREATE INDEX capability_living_idx ON licet.capabilities (principal, expires_at) WHERE ended_revision IS NULL;

@@ -10,9 +10,11 @@ from time import monotonic
 import grpc
 import pytest
 
-from licet.app.ports import Deadline, Revoke, RevokeTarget
+from licet.app.ports import Deadline, Grant, Revoke, RevokeTarget
 from licet.domain.canonical_json import JsonObject
-from licet.domain.names import Caller, Principal
+from licet.domain.capability import Terms
+from licet.domain.names import Action, Caller, CapabilityId, Principal
+from licet.domain.pattern import ResourcePattern
 from licet.replica.lease import LEASE_MARGIN
 from licet.storage.mutations import PostgresMutations
 from licet.storage.pool import Database as PooledDatabase
@@ -119,6 +121,37 @@ def test_what_ended_in_the_same_batch_is_waited_for(
     assert (first.outcome["count"], second.outcome["count"]) == (1, 0)
     # The second ended nothing, and promises no less: what it names is denied everywhere.
     assert second.revision == first.revision
+
+
+def test_what_was_granted_in_the_same_batch_is_revoked_with_it(database: Database) -> None:
+    capability_id = CapabilityId("01900000-0000-7000-8000-000000000001")
+    terms = Terms(
+        principal=Principal("agent:a"),
+        actions=(Action("read"),),
+        resource=ResourcePattern("doc:x"),
+        not_before=None,
+        expires_at=None,
+        delegation_depth=0,
+        session_id="",
+        metadata=JsonObject("{}"),
+    )
+    grant = Grant(
+        request_id="request-grant",
+        digest=bytes(32),
+        capability_id=capability_id,
+        terms=terms,
+        parent_id=None,
+        actor=Caller("anonymous"),
+        trace_id="",
+        facts=JsonObject("{}"),
+    )
+    with closing(PooledDatabase(database.url, PoolLimits())) as pool:
+        pool.open(10)
+        batch: list[Grant | Revoke] = [grant, revocation("request-revoke")]
+        granted, revoked = PostgresMutations(pool).apply(batch, Deadline(lambda: None))
+    assert (granted.status, revoked.status) == ("done", "done")
+    assert revoked.outcome["ids"] == [capability_id]
+    assert granted.revision == revoked.revision
 
 
 def revocation(request_id: str) -> Revoke:
