@@ -146,11 +146,12 @@ CREATE TABLE licet.requests (
 
 -- Who answers from memory, and up to which revision each has applied the changes.
 CREATE TABLE licet.replicas (
-  incarnation uuid PRIMARY KEY,                                     -- fresh with each registration, never reused
-  beat        bigint NOT NULL DEFAULT 0,
-  applied     bigint NOT NULL,
-  host        text NOT NULL DEFAULT '',
-  started     timestamptz NOT NULL DEFAULT clock_timestamp()
+  incarnation   uuid PRIMARY KEY,                                   -- fresh with each registration, never reused
+  beat          bigint NOT NULL DEFAULT 0,
+  applied       bigint NOT NULL,
+  host          text NOT NULL DEFAULT '',
+  lease_seconds double precision NOT NULL CHECK (lease_seconds > 0),  -- how long it uses its memory after a renewal
+  started       timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 30, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 GRANT SELECT ON licet.migrations, licet.meta, licet.changes, licet.capabilities, licet.requests, licet.replicas TO licet_server;

@@ -163,7 +163,9 @@ class Licet:
     ) -> Replica:
         host = socket.gethostname()
         replica = Replica(
-            lambda: PostgresReplicaSession(url, host, boottime, clock.sample),
+            lambda: PostgresReplicaSession(
+                url, host, self._settings.lease_seconds, boottime, clock.sample
+            ),
             sets,
             lease,
             uuid4,
@@ -199,9 +201,8 @@ class Licet:
         return commit
 
     def _acknowledgements(self, url: str) -> Acknowledgements:
-        patience = self._settings.lease_seconds * LEASE_MARGIN
         acknowledgements = Acknowledgements(
-            lambda: PostgresReplicaObserver(url), boottime, patience
+            lambda: PostgresReplicaObserver(url), boottime, LEASE_MARGIN
         )
         self._stack.callback(acknowledgements.stop)
         acknowledgements.start()

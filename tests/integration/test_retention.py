@@ -143,7 +143,7 @@ def test_the_server_can_trim_nothing_that_is_young(
 
 
 def test_a_replica_behind_what_was_trimmed_forgets_everything(database: Database) -> None:
-    session = PostgresReplicaSession(database.url, "test", lambda: 0.0, lambda *_: None)
+    session = PostgresReplicaSession(database.url, "test", 1.0, lambda: 0.0, lambda *_: None)
     session.register(uuid4())
     add_changes(database, 5, names=1)
     trim_through(database, 3)

@@ -92,7 +92,10 @@ INSERT INTO audit.events VALUES (
   'doc:a/b', '', 'deny', 'NO_CAPABILITY', '', '', '', 1, '{}')
 """
 WRITER = "INSERT INTO audit.writers (writer_id) VALUES (1)"
-REPLICA = "INSERT INTO licet.replicas (incarnation, applied) VALUES (gen_random_uuid(), 1)"
+REPLICA = """
+INSERT INTO licet.replicas (incarnation, applied, lease_seconds)
+VALUES (gen_random_uuid(), 1, 1)
+"""
 
 
 def grant(

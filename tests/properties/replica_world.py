@@ -210,7 +210,7 @@ class Session:
     def entries(self) -> Sequence[ReplicaEntry]:
         """See `ReplicaObserver.entries`."""
         self._message()
-        found = [ReplicaEntry(name, *entry) for name, entry in self._world.entries.items()]
+        found = [ReplicaEntry(name, *entry, LEASE) for name, entry in self._world.entries.items()]
         self._message()
         return found
 
@@ -236,7 +236,7 @@ class Host:
     lease_class: type[Lease] = Lease
     session_class: type[Session] = Session
     observations_class: type[Observations] = Observations
-    patience: float = LEASE * LEASE_MARGIN
+    margin: float = LEASE_MARGIN
 
     def __init__(self, world: World, rate: float) -> None:
         """Start it, its clock running at this rate."""
@@ -276,7 +276,7 @@ class Host:
     def _watch(self) -> None:
         while True:
             self.watching = self.session_class(self.world)
-            observations = self.observations_class(self.watching, self.clock, self.patience)
+            observations = self.observations_class(self.watching, self.clock, self.margin)
             try:
                 while True:
                     point()

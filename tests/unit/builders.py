@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from licet.app.ports import Deadline
+from licet.app.ports import Deadline, Reading
 from licet.domain.audit_event import AuditEvent, EventType, Result
 from licet.domain.canonical_json import EMPTY
 from licet.domain.capability import Capability, End, EndCause, Terms
@@ -35,6 +35,9 @@ class StillClock:
     def now(self) -> Instant:
         self.readings += 1
         return self.instant
+
+    def reading(self) -> Reading:
+        return Reading(self.now(), self.instant)
 
 
 def identifier(number: int) -> CapabilityId:

@@ -68,6 +68,7 @@ class ReplicaEntry(NamedTuple):
     incarnation: UUID
     beat: int
     applied: int
+    lease_seconds: float
 
 
 class ReplicaObserver(Protocol):

@@ -23,8 +23,8 @@ from licet.storage.errors import translated
 _SET_ROLE: Final[LiteralString] = "SET ROLE licet_server"
 _LISTEN: Final[LiteralString] = "LISTEN licet_changes"
 _REGISTER: Final[LiteralString] = """
-INSERT INTO licet.replicas (incarnation, applied, host)
-SELECT %(incarnation)s, max(revision), %(host)s FROM licet.changes
+INSERT INTO licet.replicas (incarnation, applied, host, lease_seconds)
+SELECT %(incarnation)s, max(revision), %(host)s, %(lease)s FROM licet.changes
 """
 # In a statement of its own: the entry must be visible to others before the revision is read.
 _POSITION: Final[LiteralString] = """
@@ -46,7 +46,9 @@ WHERE incarnation = %(incarnation)s
 RETURNING (SELECT epoch FROM licet.meta), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
 """
 _DEREGISTER: Final[LiteralString] = "DELETE FROM licet.replicas WHERE incarnation = %s"
-_ENTRIES: Final[LiteralString] = "SELECT incarnation, beat, applied FROM licet.replicas"
+_ENTRIES: Final[LiteralString] = """
+SELECT incarnation, beat, applied, lease_seconds FROM licet.replicas
+"""
 _FENCE: Final[LiteralString] = "DELETE FROM licet.replicas WHERE incarnation = %s AND beat = %s"
 
 
@@ -73,6 +75,7 @@ class PostgresReplicaSession:
         self,
         conninfo: str,
         host: str,
+        lease_seconds: float,
         host_clock: Callable[[], float],
         sampled: Callable[[float, float, Instant], None],
     ) -> None:
@@ -81,6 +84,7 @@ class PostgresReplicaSession:
         Args:
             conninfo: of a direct or session pooled connection.
             host: a name for people.
+            lease_seconds: how long this replica's lease lasts; others wait by it.
             host_clock: seconds that never step.
             sampled: told the database's time, and `host_clock` before and after it was asked.
 
@@ -88,6 +92,7 @@ class PostgresReplicaSession:
             UnavailableError: the database cannot be reached.
         """
         self._host = host
+        self._lease_seconds = lease_seconds
         self._host_clock = host_clock
         self._sampled = sampled
         with translated(deadline_bound=False):
@@ -97,7 +102,10 @@ class PostgresReplicaSession:
     def register(self, incarnation: UUID) -> Registration:
         """See `ReplicaSession.register`."""
         with translated(deadline_bound=False):
-            self._connection.execute(_REGISTER, {"incarnation": incarnation, "host": self._host})
+            self._connection.execute(
+                _REGISTER,
+                {"incarnation": incarnation, "host": self._host, "lease": self._lease_seconds},
+            )
             before = self._host_clock()
             row = self._connection.execute(_POSITION).fetchone()
             after = self._host_clock()
@@ -114,9 +122,9 @@ class PostgresReplicaSession:
                 return [
                     Change(number, principals(names), Instant(at)) for number, names, at in rows
                 ]
-            # Nothing new, or a gap: changes are numbered without one, so some were trimmed.
+            # Nothing new, or a gap: changes are numbered without one, so some are not retained.
             trimmed, latest = self._connection.execute(_RETAINED).fetchone() or (0, 0)
-        return [Change(latest, None)] if trimmed > revision else []
+        return [Change(latest, None)] if rows or trimmed > revision else []
 
     def renew(self, incarnation: UUID, applied: int) -> UUID | None:
         """See `ReplicaSession.renew`."""

@@ -48,19 +48,19 @@ class Acknowledgements:
     """See the module."""
 
     def __init__(
-        self, connect: Callable[[], ReplicaObserver], clock: Callable[[], float], patience: float
+        self, connect: Callable[[], ReplicaObserver], clock: Callable[[], float], margin: float
     ) -> None:
         """Compose it.
 
         Args:
             connect: opens a session.
             clock: seconds that never step and count while the machine sleeps.
-            patience: how long a silent replica is waited for, Lw: longer than its lease by more
-                than two clocks can differ in rate.
+            margin: how many times its lease a silent replica is waited for: by more than two
+                clocks can differ in rate.
         """
         self._connect = connect
         self._clock = clock
-        self._patience = patience
+        self._margin = margin
         # Guards the list of those who wait; notified when it grows, and at the end.
         self._changed = Condition()
         self._waiters: list[Waiter] = []
@@ -115,7 +115,7 @@ class Acknowledgements:
             try:
                 # Observations of an earlier session do not count in this one: what it saw may
                 # have been committed asynchronously and lost with the server.
-                self._watch(Observations(observer, self._clock, self._patience))
+                self._watch(Observations(observer, self._clock, self._margin))
             except LicetError as exc:
                 self._lost(exc)
             except Exception:  # noqa: BLE001 - a thread's own top
@@ -146,12 +146,12 @@ class Observations:
     """What one database session has seen of the replicas' beats, and since when."""
 
     def __init__(
-        self, observer: ReplicaObserver, clock: Callable[[], float], patience: float
+        self, observer: ReplicaObserver, clock: Callable[[], float], margin: float
     ) -> None:
         """Observe anew: what another session saw counts for nothing."""
         self._observer = observer
         self._clock = clock
-        self._patience = patience
+        self._margin = margin
         self._since: dict[UUID, tuple[int, float]] = {}
 
     def settle(self, waiters: Sequence[Waiter]) -> int:
@@ -168,7 +168,9 @@ class Observations:
         for entry in entries:
             silent = now - self._since[entry.incarnation][1]
             lags = entry.applied < needed
-            if lags and silent >= self._patience and self._fence(entry):
+            # By the replica's own lease, which may differ from ours while the setting is changed.
+            is_silent = silent >= entry.lease_seconds * self._margin
+            if lags and is_silent and self._fence(entry):
                 for waiter in waiters:
                     waiter.fenced += entry.applied < waiter.revision
             else:

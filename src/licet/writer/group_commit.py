@@ -89,6 +89,8 @@ class GroupCommit:
             return submitted.result.result(submitted.left())
         except FutureTimeoutError as exc:
             if submitted.result.cancel():
+                if deadline.remaining(MUTATION_SECONDS) > 0:
+                    raise UnavailableError("the database takes no changes now") from exc
                 raise DeadlineError("the deadline passed before the change was sent") from exc
             if submitted.result.done():
                 return submitted.result.result()
@@ -142,7 +144,7 @@ class GroupCommit:
                 retry=retry_if_exception_type(
                     (OutcomeUnknownError, UnavailableError, ConflictError)
                 ),
-                stop=lambda _: deadline.remaining(MUTATION_SECONDS) <= 0,
+                stop=lambda _: self._stopping.is_set() or deadline.remaining(MUTATION_SECONDS) <= 0,
                 wait=wait_random_exponential(multiplier=0.05, max=0.5),
                 sleep=self._sleep,
                 reraise=True,
