@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-CODE   := $(shell find src tests tools benchmarks examples -name '*.py' 2>/dev/null | cut -d/ -f1 | sort -u)
+CODE   := $(shell find src tests tools benchmarks examples models -name '*.py' 2>/dev/null | cut -d/ -f1 | sort -u)
 PROTOS := $(shell find protos -name '*.proto' | sort)
 # Only these get gRPC stubs: protoc would write an empty module for each of the others.
 SERVICES := $(shell grep -l '^service ' $(PROTOS) /dev/null)
@@ -41,7 +41,7 @@ test: $(VENV)/.dev ## run the tests; T=tests/unit/test_pattern.py::test_x narrow
 	@$(PY) -m pytest $(T)
 
 .PHONY: check
-check: format-check lint layers squawk buf protos-check types test ## what CI runs: every check, then the tests
+check: format-check lint layers squawk buf protos-check types model-quick test ## what CI runs: every check, then the tests
 
 .PHONY: format-check
 format-check: $(VENV)/.dev ## check the formatting of the Python code
@@ -79,6 +79,17 @@ protos-check: $(VENV)/.dev ## check that the generated stubs are those of the pr
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(call generate,"$$fresh") \
 	  && diff -rq -x __init__.py -x __pycache__ src/licet/v1 "$$fresh/licet/v1" \
 	  || { echo 'protos-check: run `make protos` and commit what it writes' >&2; exit 1; }
+
+.PHONY: model
+model: $(VENV)/.dev ## check the models of the replica protocol, every safeguard removed in turn (an hour)
+	@$(PY) -m models.run --json build/models.json
+
+# Not every machine has Spin; LICET_REQUIRE_MODEL=1 makes that an error.
+.PHONY: model-quick
+model-quick: $(VENV)/.dev ## check the models for half a minute, if spin and gcc are installed
+	@if command -v spin >/dev/null && command -v gcc >/dev/null || [ "$$LICET_REQUIRE_MODEL" = 1 ]; \
+	then $(PY) -m models.run --quick; \
+	else echo 'model-quick: left out, because spin or gcc is not installed'; fi
 
 ##@ Change
 
