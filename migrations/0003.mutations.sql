@@ -6,16 +6,26 @@ SET LOCAL statement_timeout = '60s';
 
 -- The living capabilities that match every field of a filter; NULL matches all. An expired one counts as living here:
 -- the clock of a replica may be behind this one's, and what it still allows must end with the revocation.
+-- The statement is put together so that each filter has a plan of its own: one for all would read the whole table.
 CREATE FUNCTION licet.living_matching(holder text, resource_regex text, grantor text, session text) RETURNS SETOF uuid
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT c.id
-  FROM licet.capabilities AS c
-  WHERE c.ended_revision IS NULL
-    AND (holder IS NULL OR c.principal = holder)
-    AND (resource_regex IS NULL OR c.resource ~ resource_regex)
-    AND (grantor IS NULL OR c.granted_by = grantor)
-    AND (session IS NULL OR (c.session_id = session AND c.session_id <> ''))
-$$;
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  statement text := 'SELECT c.id FROM licet.capabilities AS c WHERE c.ended_revision IS NULL';
+BEGIN
+  IF holder IS NOT NULL THEN
+    statement := statement || ' AND c.principal = $1';
+  END IF;
+  IF resource_regex IS NOT NULL THEN
+    statement := statement || ' AND c.resource ~ $2';
+  END IF;
+  IF grantor IS NOT NULL THEN
+    statement := statement || ' AND c.granted_by = $3';
+  END IF;
+  IF session IS NOT NULL THEN
+    statement := statement || ' AND c.session_id = $4 AND c.session_id <> ''''';
+  END IF;
+  RETURN QUERY EXECUTE statement USING holder, resource_regex, grantor, session;
+END $$;
 
 -- The living among the given capabilities and all their living descendants, each once. A living capability has living
 -- ancestors only, so nothing is missed behind an ended one.

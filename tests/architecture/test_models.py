@@ -1,4 +1,4 @@
-"""The models and the list of what is checked of them belong together, and the checker is understood.
+"""The models and the list of what is checked of them fit each other, and the checker is understood.
 
 The checker itself is run by `make model-quick` and `make model`, not by the tests.
 """
