@@ -391,7 +391,7 @@ def _rng() -> random.Random:
     return random.Random(seed)
 
 
-@pytest.mark.xfail(reason="metadata with huge numbers is INTERNAL")
+@pytest.mark.xfail(reason="metadata with huge numbers is INTERNAL", strict=False)
 def test_thousands_of_random_messages_never_meet_a_bug(hostile: Served) -> None:
     rng = _rng()
     fuzzer = Fuzzer(rng)

@@ -11,10 +11,11 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from licet.replica import clock
 from licet.v1 import authorization_pb2 as pb
 from licet.v1 import decision_pb2 as d
 from tests.fakes.api import all_stored, count, micros, refused, rows, struct, timestamp
-from tests.fakes.postgres import Database, eventually
+from tests.fakes.postgres import Cluster, Database, eventually
 from tests.fakes.serving import Served, serving
 
 UNKNOWN = "0199c5f0-6a5e-7cc3-98c4-dc0c0c07398f"
@@ -28,6 +29,13 @@ def _ask(principal: str, resource: str = "doc:x", **fields: Any) -> pb.Authorize
 
 def _revoke(served: Served, capability_id: str) -> None:
     served.stub.Revoke(pb.RevokeRequest(capability_id=capability_id), timeout=10)
+
+
+@pytest.fixture(scope="module")
+def shared(cluster: Cluster, migrated_template: Database) -> Iterator[Served]:
+    """Provide one server for the tests that leave nothing behind."""
+    with cluster.database(migrated_template) as database, serving(database) as served:
+        yield served
 
 
 def test_an_allow_names_its_capability_its_end_and_its_revision(served: Served) -> None:
@@ -59,10 +67,10 @@ def test_an_allow_without_expiry_has_no_end(served: Served) -> None:
     ],
 )
 def test_what_no_capability_covers_is_denied(
-    served: Served, question: tuple[str, str, str]
+    shared: Served, question: tuple[str, str, str]
 ) -> None:
-    served.grant("agent:a", "read", "doc:a/*")
-    answer = served.authorize(*question)
+    shared.grant("agent:a", "read", "doc:a/*")
+    answer = shared.authorize(*question)
     assert (answer.decision, answer.reason) == (d.DECISION_DENY, d.REASON_NO_CAPABILITY)
     assert answer.capability_id == ""
     assert not answer.HasField("valid_until")
@@ -133,6 +141,43 @@ def test_an_explanation_tells_about_every_candidate(served: Served) -> None:
     assert verdicts[applies] == d.CANDIDATE_VERDICT_NOT_REQUESTED
     assert named.reason == d.REASON_NOT_YET_VALID
     assert all(c.detail and c.resource and c.actions for c in explanation.candidates)
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_lifetime_is_exact_to_the_microsecond(
+    served: Served, database: Database, monkeypatch: pytest.MonkeyPatch, in_memory: bool
+) -> None:
+    request = pb.GrantRequest(
+        principal="agent:a", actions=["read"], resource="doc:x", ttl=Duration(seconds=3600)
+    )
+    now = micros(served.stub.Grant(request, timeout=10).capability.granted_at)
+    begins = now + 60_000_000
+    request.not_before.CopyFrom(timestamp(begins))
+    request.principal = "agent:b"
+    ends = micros(served.stub.Grant(request, timeout=10).capability.expires_at)
+    expected = {
+        begins - 1: d.REASON_NOT_YET_VALID,
+        begins: d.REASON_GRANTED,
+        ends - 1: d.REASON_GRANTED,
+        ends: d.REASON_CAPABILITY_EXPIRED,
+    }
+    if in_memory:
+        served.authorize("agent:b", "read", "doc:x")
+    for instant, reason in expected.items():
+        # The host's clock stands still, one nanosecond before the next microsecond.
+        monkeypatch.setattr(clock, "time_ns", lambda at=instant: at * 1000 + 999)
+        answer = served.authorize("agent:b", "read", "doc:x")
+        assert answer.reason == reason
+        batch = pb.BatchAuthorizeRequest(requests=[_ask("agent:b")])
+        (other,) = served.stub.BatchAuthorize(batch, timeout=10).responses
+        assert other.reason == reason
+        assert all_stored(database, [answer.decision_id])
+        assert rows(
+            database,
+            "SELECT (extract(epoch FROM occurred_at) * 1000000)::bigint FROM audit.events"
+            " WHERE event_id = %s",
+            answer.decision_id,
+        ) == [(instant,)]
 
 
 def test_no_allow_is_recorded_at_or_after_the_expiry(served: Served, database: Database) -> None:
@@ -345,11 +390,11 @@ INVALID: dict[str, tuple[Callable[[pb.AuthorizeRequest], object], str]] = {
 
 
 @pytest.mark.parametrize("rule", INVALID)
-def test_a_malformed_question_names_its_field(served: Served, rule: str) -> None:
+def test_a_malformed_question_names_its_field(shared: Served, rule: str) -> None:
     spoil, field = INVALID[rule]
     request = _ask("agent:a")
     spoil(request)
-    invalid = refused(lambda: served.stub.Authorize(request, timeout=10))
+    invalid = refused(lambda: shared.stub.Authorize(request, timeout=10))
     assert (invalid.code, invalid.fields) == (_INVALID, (field,))
 
 

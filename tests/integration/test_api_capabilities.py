@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,8 +14,8 @@ from google.protobuf.duration_pb2 import Duration
 from licet.v1 import authorization_pb2 as pb
 from licet.v1.decision_pb2 import DECISION_DENY
 from tests.fakes.api import refused, struct
-from tests.fakes.postgres import Database, eventually
-from tests.fakes.serving import Served
+from tests.fakes.postgres import Cluster, Database, eventually
+from tests.fakes.serving import Served, serving
 
 UNKNOWN = "0199c5f0-6a5e-7cc3-98c4-dc0c0c07398f"
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -40,6 +40,13 @@ def _ids(served: Served, **fields: Any) -> list[str]:  # noqa: ANN401 - a field
         token = page.next_page_token
         if not token:
             return ids
+
+
+@pytest.fixture(scope="module")
+def shared(cluster: Cluster, migrated_template: Database) -> Iterator[Served]:
+    """Provide one server for the tests that leave nothing behind."""
+    with cluster.database(migrated_template) as database, serving(database) as served:
+        yield served
 
 
 def test_a_tree_has_ancestors_up_to_the_root_and_descendants_parents_first(
@@ -93,17 +100,17 @@ def test_a_tree_lists_a_thousand_descendants_and_says_that_there_are_more(
 
 @pytest.mark.parametrize("call", [_get, lambda served, i: _get(served, i, tree=True)])
 def test_an_unknown_capability_is_not_found(
-    served: Served, call: Callable[[Served, str], object]
+    shared: Served, call: Callable[[Served, str], object]
 ) -> None:
-    unknown = refused(lambda: call(served, UNKNOWN))
+    unknown = refused(lambda: call(shared, UNKNOWN))
     assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 
 
 @pytest.mark.parametrize(
     "text", ["", "x", UNKNOWN[:-1], UNKNOWN.replace("-", ""), f"{{{UNKNOWN}}}"]
 )
-def test_what_is_no_uuid_is_refused(served: Served, text: str) -> None:
-    invalid = refused(lambda: _get(served, text))
+def test_what_is_no_uuid_is_refused(shared: Served, text: str) -> None:
+    invalid = refused(lambda: _get(shared, text))
     assert (invalid.code, invalid.fields) == (_INVALID, ("capability_id",))
 
 
@@ -207,11 +214,11 @@ FORGERIES: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_a_forged_token_is_refused(served: Served, forgery: str) -> None:
+def test_a_forged_token_is_refused(shared: Served, forgery: str) -> None:
     for _ in range(2):
-        served.grant("agent:a", "read", "doc:x")
-    token = _page(served, page_size=1).next_page_token
-    invalid = refused(lambda: _page(served, page_token=FORGERIES[forgery](token)))
+        shared.grant("agent:a", "read", "doc:x")
+    token = _page(shared, page_size=1).next_page_token
+    invalid = refused(lambda: _page(shared, page_token=FORGERIES[forgery](token)))
     assert (invalid.code, invalid.fields) == (_INVALID, ("page_token",))
 
 
@@ -244,10 +251,10 @@ def test_a_token_of_the_audit_log_is_none_of_a_list(served: Served) -> None:
 
 
 @pytest.mark.parametrize("size", [-1, 1001, -(1 << 31), (1 << 31) - 1])
-def test_a_page_size_out_of_range_is_refused(served: Served, size: int) -> None:
+def test_a_page_size_out_of_range_is_refused(shared: Served, size: int) -> None:
     for call in (
-        lambda: _page(served, page_size=size),
-        lambda: served.stub.QueryAudit(pb.QueryAuditRequest(page_size=size), timeout=10),
+        lambda: _page(shared, page_size=size),
+        lambda: shared.stub.QueryAudit(pb.QueryAuditRequest(page_size=size), timeout=10),
     ):
         invalid = refused(call)
         assert (invalid.code, invalid.fields) == (_INVALID, ("page_size",))

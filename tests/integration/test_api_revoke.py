@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -17,8 +18,8 @@ from licet.v1.decision_pb2 import (
     REASON_CAPABILITY_REVOKED,
 )
 from tests.fakes.api import count, micros, refused, rows
-from tests.fakes.postgres import Database, eventually
-from tests.fakes.serving import Served
+from tests.fakes.postgres import Cluster, Database, eventually
+from tests.fakes.serving import Served, serving
 
 UNKNOWN = "0199c5f0-6a5e-7cc3-98c4-dc0c0c07398f"
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -51,6 +52,13 @@ def _chain(served: Served, length: int) -> list[str]:
 
 def _allowed(served: Served, level: int) -> bool:
     return served.authorize(f"agent:{level}", "read", "doc:x").decision == DECISION_ALLOW
+
+
+@pytest.fixture(scope="module")
+def shared(cluster: Cluster, migrated_template: Database) -> Iterator[Served]:
+    """Provide one server for the tests that leave nothing behind."""
+    with cluster.database(migrated_template) as database, serving(database) as served:
+        yield served
 
 
 def test_a_revoked_capability_says_who_ended_it_when_and_why(served: Served) -> None:
@@ -307,9 +315,9 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("rule", INVALID)
-def test_a_malformed_revocation_names_its_field_and_ends_nothing(served: Served, rule: str) -> None:
-    served.grant("agent:0", "read", "doc:x")
+def test_a_malformed_revocation_names_its_field_and_ends_nothing(shared: Served, rule: str) -> None:
+    shared.grant("agent:0", "read", "doc:x")
     fields, field = INVALID[rule]
-    invalid = refused(lambda: _revoke(served, **fields))
+    invalid = refused(lambda: _revoke(shared, **fields))
     assert (invalid.code, invalid.fields) == (_INVALID, (field,))
-    assert _allowed(served, 0)
+    assert _allowed(shared, 0)

@@ -200,6 +200,14 @@ class LicetMachine(RuleBasedStateMachine):
         else:
             self.remember(request, granted, wanted.resource, None)
 
+    @rule(wanted=wishes, chain=st.lists(holders, min_size=2, max_size=3))
+    def grant_a_chain(self, wanted: Wanted, chain: list[int]) -> None:
+        """Grant, and delegate from one to the next, so that there is something to cascade to."""
+        self.grant(wanted._replace(depth=len(chain), life=Life()))
+        for holder in chain:
+            child = wanted._replace(holder=holder, life=Life())
+            self.delegate_from(self.known[-1], child, same=True)
+
     @rule(parent=picks, wanted=wishes, same=st.booleans())
     def delegate(self, parent: Pick, wanted: Wanted, *, same: bool) -> None:
         self.delegate_from(parent(self.known), wanted, same=same)
@@ -267,6 +275,16 @@ class LicetMachine(RuleBasedStateMachine):
         response = self.stub.Revoke(pb.RevokeRequest(filter=message, dry_run=dry_run, reason="r"))
         assert not response.already_ended
         self.check_ended(response, {k.id for k in roots}, [*ending.values()], dry_run=dry_run)
+
+    @rule(wanted=wishes)
+    def outlive(self, wanted: Wanted) -> None:
+        """Use a capability, so that it is in memory, and try again when it has expired."""
+        self.grant(wanted._replace(life=Life(ttl=SOON)))
+        action = wanted.actions[0].replace("*", "c")
+        resource = next(r for r in RESOURCES if matches(wanted.resource, r))
+        self.authorize(wanted.holder, action, resource)
+        self.wait_for_an_expiry()
+        self.authorize(wanted.holder, action, resource)
 
     @rule()
     def wait_for_an_expiry(self) -> None:
@@ -463,5 +481,5 @@ def test_a_served_licet_does_what_its_model_does(database: Database) -> None:
                 super().__init__(served)
 
         run_state_machine_as_test(
-            Machine, settings=settings(max_examples=80, stateful_step_count=40)
+            Machine, settings=settings(max_examples=40, stateful_step_count=40)
         )

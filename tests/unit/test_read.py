@@ -127,7 +127,7 @@ def test_a_token_is_good_for_its_list_and_its_filter_only() -> None:
 
 @pytest.mark.parametrize("metadata", [ZEROS, WIDE])
 def test_a_page_fits_a_message_whatever_the_metadata(metadata: JsonObject) -> None:
-    count = 300
+    count = 120
     read_capabilities = reading(Stored(capabilities(count, metadata)))
     listed = list(pages(lambda token: read_capabilities.page(NO_FILTER, 1000, token, PATIENT)))
     assert sum(len(page.items) for page in listed) == count
