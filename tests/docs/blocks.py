@@ -4,8 +4,8 @@ What a tag means to the tests of this folder:
 
 - `bash`: run as it stands, in the order of the page, against a served licet; only the address is
   changed. `exit=N` after the tag: that is the status it ends with.
-- `json` right after `bash`: a part of what the command printed; ids, instants and revisions are
-  examples, and only their form is compared.
+- `json` right after `bash`: a part of what the command printed, the last object or, where several
+  are shown, the first ones; ids, instants and revisions are examples: only their form is compared.
 - `python`, `js`: run, each block a program of its own.
 - `sql`: run as the database's administrator.
 - `sh`: not run, because it needs docker, git or another database: only make's targets are checked.

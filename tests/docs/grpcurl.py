@@ -17,6 +17,7 @@ import grpc
 from google.protobuf import json_format
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
@@ -29,14 +30,12 @@ _FAILED: Final = 64
 
 def main(arguments: list[str]) -> int:
     """Make the call that the arguments describe and print the answers."""
-    options, data = list(arguments), ""
+    options = list(arguments)
     if "-plaintext" not in options:
         sys.exit("a licet without TLS needs -plaintext")
     options.remove("-plaintext")
-    if "-d" in options:
-        position = options.index("-d")
-        data = options[position + 1]
-        del options[position : position + 2]
+    data = value_of("-d", options) or ""
+    seconds = float(value_of("-max-time", options) or _TIMEOUT_SECONDS)
     address, what = options
     with grpc.insecure_channel(address) as channel:
         reflection = ProtoReflectionDescriptorDatabase(channel)
@@ -45,34 +44,51 @@ def main(arguments: list[str]) -> int:
             return 0
         service, _, name = what.partition("/")
         method = DescriptorPool(reflection).FindServiceByName(service).FindMethodByName(name)
-        return call(channel, method, sys.stdin.read() if data == "@" else data)
+        return call(channel, method, sys.stdin.read() if data == "@" else data, seconds)
 
 
-def call(channel: grpc.Channel, method: MethodDescriptor, data: str) -> int:
+def value_of(option: str, options: list[str]) -> str | None:
+    """Take an option and its value out of the options, and return the value."""
+    if option not in options:
+        return None
+    position = options.index(option)
+    value = options[position + 1]
+    del options[position : position + 2]
+    return value
+
+
+def call(channel: grpc.Channel, method: MethodDescriptor, data: str, seconds: float) -> int:
     """Call a method with each object in `data`, print the answers, return the exit status."""
     request_class = GetMessageClass(method.input_type)
     messages = [json_format.ParseDict(body, request_class()) for body in objects(data or "{}")]
     path = f"/{method.containing_service.full_name}/{method.name}"
-    kind = "stream_stream" if method.client_streaming else "unary_unary"
-    invoke = getattr(channel, kind)(
+    sent = "stream" if method.client_streaming else "unary"
+    received = "stream" if method.server_streaming else "unary"
+    invoke = getattr(channel, f"{sent}_{received}")(
         path,
         request_serializer=request_class.SerializeToString,
         response_deserializer=GetMessageClass(method.output_type).FromString,
     )
     try:
-        if method.client_streaming:
-            answers = list(invoke(iter(messages), timeout=_TIMEOUT_SECONDS))
-        else:
-            [message] = messages
-            answers = [invoke(message, timeout=_TIMEOUT_SECONDS)]
+        answers = invoke(
+            iter(messages) if method.client_streaming else only(messages), timeout=seconds
+        )
+        # One by one: a stream may have no end but its deadline.
+        for answer in answers if method.server_streaming else [answers]:
+            shown = json_format.MessageToJson(answer, preserving_proto_field_name=True)
+            sys.stdout.write(shown + "\n")
     except grpc.RpcError as error:
         code, number = error.code(), error.code().value[0]
         name = "".join(word.capitalize() for word in code.name.split("_"))
         sys.stderr.write(f"ERROR:\n  Code: {name}\n  Message: {error.details()}\n")
         return _FAILED + number
-    for answer in answers:
-        sys.stdout.write(json_format.MessageToJson(answer, preserving_proto_field_name=True) + "\n")
     return 0
+
+
+def only(messages: list[Message]) -> Message:
+    """Return the one message."""
+    [message] = messages
+    return message
 
 
 def objects(text: str) -> Iterator[dict[str, Any]]:

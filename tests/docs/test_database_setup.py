@@ -61,7 +61,7 @@ def commands(server: EmbeddedPostgres, mentioning: str) -> list[str]:
 def test_the_set_up_of_the_page_gives_a_server_that_works_and_cannot_change_the_schema(
     server: EmbeddedPostgres, environment: dict[str, str]
 ) -> None:
-    roles, monitoring = (block.text for block in blocks_of(PAGE, "sql"))
+    roles, restored, monitoring = (block.text for block in blocks_of(PAGE, "sql"))
     execute(postgres(server), roles)
 
     [migrate] = commands(server, "licet migrate up")
@@ -89,8 +89,12 @@ def test_the_set_up_of_the_page_gives_a_server_that_works_and_cannot_change_the_
     assert process.returncode == 0
 
     as_owner = postgres(server, user="licet_owner", dbname="licet")
-    [[[_, shipped]], [[revision]]] = execute(as_owner, monitoring)
-    assert (shipped, revision) == (1, 1)
+    [[[_, shipped]], [[revision]], replicas] = execute(as_owner, monitoring)
+    assert (shipped, revision, replicas) == (1, 1, [])
+    name = "SELECT epoch FROM licet.meta"
+    before = execute(as_owner, name)
+    execute(as_owner, restored)
+    assert execute(as_owner, name) != before
 
     as_server = postgres(server, user="licet_app", dbname="licet")
     for forbidden in (

@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 from typing import Literal, get_args, get_origin
+from urllib.request import urlopen
 
 import annotated_types
 import pytest
@@ -16,12 +17,19 @@ from licet.domain import names
 from licet.domain.audit_event import AuditEvent, EventType, Result
 from licet.domain.capability_set import MAX_ENDED
 from licet.domain.decision import Reason
-from licet.domain.errors import InvalidRequestError, NotPermittedError, PreconditionError
+from licet.domain.errors import (
+    InvalidRequestError,
+    NotPermittedError,
+    OutOfRangeError,
+    PreconditionError,
+)
 from licet.domain.pattern import contains, resource_pattern
 from licet.replica.capability_sets import CAPABILITY_BYTES, SET_BYTES
 from licet.server import status
 from licet.v1 import authorization_pb2
 from tests.docs.blocks import ROOT, code_in, table_of, text_of
+from tests.fakes.postgres import Database
+from tests.fakes.serving import serving
 
 SOURCES = ROOT / "src" / "licet"
 
@@ -86,7 +94,8 @@ def test_the_variables_that_are_no_settings_are_named_too() -> None:
 def test_every_status_of_the_service_is_in_the_table_of_errors() -> None:
     rows = table_of("docs/api-guide.md", "code")
     shown = {(code_in(row[0])[0], reason) for row in rows for reason in code_in(row[1])}
-    refusals = (NotPermittedError, PreconditionError)  # their reason says which rule refused
+    # Their reason says which rule refused.
+    refusals = (NotPermittedError, PreconditionError, OutOfRangeError)
     for error, code in status.CODES.items():
         name = Code.Name(code)
         if issubclass(error, refusals):
@@ -104,6 +113,23 @@ def test_every_refusal_of_the_rules_is_in_the_tables() -> None:
     }
     assert len(refusals) > 7
     assert all(f"`{code}`" in text_of("docs/concepts.md") for code in refusals)
+
+
+def test_every_reason_why_a_watch_cannot_go_on_is_in_the_table_of_errors() -> None:
+    source = (SOURCES / "app" / "watch.py").read_text(encoding="utf-8")
+    reasons = set(re.findall(r'OutOfRangeError\(\s*"([A-Z_]+)"', source))
+    assert len(reasons) > 2
+    [row] = [r for r in table_of("docs/api-guide.md", "code") if code_in(r[0]) == ["OUT_OF_RANGE"]]
+    assert set(code_in(row[1])) == reasons
+
+
+def test_every_metric_is_in_the_table_with_its_kind_and_nothing_else(database: Database) -> None:
+    with serving(database, metrics_listen="127.0.0.1:0") as served:
+        address = f"http://127.0.0.1:{served.licet.metrics_port}/metrics"
+        with urlopen(address, timeout=10) as answer:
+            found = re.findall(r"^# TYPE (\S+) (\S+)$", answer.read().decode(), re.MULTILINE)
+    rows = table_of("docs/operations.md", "metric")
+    assert [(code_in(row[0])[0], row[1]) for row in rows] == found
 
 
 def test_every_rpc_has_a_section_with_an_example() -> None:
