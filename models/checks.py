@@ -56,6 +56,7 @@ BASE: Final = (
     _clean("one replica, the parent's holder", "NREP=1 CHECKP"),
     _clean("one replica, entries with stamps", "NREP=1 STAMPS"),
     _clean("one replica, both mutations wait in one process", "NREP=1 ONE_WATCHER"),
+    _clean("one replica, as in the code", "NREP=1 STAMPS ONE_WATCHER IN_FLIGHT"),
     _clean("one replica, crash and restart", "NREP=1 MAXCRASH=1 MAXRESTART=1"),
     _clean(
         "one replica, crash and restart, the parent's holder",
@@ -77,6 +78,9 @@ MUTANTS: Final = (
     _found("no eviction", "NREP=1 NO_EVICT"),
     _found("acknowledged before evicted", "NREP=1 ACK_FIRST", quick=True),
     _found("no discarding of fills", "NREP=1 NO_DISCARD", quick=True),
+    _found("no discarding of fills, as in the code", "NREP=1 STAMPS IN_FLIGHT NO_DISCARD"),
+    _found("fills from a standby that lags", "NREP=1 IN_FLIGHT FILL_STALE"),
+    _clean("fills from a standby, no eviction forgotten", "NREP=1 FILL_STALE"),
     _found("discarding not atomic with storing", "NREP=1 FILL_NONATOMIC"),
     _found("revision read after the capabilities", "NREP=1 FILL_R_AFTER"),
     _found("revision read after the capabilities, with stamps", "NREP=1 STAMPS FILL_R_AFTER"),

@@ -29,7 +29,8 @@
  *   - A process that is killed leaves no entry behind: the weakest case for whoever waits.
  *   - One principal is cached, and it is known whether it holds the capability.
  *   - Only replica 0 fills and decides unless -DFULL: replicas share nothing but their entries.
- *   - Evictions mark the principal and not the fills in flight: a fill sent later reads a later revision anyway.
+ *   - Evictions mark the principal, -DIN_FLIGHT only the fills in flight, as the code does. That is the same as
+ *     long as every fill reads the primary (-DFILL_STALE: it may read a standby that lags).
  * -DSTAMPS adds the stamp of an entry: an entry that is not older than a change survives it, and a fill does not
  * replace a newer entry. -DONE_WATCHER makes both mutations wait in one process, whose observations last.
  */
@@ -94,6 +95,12 @@ byte next_revision = 0;         /* allocated */
 byte max_revision  = 0;         /* max committed = what max(revision) shows */
 bit  committed[3];
 bit  touched[3];          /* revision touches the cached principal */
+#ifdef FILL_STALE
+bit  was = 0;             /* what was held one revision ago */
+#define REMEMBER was = HOLDS
+#else
+#define REMEMBER skip
+#endif
 byte revoke_rev = 0;
 byte lock = 0;
 bit  row[NREP];
@@ -125,6 +132,14 @@ byte lease_age[NREP];     /* ticks since the SEND of the last successful renewal
 byte sent_age[NREP];      /* ticks since the send of the renewal in flight; NONE if none */
 byte entry[NREP];        /* 0 none, 1 cached "no", 2 cached "yes" */
 byte invalidated[NREP];   /* max(last invalidation of the principal, floor) */
+#ifdef IN_FLIGHT
+bit  filling = 0; byte mark = 0;       /* a fill of replica 0 runs; the last eviction meanwhile */
+#define MARK(i,r) if :: i == 0 && filling && r > mark -> mark = r :: else fi
+#define DISCARD(i,R) (R < mark || R < invalidated[i])
+#else
+#define MARK(i,r) if :: OBS(i) && r > invalidated[i] -> invalidated[i] = r :: else fi
+#define DISCARD(i,R) (R < invalidated[i])
+#endif
 #ifdef STAMPS
 byte stamp[NREP];         /* the revision at which the entry was read */
 #define STORE(i,v,R) entry[i] = 1 + v; stamp[i] = R
@@ -237,11 +252,11 @@ apply:                                                      /* (5), and (6) agai
   if :: d_step { row[ROW(i)] -> row_applied[ROW(i)] = M } :: d_step { !row[ROW(i)] -> skip } fi;
 #endif
   d_step {                                                  /* under the cache mutex */
-    if :: last_touching > 0 -> 
+    if :: last_touching > 0 ->
 #ifndef NO_EVICT
          if :: !IS_NEWER(i,last_touching) -> FORGET(i) :: else fi;
 #endif
-         if :: OBS(i) && last_touching > invalidated[i] -> invalidated[i] = last_touching :: else fi
+         MARK(i,last_touching)
        :: else
     fi;
     if :: M > applied[i] -> applied[i] = M :: else fi;
@@ -267,7 +282,15 @@ proctype fill() {
 pick: if :: i = 0 :: i = 1 fi;
 #endif
 s:
-#ifdef FILL_R_AFTER
+#ifdef IN_FLIGHT
+  if :: d_step { filling = 1; mark = 0 } fi;
+#endif
+#ifdef FILL_STALE                                           /* a standby that lags behind by one revision */
+  if
+  :: d_step { max_revision > 0 -> R = max_revision - 1; v = was; g = GEN(i) }
+  :: d_step { R = max_revision; v = HOLDS; g = GEN(i) }
+  fi;
+#elif defined(FILL_R_AFTER)
   if :: d_step { v = HOLDS; g = GEN(i) } fi;
   d_step { R = max_revision }
 #else
@@ -278,7 +301,7 @@ s:
   } fi;
 #endif
 #ifdef FILL_NONATOMIC
-  if :: d_step { g == GEN(i) && R >= invalidated[i] -> skip } :: d_step { else -> R = 0; v = 0; g = 0 } goto s fi;
+  if :: d_step { g == GEN(i) && !DISCARD(i,R) -> skip } :: d_step { else -> R = 0; v = 0; g = 0 } goto s fi;
   d_step { if :: g == GEN(i) -> STORE(i,v,R) :: else fi; R = 0; v = 0; g = 0 }
 #else
   d_step {                                                  /* under the cache mutex */
@@ -286,12 +309,15 @@ s:
 #ifdef NO_DISCARD
     :: g == GEN(i) -> STORE(i,v,R)
 #else
-    :: g == GEN(i) && R >= invalidated[i] && !IS_NEWER(i,R) -> STORE(i,v,R)
+    :: g == GEN(i) && !DISCARD(i,R) && !IS_NEWER(i,R) -> STORE(i,v,R)
 #endif
     :: else -> WIT(6, g == GEN(i))
     fi;
 #ifdef JOIN_RAW
     fl[i] = 0; fv[i] = 0;
+#endif
+#ifdef IN_FLIGHT
+    filling = 0; mark = 0;
 #endif
     R = 0; v = 0; g = 0
   }
@@ -331,7 +357,7 @@ s:
 #ifdef FULL
   if :: i = 0 :: i = 1 fi;
 #endif
-  if :: d_step { sa = revoke_returned; ga = grant_returned; 
+  if :: d_step { sa = revoke_returned; ga = grant_returned;
 #ifdef ATOMIC
     dn = deny_seen;
 #endif
@@ -361,7 +387,7 @@ s:
 
 /* ---------------- (1)-(3) licet.apply_mutations, then (11) Observations.settle ---------------- */
 proctype mutation(byte w) {
-  byte r = 0; byte kind; bit sp = 0; bit sc = 0; bit already = 0; bit allok = 0; byte k = 0; 
+  byte r = 0; byte kind; bit sp = 0; bit sc = 0; bit already = 0; bit allok = 0; byte k = 0;
 #ifdef WAITSET_BEFORE
   bit wait_set[NREP];
 #endif
@@ -391,8 +417,8 @@ proctype mutation(byte w) {
 #endif
   d_step {                                            /* (1) COMMIT: everything below becomes visible at once */
     if
-    :: kind == REVOKE && sp -> 
-         parent = 2; committed[r] = 1; revoke_rev = r; revoke_committed = 1;
+    :: kind == REVOKE && sp ->
+         REMEMBER; parent = 2; committed[r] = 1; revoke_rev = r; revoke_committed = 1;
 #ifdef CHECKP
          touched[r] = 1;
 #endif
@@ -409,7 +435,7 @@ proctype mutation(byte w) {
          next_revision--
 #endif
     :: kind == DELEGATE && sp ->
-         child = 1; committed[r] = 1;
+         REMEMBER; child = 1; committed[r] = 1;
 #ifndef CHECKP
          touched[r] = 1;
 #endif
@@ -451,7 +477,7 @@ proctype mutation(byte w) {
           if
           :: row[k] && row_applied[k] < r ->
 #ifdef DBCLOCK
-             if :: dage[k] >= WAITT -> 
+             if :: dage[k] >= WAITT ->
 #ifndef NO_FENCE
                    row[k] = 0; row_applied[k] = 0
 #else
@@ -596,7 +622,7 @@ s:
 #ifdef CLOCKJUMP
 proctype clock_step() {                                     /* the DB wall clock is stepped forward once */
   byte k = 0;
-  d_step { 
+  d_step {
     do
     :: k < NREP ->
 #ifdef DBCLOCK
@@ -618,7 +644,7 @@ init {
   if :: child = 0 :: child = 1 fi;
 #endif
   atomic {
-    run replica(0); 
+    run replica(0);
 #if NREP > 1
     run replica(1);
 #endif
