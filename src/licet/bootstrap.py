@@ -60,9 +60,22 @@ class Licet:
     Everything that was started is stopped in the reverse order, whatever fails.
     """
 
-    def __init__(self, settings: Settings, add_services: AddServices | None = None) -> None:
-        """Take the settings, and services to serve beside ours; `start` does the work."""
+    def __init__(
+        self,
+        settings: Settings,
+        add_services: AddServices | None = None,
+        *,
+        shares_port: bool = False,
+    ) -> None:
+        """Take the settings; `start` does the work.
+
+        Args:
+            settings: what the operator set.
+            add_services: services to serve beside ours.
+            shares_port: this is one of several workers on one port.
+        """
         self._settings = settings
+        self._shares_port = shares_port
         self._add_services = add_services
         self._stack = ExitStack()
         self.server: Server
@@ -140,7 +153,7 @@ class Licet:
         self.server = Server(
             use_cases,
             settings.listen,
-            _server_limits(settings),
+            _server_limits(settings, self._shares_port),
             lambda: _is_ready(database, expected),
             self._add_services,
         )
@@ -250,12 +263,13 @@ def _pool_limits(settings: Settings) -> PoolLimits:
     )
 
 
-def _server_limits(settings: Settings) -> ServerLimits:
+def _server_limits(settings: Settings, shares_port: bool) -> ServerLimits:  # noqa: FBT001 - a fact
     return ServerLimits(
         threads=settings.threads,
         streams=settings.max_streams,
         watchers=settings.max_watchers,
         message_bytes=settings.max_message_bytes,
+        shares_port=shares_port,
     )
 
 

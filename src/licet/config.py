@@ -62,6 +62,9 @@ class Settings(BaseSettings):
         default=False,
         description="Serve without TLS and authentication on an address that is not loopback.",
     )
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="Processes that serve, all on one port."
+    )
     threads: Annotated[int, Field(ge=1, le=256)] = Field(
         default=16, description="Calls that run at once."
     )
@@ -90,7 +93,7 @@ class Settings(BaseSettings):
         default=16, description="Database connections at most."
     )
     pool_acquire_seconds: Annotated[float, Field(gt=0, le=30)] = Field(
-        default=1.0, description="How long a call waits for a free connection before UNAVAILABLE."
+        default=2.0, description="How long a call waits for a free connection before UNAVAILABLE."
     )
     statement_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
         default=5.0, description="How long a statement runs when the caller's deadline is later."
@@ -119,6 +122,12 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         default="text", description="For people, or one JSON object a line."
     )
+
+    @field_validator("database_url", "migration_database_url", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        # What a compose file makes of a variable that is not set.
+        return None if value == "" else value
 
     @field_validator("listen", "metrics_listen")
     @classmethod
@@ -189,7 +198,7 @@ def load(**overrides: object) -> Settings:
             for error in exc.errors(include_input=False, include_url=False)
         ]
         raise ConfigurationError("; ".join(problems)) from None
-    except ValueError as exc:  # the TOML file
+    except (OSError, ValueError) as exc:  # the TOML file
         message = f"{file}: {exc}"
         raise ConfigurationError(message) from None
 

@@ -9,7 +9,6 @@ from functools import partial
 from time import monotonic
 
 import grpc
-import pytest
 
 from licet.v1 import authorization_pb2 as pb
 from licet.v1.decision_pb2 import DECISION_ALLOW, DECISION_DENY
@@ -156,7 +155,6 @@ def test_a_batch_with_one_unknown_principal_is_not_answered_without_a_database(
     assert down.code is grpc.StatusCode.UNAVAILABLE
 
 
-@pytest.mark.xfail(reason="nothing bounds the wait for an answer on a half-open connection")
 def test_a_stalled_database_does_not_hold_calls_beyond_their_deadline(
     proxy: PostgresProxy,
 ) -> None:

@@ -107,10 +107,10 @@ def test_reflection_lists_and_describes_the_services(served: Served) -> None:
         "GetCapability",
         "ListCapabilities",
         "QueryAudit",
+        "WatchChanges",
     }
 
 
-@pytest.mark.xfail(reason="reflection streams run on the pool of all other calls")
 def test_idle_reflection_streams_do_not_shut_out_other_calls(database: Database) -> None:
     with serving(database, threads=2) as served:
         end = Event()

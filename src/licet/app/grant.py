@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from licet.app.ports import Capabilities, Clock, Deadline, Grant, Granted, Ids, Mutations
 from licet.domain.audit_event import AuditEvent, EventType, Result
-from licet.domain.canonical_json import JsonObject, canonical
+from licet.domain.canonical_json import Embedded, JsonObject, canonical
 from licet.domain.capability import Terms, check_attenuation, inherit
 from licet.domain.errors import InvalidRequestError, NotFoundError, RefusedError
 from licet.domain.instant import LATEST, Instant, rfc3339
@@ -153,7 +153,7 @@ def _facts(terms: Terms, parent_id: CapabilityId | None) -> JsonObject:
             "actions": terms.actions,
             "delegation_depth": terms.delegation_depth,
             "expires_at": None if terms.expires_at is None else rfc3339(terms.expires_at),
-            "metadata": json.loads(terms.metadata),
+            "metadata": Embedded(terms.metadata),
             "not_before": None if terms.not_before is None else rfc3339(terms.not_before),
             "parent_id": parent_id,
         }

@@ -29,7 +29,7 @@ from licet.domain.names import CapabilityId, EventId
 MAX_DESCENDANTS: Final = 1000
 PAGE_BYTES: Final = 3 * 1024 * 1024
 """Where a page ends: a client takes 4 MiB a message unless told otherwise."""
-_ITEM_BYTES: Final = 700
+_ITEM_BYTES: Final = 2100
 """What an item weighs at most in a message, without its resource, actions and metadata."""
 _STRUCT_FACTOR: Final = 4
 """How many bytes of a message a byte of JSON may become: `1, ` is a Value of 11 bytes."""

@@ -18,6 +18,13 @@ def serve(
             "one. [LICET_LISTEN]",
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Processes that serve, all on one port; 1 unless told. [LICET_WORKERS]",
+        ),
+    ] = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(
@@ -58,6 +65,7 @@ def serve(
 
     return run(
         listen=listen,
+        workers=workers,
         data_dir=data_dir,
         insecure_bind=insecure_bind or None,
         log_level=log_level,

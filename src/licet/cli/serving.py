@@ -12,12 +12,12 @@ from types import FrameType
 from typing import Final
 
 from licet import __version__, config
-from licet.bootstrap import Licet
 from licet.cli.database import describe
 from licet.cli.errors import CommandError
 from licet.domain.errors import LicetError
 from licet.storage.embedded import EmbeddedPostgresError
 from licet.storage.migrate import MigrationError
+from licet.supervisor import announce_ready, follow_supervisor, is_worker
 from licet.telemetry import logs
 
 _SERVICE: Final = "licet.v1.AuthorizationService"
@@ -51,18 +51,29 @@ def run(**overrides: object) -> int:
         CommandError: it cannot serve; whatever had been started is stopped.
     """
     stop = _StopSignals()
+    shares_port = is_worker()
+    if shares_port:
+        follow_supervisor()
     try:
         settings = config.load(**overrides)
         logs.configure(settings.log_level, settings.log_format)
-        licet = Licet(settings).start()
+        if settings.workers > 1:
+            # Without gRPC: it has no business in a process that starts others.
+            from licet.cli.supervising import supervise  # noqa: PLC0415
+
+            return supervise(settings, lambda port: _greet(settings, port))
+        from licet.bootstrap import Licet  # noqa: PLC0415 - see above
+
+        licet = Licet(settings, shares_port=shares_port).start()
     except (config.ConfigurationError, LicetError, EmbeddedPostgresError, MigrationError) as exc:
         if stop.requested:
             return 0  # a Ctrl-C reaches initdb as well, which fails then
         raise CommandError(str(exc)) from exc
     try:
-        if not stop.requested:
-            sys.stdout.write(_greeting(settings, licet.server.port))
-            sys.stdout.flush()
+        if shares_port:
+            announce_ready()
+        elif not stop.requested:
+            _greet(settings, licet.server.port)
         stop.wait()
     finally:
         licet.stop()
@@ -89,6 +100,11 @@ class _StopSignals:
             os._exit(128 + number)
         self.requested = True
         self._signals.put(number)
+
+
+def _greet(settings: config.Settings, port: int) -> None:
+    sys.stdout.write(_greeting(settings, port))
+    sys.stdout.flush()
 
 
 def _greeting(settings: config.Settings, port: int) -> str:

@@ -11,17 +11,24 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from licet.domain.errors import InvalidRequestError, OutcomeUnknownError, Violation
+from licet.domain.errors import (
+    InvalidRequestError,
+    OutcomeUnknownError,
+    UnconfirmedError,
+    Violation,
+)
 
 INVALID_ARGUMENT: Final = grpc.StatusCode.INVALID_ARGUMENT.name
 OUTCOME_UNKNOWN: Final = OutcomeUnknownError.reason
+UNCONFIRMED: Final = UnconfirmedError.reason
 
 
 class LicetCallError(Exception):
     """A call was not answered: no decision was taken, and a DENY is not among these.
 
     A Grant or Revoke that failed changed nothing, unless `reason` is OUTCOME_UNKNOWN or the
-    connection was lost (UNAVAILABLE without a reason): repeat it with the same `request_id`.
+    connection was lost (UNAVAILABLE without a reason): repeat it with the same `request_id`. With
+    UNCONFIRMED the change is committed, and a replica may not know of it for a moment longer.
 
     Attributes:
         code: the name of the gRPC status code, such as `NOT_FOUND`.

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from licet.client.errors import OUTCOME_UNKNOWN, LicetCallError, call_error
+from licet.client.errors import OUTCOME_UNKNOWN, UNCONFIRMED, LicetCallError, call_error
 from licet.v1 import authorization_pb2
 
 SERVICE: Final = authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationService"].full_name
@@ -103,7 +103,8 @@ def change(
     """Make a call that changes something and may be repeated, until its outcome is known.
 
     Raises:
-        LicetCallError: it failed; with OUTCOME_UNKNOWN, it happened whole or not at all.
+        LicetCallError: it failed; with OUTCOME_UNKNOWN, it happened whole or not at all; with
+            UNCONFIRMED, it happened and is not confirmed by every replica.
     """
     end = monotonic() + timeout
     pause = Event()  # never set: a bounded wait
@@ -113,7 +114,7 @@ def change(
             return method(request, timeout=max(end - monotonic(), _LEAST_TIMEOUT_SECONDS))
         except grpc.RpcError as exc:
             error, cause = _honest(call_error(exc)), exc
-        if error.reason == OUTCOME_UNKNOWN:
+        if error.reason in {OUTCOME_UNKNOWN, UNCONFIRMED}:
             unknown = error
         elif unknown is None or error.code not in _TRANSIENT:
             # A server that refuses now knows of no earlier success under the same request_id.

@@ -16,6 +16,17 @@ from typing import Final, NewType, TypeAlias
 JsonObject = NewType("JsonObject", str)
 """The canonical text of a JSON object."""
 
+
+class Embedded:
+    """Canonical text that is to stand in another value as it is, without being parsed."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: JsonObject) -> None:
+        """Take the text."""
+        self.text = text
+
+
 JsonValue: TypeAlias = (
     "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 )
@@ -32,7 +43,7 @@ class NotCanonicalError(ValueError):
     """The value has no canonical text; the message says which rule it breaks."""
 
 
-def canonical(value: Mapping[str, JsonValue]) -> JsonObject:
+def canonical(value: Mapping[str, JsonValue | Embedded]) -> JsonObject:
     """Return the canonical text of an object.
 
     Raises:
@@ -40,7 +51,7 @@ def canonical(value: Mapping[str, JsonValue]) -> JsonObject:
             integer outside
             64 bits, or more than 32 levels.
     """
-    return JsonObject(_text(value, 0)) if value else EMPTY
+    return JsonObject(_object(value, 0)) if value else EMPTY
 
 
 def _text(value: JsonValue, depth: int) -> str:
@@ -56,9 +67,17 @@ def _text(value: JsonValue, depth: int) -> str:
     if isinstance(value, int | float):
         return _number(value)
     if isinstance(value, Mapping):
-        keys = sorted(value, key=_key_order)
-        return "{" + ", ".join([f"{_string(k)}: {_text(value[k], depth + 1)}" for k in keys]) + "}"
+        return _object(value, depth)
     return "[" + ", ".join([_text(item, depth + 1) for item in value]) + "]"
+
+
+def _object(value: Mapping[str, JsonValue | Embedded], depth: int) -> str:
+    members = []
+    for key in sorted(value, key=_key_order):
+        member = value[key]
+        text = member.text if isinstance(member, Embedded) else _text(member, depth + 1)
+        members.append(f"{_string(key)}: {text}")
+    return "{" + ", ".join(members) + "}"
 
 
 def _key_order(key: str) -> tuple[int, bytes]:
@@ -79,14 +98,14 @@ def _string(value: str) -> str:
 
 
 def _number(value: float) -> str:
-    if not math.isfinite(value):
-        message = "must hold finite numbers only"
-        raise NotCanonicalError(message)
     if isinstance(value, int):
         if not -_INT64 <= value < _INT64:
             message = "must hold integers of 64 bits only"
             raise NotCanonicalError(message)
         return str(value)
+    if not math.isfinite(value):
+        message = "must hold finite numbers only"
+        raise NotCanonicalError(message)
     if value == 0:
         return "0.0"  # jsonb numbers have no negative zero
     return format(Decimal(repr(value)), "f")

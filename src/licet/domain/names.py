@@ -40,6 +40,11 @@ JSON_BYTES: Final = 16 * 1024
 _TYPED = re.compile(r"[a-z][a-z0-9_-]{0,31}:.", re.DOTALL)
 _ACTION = re.compile(r"[a-z][a-z0-9_.-]{0,63}", re.ASCII)
 _UUID_LENGTH = 36
+# Printable to Python, and seen by nobody: joiners, fillers and variation selectors (Unicode's
+# Default_Ignorable_Code_Point, as far as `str.isprintable` lets it pass).
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 
 def principal(text: str, field: str = "principal") -> Principal:
@@ -153,6 +158,8 @@ def _check_text(text: str, field: str, limit: int) -> None:
         size = _utf8_length(text, field)
         if not is_normalized("NFC", text):
             raise InvalidRequestError.of(field, "must be in Unicode normalisation form C")
+        if _INVISIBLE.search(text) is not None:
+            raise InvalidRequestError.of(field, "must hold visible characters only")
     if size > limit:
         raise InvalidRequestError.of(field, f"must have at most {limit} bytes of UTF-8, not {size}")
     if not text.isprintable():

@@ -46,6 +46,8 @@ _MAX_TTL: Final = 100 * 366 * 86_400 * 1_000_000
 _MAX_SECONDS: Final = 253_402_300_799
 _NANOS: Final = 1_000_000_000
 _EXACT_INTEGERS: Final = 1 << 53
+# One less than canonical JSON has: metadata stands within the facts of an audit event.
+_MAX_LEVELS: Final = MAX_DEPTH - 1
 # What cannot fit into JSON_BYTES of text is not even taken apart.
 _MAX_STRUCT_BYTES: Final = 8 * names.JSON_BYTES
 
@@ -301,8 +303,8 @@ def _json(struct: Struct, field: str) -> JsonObject:
 
 
 def _value(value: Value, depth: int) -> JsonValue:
-    if depth > MAX_DEPTH:
-        message = f"must have at most {MAX_DEPTH} levels"
+    if depth > _MAX_LEVELS:
+        message = f"must have at most {_MAX_LEVELS} levels"
         raise NotCanonicalError(message)
     match value.WhichOneof("kind"):
         case "null_value":

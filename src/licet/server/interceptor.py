@@ -33,10 +33,11 @@ class _Malformed:
 
 _MALFORMED: Final = _Malformed()
 _OURS: Final = "/licet."
+_FOREIGN_STREAMS: Final = 16
 
 
 class ErrorInterceptor(grpc.ServerInterceptor):
-    """See the module. Health and reflection, which are not ours, pass as they are."""
+    """See the module. Health and reflection, which are not ours, pass nearly as they are."""
 
     def __init__(self, stream_pool: ThreadPoolExecutor, watch_pool: ThreadPoolExecutor) -> None:
         """Run streams on pools of their own, one for each kind.
@@ -45,6 +46,7 @@ class ErrorInterceptor(grpc.ServerInterceptor):
         """
         self._stream_pool = stream_pool
         self._watch_pool = watch_pool
+        self._foreign_pool = ThreadPoolExecutor(_FOREIGN_STREAMS, "licet-reflection")
         # Methods that do not exist are never kept, so clients cannot fill memory.
         self._wrapped: dict[str, _Handler] = {}
 
@@ -59,10 +61,25 @@ class ErrorInterceptor(grpc.ServerInterceptor):
         wrapped = self._wrapped.get(method)
         if wrapped is None:
             handler = continuation(handler_call_details)
-            if handler is None or not method.startswith(_OURS):
-                return handler
-            wrapped = self._wrapped[method] = self._wrap(handler)
+            if handler is None:
+                return None
+            wrapped = self._wrap(handler) if method.startswith(_OURS) else self._apart(handler)
+            self._wrapped[method] = wrapped
         return wrapped
+
+    def _apart(self, handler: _Handler) -> _Handler:
+        """Run another service's streams apart, too: reflection's may idle as long as they like."""
+        original = handler.stream_stream
+        if original is None:
+            return handler
+
+        def behavior(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            return original(requests, context)
+
+        behavior.experimental_thread_pool = self._foreign_pool  # type: ignore[attr-defined] # read by grpc
+        return grpc.stream_stream_rpc_method_handler(
+            behavior, handler.request_deserializer, handler.response_serializer
+        )
 
     def _wrap(self, handler: _Handler) -> _Handler:
         deserialize = _tolerant(handler.request_deserializer)

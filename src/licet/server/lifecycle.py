@@ -42,6 +42,7 @@ class ServerLimits:
         watchers: clients that watch changes at once.
         message_bytes: the largest message, either way.
         connection_streams: calls at once on one connection.
+        shares_port: other workers of this host listen on the same port.
     """
 
     threads: int = 16
@@ -49,6 +50,7 @@ class ServerLimits:
     watchers: int = 64
     message_bytes: int = 4 * 1024 * 1024
     connection_streams: int = 1024
+    shares_port: bool = False
 
 
 class Server:
@@ -83,8 +85,9 @@ class Server:
             ThreadPoolExecutor(limits.threads, thread_name_prefix="licet-rpc"),
             interceptors=[ErrorInterceptor(self._stream_pool, self._watch_pool)],
             options=[
-                # Two servers on one port would each get a part of the calls, and none would notice.
-                ("grpc.so_reuseport", 0),
+                # Two servers on one port would each get a part of the calls: what workers of one
+                # supervisor want, and what nobody else would notice.
+                ("grpc.so_reuseport", int(limits.shares_port)),
                 ("grpc.max_receive_message_length", limits.message_bytes),
                 ("grpc.max_send_message_length", limits.message_bytes),
                 ("grpc.max_concurrent_streams", limits.connection_streams),

@@ -68,6 +68,7 @@ class BackgroundAuditLog:
         self._wake = Event()
         self._pausing = Event()  # never set: a bounded wait
         self._closing = False
+        self._abandoned = False
         self._thread = Thread(target=self._run, name="licet-audit", daemon=True)
 
     def start(self) -> None:
@@ -101,6 +102,7 @@ class BackgroundAuditLog:
         self._closing = True
         self._wake.set()
         self._thread.join(timeout)
+        self._abandoned = True
         if self.pending:
             _log.error("%d audit events could not be stored before the end", self.pending)
         return not self.pending
@@ -109,7 +111,7 @@ class BackgroundAuditLog:
         while True:
             self._wake.wait(TICK_SECONDS)
             closing = self._closing
-            while batch := self._batch():
+            while not self._abandoned and (batch := self._batch()):
                 self._ship(batch)
             if closing:
                 return
@@ -132,8 +134,8 @@ class BackgroundAuditLog:
         """Store a batch, then forget it; whatever fails, it stays in front."""
         end = monotonic() + _STATEMENT_SECONDS
         deadline = Deadline(lambda: end - monotonic())
-        leaves = [leaf(self._prefix | sequence, event) for sequence, event in batch]
         try:
+            leaves = [leaf(self._prefix | sequence, event) for sequence, event in batch]
             instants = [event.occurred_at for _, event in batch]
             if self._store.store(self._writer_id, self._next, leaves, instants, deadline):
                 stored = len(batch)

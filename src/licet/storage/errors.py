@@ -41,7 +41,10 @@ def translated(*, deadline_bound: bool) -> Iterator[None]:
     try:
         yield
     # Most specific first: most of these are OperationalErrors too.
-    except (PoolTimeout, TooManyRequests) as exc:
+    except TooManyRequests as exc:
+        message = "too many requests wait for a database connection"
+        raise UnavailableError(message) from exc
+    except PoolTimeout as exc:
         if deadline_bound:
             message = "the deadline passed while waiting for a database connection"
             raise DeadlineError(message) from exc

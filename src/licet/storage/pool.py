@@ -36,7 +36,7 @@ class PoolLimits:
 
     min_size: int = 2
     max_size: int = 16
-    acquire_seconds: float = 1.0
+    acquire_seconds: float = 2.0
     statement_seconds: float = 5.0
     max_waiting: int = 256
 

@@ -4,5 +4,14 @@ from __future__ import annotations
 
 from licet.supervisor.fleet import Fleet, WorkerError
 from licet.supervisor.port import reserved_port
+from licet.supervisor.worker import Worker, announce_ready, follow_supervisor, is_worker
 
-__all__ = ["Fleet", "WorkerError", "reserved_port"]
+__all__ = [
+    "Fleet",
+    "Worker",
+    "WorkerError",
+    "announce_ready",
+    "follow_supervisor",
+    "is_worker",
+    "reserved_port",
+]

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
@@ -13,6 +14,25 @@ from time import monotonic
 READY = b"ready\n"
 READY_FD_VARIABLE = "LICET_READY_FD"
 """Names the file descriptor on which a worker writes `READY` once it serves."""
+LIFELINE_FD_VARIABLE = "LICET_LIFELINE_FD"
+"""Names the file descriptor that reads as ended when the supervisor has ended."""
+
+
+def is_worker() -> bool:
+    """Say whether a supervisor has started this process."""
+    return READY_FD_VARIABLE in os.environ
+
+
+def follow_supervisor() -> None:
+    """Take signals again, which the supervisor blocks, and drain when the supervisor dies."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    lifeline = int(os.environ.pop(LIFELINE_FD_VARIABLE))
+
+    def watch() -> None:
+        os.read(lifeline, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="licet-lifeline", daemon=True).start()
 
 
 def announce_ready() -> None:
@@ -39,17 +59,24 @@ class Worker:
         self.started = monotonic()
         self._ready = False
         self._pipe, theirs = os.pipe()
+        # Nothing is ever written: it ends with this process, however that ends.
+        their_lifeline, self._lifeline = os.pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 command,
-                env={**environment, READY_FD_VARIABLE: str(theirs)},
-                pass_fds=(theirs,),
+                env={
+                    **environment,
+                    READY_FD_VARIABLE: str(theirs),
+                    LIFELINE_FD_VARIABLE: str(their_lifeline),
+                },
+                pass_fds=(theirs, their_lifeline),
                 stdin=subprocess.DEVNULL,
                 # Ctrl-C on a terminal is for the supervisor, which drains the workers.
                 start_new_session=True,
             )
         finally:
             os.close(theirs)
+            os.close(their_lifeline)
         self.pid = self._process.pid
 
     def is_ready(self) -> bool:
@@ -76,6 +103,9 @@ class Worker:
         if self.exit_code() is None:
             self._process.kill()
         self._process.wait()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1

@@ -1,0 +1,103 @@
+"""`licet serve --workers`: several processes on one port and one database."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from licet.client import Client
+from tests.fakes.postgres import Database, eventually
+from tests.fakes.terminal import Running, run, running
+
+
+@contextmanager
+def supervised(database: Database, workers: int = 2) -> Iterator[tuple[Running, str]]:
+    arguments = ("serve", "--workers", str(workers), "--listen", "127.0.0.1:0")
+    with running(*arguments, variables={"LICET_DATABASE_URL": database.url}) as server:
+        found = re.search(r"serves on (\S+)$", server.lines_until("Ctrl-C")[0])
+        assert found is not None
+        yield server, found[1]
+
+
+def replicas(database: Database) -> set[str]:
+    with database.connect() as connection:
+        return {
+            row[0] for row in connection.execute("SELECT incarnation::text FROM licet.replicas")
+        }
+
+
+def workers_of(server: Running) -> set[int]:
+    children = (
+        Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    )
+    return {int(child) for child in children if _serves(int(child))}
+
+
+def _serves(pid: int) -> bool:
+    try:
+        return b"licet" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def asks(address: str, principal: str) -> set[bool]:
+    """Ask on many connections: the kernel spreads them over the workers."""
+    answers = set()
+    for _ in range(16):
+        with Client(address) as client:
+            answers.add(client.authorize(principal, "read", "doc:x").allowed)
+    return answers
+
+
+def test_what_one_worker_changed_holds_on_all(database: Database) -> None:
+    with supervised(database) as (server, address):
+        assert len(replicas(database)) == 2
+        with Client(address) as client:
+            granted = client.grant("agent:a", ["read"], "doc:x")
+            assert asks(address, "agent:a") == {True}
+            client.revoke(capability_id=granted.id)
+            assert asks(address, "agent:a") == {False}
+        ended = server.finish(signal.SIGTERM)
+        assert ended.status == 0
+        assert not replicas(database)
+
+
+def test_a_killed_worker_is_replaced_and_sighup_replaces_all(database: Database) -> None:
+    with supervised(database) as (server, address):
+        before = workers_of(server)
+        assert len(before) == 2
+        os.kill(min(before), signal.SIGKILL)
+        assert eventually(lambda: len(workers_of(server) - {min(before)}) == 2, 40)
+        with Client(address) as client:
+            # The killed worker's lease is waited for, once.
+            client.grant("agent:a", ["read"], "doc:x")
+        assert eventually(lambda: len(replicas(database)) == 2, 40)
+        second = workers_of(server)
+        os.kill(server.process.pid, signal.SIGHUP)
+        assert eventually(
+            lambda: len(workers_of(server)) == 2 and not workers_of(server) & second, 40
+        )
+        assert asks(address, "agent:a") == {True}
+        assert server.finish(signal.SIGINT).status == 0
+
+
+def test_workers_end_with_their_supervisor(database: Database) -> None:
+    with supervised(database) as (server, _):
+        workers = workers_of(server)
+        os.kill(server.process.pid, signal.SIGKILL)
+        assert eventually(lambda: not any(map(_serves, workers)), 40)
+        assert eventually(lambda: not replicas(database), 40)
+
+
+def test_a_port_that_is_taken_is_told(database: Database) -> None:
+    with supervised(database) as (_, address):
+        taken = run(
+            *("serve", "--workers", "2", "--listen", address),
+            variables={"LICET_DATABASE_URL": database.url},
+        )
+        assert taken.status == 2
+        assert f"cannot listen on {address}" in taken.err
