@@ -1,0 +1,188 @@
+"""Calls a second under full load: bursts of each kind, shuffled anew in every round.
+
+A figure compares two kinds round by round. The server has a core, and the load is never the
+bottleneck; a second is one that the server really had, so that whoever else uses the machine takes
+time and not calls from it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from time import perf_counter
+from typing import Final
+
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
+
+from benchmarks import seed
+from benchmarks.figures import BenchmarkError, Bound, Figure, Target, ratios, spread
+from benchmarks.report import Progress
+from benchmarks.seed import FEW, MANY, Match
+from benchmarks.server import NO_OP_METHOD
+from benchmarks.stand import Stand
+from licet.domain.names import Principal
+from licet.v1 import authorization_pb2 as pb
+from licet.v1.decision_pb2 import DECISION_ALLOW
+
+SECTION: Final = "Calls a second, under full load"
+AUTHORIZE_TARGET: Final = Target(Bound.AT_LEAST, 0.80)
+BATCH_TARGET: Final = Target(Bound.AT_LEAST, 15.0)
+MATCH_TARGET: Final = Target(Bound.AT_MOST, 2.0)
+BATCH: Final = 100
+
+_AUTHORIZE: Final = "/licet.v1.AuthorizationService/Authorize"
+_BATCH_AUTHORIZE: Final = "/licet.v1.AuthorizationService/BatchAuthorize"
+_WARM_UP_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """How many, and for how many seconds each kind of call is made in one."""
+
+    count: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class Kind:
+    """A kind of call, and what was measured of it, round by round.
+
+    Attributes:
+        method: what is called.
+        request: with what.
+        response_bytes: the size of each answer.
+        decisions: how many one call takes, each an audit event.
+        rates: calls in a second of the server's core, while the load lasted.
+        costs: seconds of the server's core for one call, until its audit events were stored.
+        shares: the part of its core that the server had.
+    """
+
+    method: str
+    request: Message
+    response_bytes: int
+    decisions: int
+    rates: list[float] = field(default_factory=list)
+    costs: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+
+
+def measure(
+    stand: Stand, fleet: Sequence[Principal], rounds: Rounds, progress: Progress
+) -> list[Figure]:
+    """Compare an Authorize with a call that does nothing, and a batch with an Authorize.
+
+    Each principal of the fleet holds FEW capabilities.
+    """
+    no_op = Kind(NO_OP_METHOD, Empty(), 0, 0)
+    unary = _authorize(stand, fleet[0], Match.EXACT)
+    batch = _batch(stand, fleet)
+    kinds = [no_op, unary, batch]
+    _run(stand, kinds, rounds, progress)
+    return [
+        Figure(
+            SECTION,
+            "cached Authorize, audited / no-op RPC",
+            ratios(unary.rates, no_op.rates),
+            target=AUTHORIZE_TARGET,
+        ),
+        Figure(
+            SECTION,
+            f"decisions of BatchAuthorize of {BATCH} / of Authorize",
+            ratios([BATCH * rate for rate in batch.rates], unary.rates),
+            target=BATCH_TARGET,
+        ),
+        Figure(
+            SECTION,
+            "cached Authorize / no-op RPC, until its event is stored",
+            ratios(no_op.costs, unary.costs),
+        ),
+        Figure(
+            SECTION,
+            "decisions of BatchAuthorize / of Authorize, until stored",
+            ratios([BATCH * cost for cost in unary.costs], batch.costs),
+        ),
+        Figure(SECTION, "no-op RPC", spread(no_op.rates), "calls/s"),
+        Figure(SECTION, "Authorize", spread(unary.rates), "decisions/s"),
+        Figure(
+            SECTION,
+            f"BatchAuthorize of {BATCH}",
+            spread([BATCH * rate for rate in batch.rates]),
+            "decisions/s",
+        ),
+        Figure(
+            SECTION,
+            "the server's part of its core",
+            spread([part for kind in kinds for part in kind.shares]),
+        ),
+    ]
+
+
+def measure_matching(
+    stand: Stand, few: Principal, many: Principal, rounds: Rounds, progress: Progress
+) -> list[Figure]:
+    """Compare a principal with FEW capabilities with one with MANY, way of matching by way."""
+    kinds = {
+        (principal, match): _authorize(stand, principal, match)
+        for principal, match in product((few, many), Match)
+    }
+    _run(stand, list(kinds.values()), rounds, progress)
+    return [
+        Figure(
+            SECTION,
+            f"Authorize with {FEW} capabilities / with {MANY:,}, {match}",
+            ratios(kinds[few, match].rates, kinds[many, match].rates),
+            target=MATCH_TARGET,
+        )
+        for match in Match
+    ]
+
+
+def _authorize(stand: Stand, principal: Principal, match: Match) -> Kind:
+    request = pb.AuthorizeRequest(
+        principal=principal, action="read", resource=seed.covered(match, 0)
+    )
+    response = stand.stub.Authorize(request)
+    if (response.decision == DECISION_ALLOW) != (match is not Match.MISS):
+        raise BenchmarkError(f"{principal}, {match}: decided {response.detail!r}")
+    return Kind(_AUTHORIZE, request, response.ByteSize(), 1)
+
+
+def _batch(stand: Stand, fleet: Sequence[Principal]) -> Kind:
+    request = pb.BatchAuthorizeRequest(
+        requests=[
+            pb.AuthorizeRequest(
+                principal=fleet[i % len(fleet)],
+                action="read",
+                resource=seed.covered(list(Match)[i % len(Match)], 0),
+            )
+            for i in range(BATCH)
+        ]
+    )
+    return Kind(_BATCH_AUTHORIZE, request, stand.stub.BatchAuthorize(request).ByteSize(), BATCH)
+
+
+def _run(stand: Stand, kinds: Sequence[Kind], rounds: Rounds, progress: Progress) -> None:
+    order = random.Random(rounds.count)
+    for kind in kinds:
+        _burst(stand, kind, _WARM_UP_SECONDS)
+        kind.rates.clear()
+        kind.costs.clear()
+        kind.shares.clear()
+    for number in range(1, rounds.count + 1):
+        progress.step(f"round {number} of {rounds.count}, {len(kinds)} kinds of calls")
+        for kind in order.sample(kinds, len(kinds)):
+            _burst(stand, kind, rounds.seconds)
+
+
+def _burst(stand: Stand, kind: Kind, seconds: float) -> None:
+    stored, used, begin = stand.shipped(), stand.server_seconds(), perf_counter()
+    calls = stand.load.burst(kind.method, kind.request, kind.response_bytes, seconds)
+    taken, spent = perf_counter() - begin, stand.server_seconds() - used
+    # The next burst must not pay for this one's audit events; and each answer must have one.
+    stand.await_shipped(stored + calls * kind.decisions)
+    kind.rates.append(calls / spent)
+    kind.shares.append(spent / taken)
+    kind.costs.append((stand.server_seconds() - used) / calls)
