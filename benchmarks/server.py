@@ -14,7 +14,7 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 
 from licet import config
-from licet.bootstrap import Licet
+from licet.bootstrap import Licet, settle
 
 NO_OP: Final = "licet.bench.NoOp"
 NO_OP_METHOD: Final = f"/{NO_OP}/Call"
@@ -42,6 +42,7 @@ def main(core: int) -> None:
     """Serve on one core."""
     os.sched_setaffinity(0, {core})
     licet = Licet(config.load(), add_services=add_no_op).start()
+    settle()
     try:
         print(licet.server.port, flush=True)
         sys.stdin.read()

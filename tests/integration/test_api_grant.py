@@ -436,9 +436,9 @@ def test_a_malformed_grant_names_its_field_and_does_nothing(shared: Served, rule
         struct(n=1e20),
         struct(n=-1e300),
         struct(n=2.0**63),
-        struct(a=[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]),
+        struct(a=[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]),
     ],
-    ids=["1e20", "-1e300", "2**63", "32-levels"],
+    ids=["1e20", "-1e300", "2**63", "31-levels"],
 )
 def test_metadata_within_its_limits_is_stored(shared: Served, metadata: Any) -> None:  # noqa: ANN401
     granted = _grant(shared, metadata=metadata)

@@ -271,9 +271,9 @@ def test_a_value_without_a_kind_is_refused() -> None:
 
 
 def test_metadata_may_be_nested_to_a_limit() -> None:
-    assert convert.grant(granted(metadata=nested(32))).terms.metadata.count("{") == 33
-    with pytest.raises(InvalidRequestError, match="metadata must have at most 32 levels"):
-        convert.grant(granted(metadata=nested(33)))
+    assert convert.grant(granted(metadata=nested(31))).terms.metadata.count("{") == 32
+    with pytest.raises(InvalidRequestError, match="metadata must have at most 31 levels"):
+        convert.grant(granted(metadata=nested(32)))
 
 
 def test_metadata_may_have_16_kib_as_text() -> None:

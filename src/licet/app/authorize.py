@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from licet.app.ports import AuditLog, CapabilitySets, Clock, Deadline, Reading
 from licet.domain.audit_event import AuditEvent, EventType, Result
 from licet.domain.capability_set import CapabilitySet
 from licet.domain.decision import Decision, Explanation, Request, decide, explain
 from licet.domain.names import Caller, EventId
+
+# Members of an enum are looked up the slow way, and these are used by every decision.
+_DECISION: Final = EventType.DECISION
+_ALLOW: Final = Result.ALLOW
+_DENY: Final = Result.DENY
 
 
 class Answer(NamedTuple):
@@ -66,13 +71,13 @@ class Authorize:
         event_id = self._log.record(
             AuditEvent(
                 now.latest,
-                EventType.DECISION,
+                _DECISION,
                 caller,
                 request.principal,
                 request.action,
                 request.resource,
                 capability.id if capability is not None else "",
-                Result.ALLOW if decision.allowed else Result.DENY,
+                _ALLOW if decision.allowed else _DENY,
                 "" if decision.allowed else decision.reason,
                 "",
                 request.session_id,

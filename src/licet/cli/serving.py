@@ -62,9 +62,10 @@ def run(**overrides: object) -> int:
             from licet.cli.supervising import supervise  # noqa: PLC0415
 
             return supervise(settings, lambda port: _greet(settings, port))
-        from licet.bootstrap import Licet  # noqa: PLC0415 - see above
+        from licet.bootstrap import Licet, settle  # noqa: PLC0415 - see above
 
         licet = Licet(settings, shares_port=shares_port).start()
+        settle()
     except (config.ConfigurationError, LicetError, EmbeddedPostgresError, MigrationError) as exc:
         if stop.requested:
             return 0  # a Ctrl-C reaches initdb as well, which fails then

@@ -47,7 +47,9 @@ _POSTGRES_EPOCH: Final = 946_684_800_000_000
 _HEAD: Final = Struct(
     ">hihi16siq"
 )  # count, v, event_id and occurred_at, each field with its length
-_REVISION: Final = Struct(">iq")
+_TAIL: Final = Struct(">iqiB")  # revision with its length, length of metadata, its version
+# Looked up rather than made: a text has at most 1,024 bytes.
+_SIZES: Final = tuple(size.to_bytes(4, "big") for size in range(1025))
 _MAX_SEQUENCE: Final = 1 << 62
 
 
@@ -128,11 +130,9 @@ def leaf(event_id_bits: int, event: AuditEvent) -> bytes:
     ]
     for text in event[1:12]:
         encoded = text.encode()
-        parts.append(len(encoded).to_bytes(4, "big"))
+        parts.append(_SIZES[len(encoded)])
         parts.append(encoded)
-    parts.append(_REVISION.pack(8, event.revision))
     metadata = event.metadata.encode()
-    parts.append((len(metadata) + 1).to_bytes(4, "big"))
-    parts.append(b"\x01")
+    parts.append(_TAIL.pack(8, event.revision, len(metadata) + 1, 1))
     parts.append(metadata)
     return b"".join(parts)

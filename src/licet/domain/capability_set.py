@@ -18,6 +18,7 @@ still costs one look.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Final, NamedTuple, TypeAlias
 
 from licet.domain.capability import EndCause
@@ -48,6 +49,7 @@ class HeldCapability(NamedTuple):
 
 
 Entry: TypeAlias = Sequence[HeldCapability]
+_NONE: Final[tuple[Entry, ...]] = ()
 
 
 class CapabilitySet:
@@ -73,12 +75,12 @@ class CapabilitySet:
         self.size = self._living.size + self._ended.size
         """How many capabilities are in the set, the ended ones included."""
 
-    def living(self, action: Action, resource: Resource) -> Iterator[Entry]:
-        """Yield the entries of capabilities not revoked that cover the action and the resource."""
+    def living(self, action: Action, resource: Resource) -> Iterable[Entry]:
+        """Return the entries of capabilities not revoked that cover the action and the resource."""
         return self._living.entries(action, resource)
 
-    def ended(self, action: Action, resource: Resource) -> Iterator[Entry]:
-        """Yield the entries of revoked capabilities that covered the action and the resource."""
+    def ended(self, action: Action, resource: Resource) -> Iterable[Entry]:
+        """Return the entries of revoked capabilities that covered the action and the resource."""
         return self._ended.entries(action, resource)
 
     def covering(self, resource: Resource) -> Iterator[HeldCapability]:
@@ -105,14 +107,14 @@ class _Index:
                     index = self._by_action[action] = _ActionIndex()
                 index.add(capability)
 
-    def entries(self, action: Action, resource: Resource) -> Iterator[Entry]:
-        by_action = self._by_action
-        index = by_action.get(action)
-        if index is not None:
-            yield from index.entries(resource)
-        index = by_action.get(ANY_ACTION)
-        if index is not None:
-            yield from index.entries(resource)
+    def entries(self, action: Action, resource: Resource) -> Iterable[Entry]:
+        # No generator: it would be one more to go through for each entry.
+        index, for_any = self._by_action.get(action), self._by_action.get(ANY_ACTION)
+        if index is None:
+            return _NONE if for_any is None else for_any.entries(resource)
+        if for_any is None:
+            return index.entries(resource)
+        return chain(index.entries(resource), for_any.entries(resource))
 
     def covering(self, resource: Resource) -> Iterator[HeldCapability]:
         seen: set[CapabilityId] = set()

@@ -61,7 +61,7 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     ) -> pb.BatchAuthorizeResponse:
         requests = convert.batch(request.requests)
         answers = self._do.authorize.batch(requests, ANONYMOUS, _deadline(context))
-        return pb.BatchAuthorizeResponse(responses=[render.authorize(answer) for answer in answers])
+        return render.batch(answers)
 
     @override
     def StreamAuthorize(

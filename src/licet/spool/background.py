@@ -57,6 +57,8 @@ class BackgroundAuditLog:
         self._store = store
         self._writer_id = writer_id
         self._prefix = event_id(writer_id, 0)
+        # Ids differ in their last 48 bits only: no process takes more decisions than that.
+        self._id_start = event_id_text(self._prefix)[:-12]
         self._max_pending = max_pending
         # No lock on the way of a decision: drawing a number and appending are atomic each. Two
         # threads may append in the other order than they drew, so the shipper sorts.
@@ -82,7 +84,7 @@ class BackgroundAuditLog:
             raise UnavailableError(message)
         sequence = next(self._sequences)
         self._queue.append((sequence, event))
-        return event_id_text(self._prefix | sequence)
+        return EventId(f"{self._id_start}{sequence:012x}")
 
     @property
     def recorded(self) -> int:
@@ -111,8 +113,12 @@ class BackgroundAuditLog:
         while True:
             self._wake.wait(TICK_SECONDS)
             closing = self._closing
+            # A batch that is not full is not followed by another at once: a transaction costs the
+            # same for one event as for hundreds, and more arrive by the next tick.
             while not self._abandoned and (batch := self._batch()):
                 self._ship(batch)
+                if len(batch) < BATCH and not closing:
+                    break
             if closing:
                 return
 

@@ -18,6 +18,7 @@ from licet.storage.watchdog import GRACE_SECONDS, Watchdog
 
 SERVER_ROLE: Final = "licet_server"
 
+_CHECK_SECONDS: Final = 1.0
 _SET_ROLE: LiteralString = "SET ROLE licet_server"
 _SET_TIMEOUT: LiteralString = "SELECT set_config('statement_timeout', %s, false)"
 
@@ -120,9 +121,9 @@ class Database:
         return self._pool.get_stats()
 
     def _configure(self, connection: Connection[Any]) -> None:
-        with self._watchdog.watching(connection, self._limits.acquire_seconds):
+        with self._watchdog.watching(connection, _CHECK_SECONDS):
             connection.execute(_SET_ROLE)
 
     def _check(self, connection: Connection[Any]) -> None:
-        with self._watchdog.watching(connection, self._limits.acquire_seconds):
+        with self._watchdog.watching(connection, _CHECK_SECONDS):
             ConnectionPool.check_connection(connection)
