@@ -81,12 +81,12 @@ protos-check: $(VENV)/.dev ## check that the generated stubs are those of the pr
 	  || { echo 'protos-check: run `make protos` and commit what it writes' >&2; exit 1; }
 
 .PHONY: model
-model: $(VENV)/.dev ## check the models of the replica protocol, every safeguard removed in turn (an hour)
+model: $(VENV)/.dev ## check the models of the replica protocol, every safeguard removed in turn: 20 minutes, 8 GB
 	@$(PY) -m models.run --json build/models.json
 
 # Not every machine has Spin; LICET_REQUIRE_MODEL=1 makes that an error.
 .PHONY: model-quick
-model-quick: $(VENV)/.dev ## check the models for half a minute, if spin and gcc are installed
+model-quick: $(VENV)/.dev ## check a few of them, in seconds, if spin and gcc are installed
 	@if command -v spin >/dev/null && command -v gcc >/dev/null || [ "$$LICET_REQUIRE_MODEL" = 1 ]; \
 	then $(PY) -m models.run --quick; \
 	else echo 'model-quick: left out, because spin or gcc is not installed'; fi
