@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from licet.domain.audit_event import (
     AuditEvent,
     EventType,
+    LeafEncoder,
     Result,
     event_id,
     event_id_text,
@@ -66,6 +67,9 @@ def decode(encoded: bytes) -> tuple[int, AuditEvent]:
 def test_a_leaf_decodes_to_its_event(event: AuditEvent, writer_id: int, sequence: int) -> None:
     identifier = event_id(writer_id, sequence)
     assert decode(leaf(identifier, event)) == (identifier, event)
+    encode = LeafEncoder()
+    for _ in range(2):  # the second time from what it remembers
+        assert encode(identifier, event) == leaf(identifier, event)
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])

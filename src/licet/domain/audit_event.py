@@ -48,8 +48,7 @@ _HEAD: Final = Struct(
     ">hihi16siq"
 )  # count, v, event_id and occurred_at, each field with its length
 _TAIL: Final = Struct(">iqiB")  # revision with its length, length of metadata, its version
-# Looked up rather than made: a text has at most 1,024 bytes.
-_SIZES: Final = tuple(size.to_bytes(4, "big") for size in range(1025))
+_MAX_KNOWN: Final = 10_000
 _MAX_SEQUENCE: Final = 1 << 62
 
 
@@ -117,22 +116,50 @@ def event_id_text(bits: int) -> EventId:
 
 def leaf(event_id_bits: int, event: AuditEvent) -> bytes:
     """Return the canonical bytes of an event."""
-    parts = [
-        _HEAD.pack(
-            len(COLUMNS),
-            2,
-            VERSION,
-            16,
-            event_id_bits.to_bytes(16, "big"),
-            8,
-            event.occurred_at - _POSTGRES_EPOCH,
-        )
-    ]
-    for text in event[1:12]:
-        encoded = text.encode()
-        parts.append(_SIZES[len(encoded)])
-        parts.append(encoded)
+    return _leaf(event_id_bits, event, _encoded(event[1:12]))
+
+
+class LeafEncoder:
+    """Encodes events one after the other, as `leaf` does.
+
+    The same questions are asked again and again: texts that came together before are not encoded
+    once more. Not for several threads.
+    """
+
+    def __init__(self) -> None:
+        """Remember nothing yet."""
+        self._known: dict[tuple[str, ...], bytes] = {}
+
+    def __call__(self, event_id_bits: int, event: AuditEvent) -> bytes:
+        """Return the canonical bytes of an event."""
+        texts = event[1:12]
+        encoded = self._known.get(texts)
+        if encoded is None:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            encoded = self._known[texts] = _encoded(texts)
+        return _leaf(event_id_bits, event, encoded)
+
+
+def _leaf(event_id_bits: int, event: AuditEvent, texts: bytes) -> bytes:
+    head = _HEAD.pack(
+        len(COLUMNS),
+        2,
+        VERSION,
+        16,
+        event_id_bits.to_bytes(16, "big"),
+        8,
+        event.occurred_at - _POSTGRES_EPOCH,
+    )
     metadata = event.metadata.encode()
-    parts.append(_TAIL.pack(8, event.revision, len(metadata) + 1, 1))
-    parts.append(metadata)
+    tail = _TAIL.pack(8, event.revision, len(metadata) + 1, 1)
+    return b"".join((head, texts, tail, metadata))
+
+
+def _encoded(texts: tuple[str, ...]) -> bytes:
+    parts = []
+    for text in texts:
+        encoded = text.encode()
+        parts.append(len(encoded).to_bytes(4, "big"))
+        parts.append(encoded)
     return b"".join(parts)

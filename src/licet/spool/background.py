@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Final, Protocol
 
 from licet.app.ports import Deadline
-from licet.domain.audit_event import AuditEvent, event_id, event_id_text, leaf
+from licet.domain.audit_event import AuditEvent, LeafEncoder, event_id, event_id_text
 from licet.domain.errors import ConflictError, DeadlineError, UnavailableError
 from licet.domain.instant import Instant
 from licet.domain.names import EventId
@@ -67,6 +67,7 @@ class BackgroundAuditLog:
         # Owned by the shipping thread: taken from the queue, in order, not stored yet.
         self._taken: list[tuple[int, AuditEvent]] = []
         self._next = 1
+        self._encode = LeafEncoder()
         self._wake = Event()
         self._pausing = Event()  # never set: a bounded wait
         self._closing = False
@@ -141,7 +142,8 @@ class BackgroundAuditLog:
         end = monotonic() + _STATEMENT_SECONDS
         deadline = Deadline(lambda: end - monotonic())
         try:
-            leaves = [leaf(self._prefix | sequence, event) for sequence, event in batch]
+            encode, prefix = self._encode, self._prefix
+            leaves = [encode(prefix | sequence, event) for sequence, event in batch]
             instants = [event.occurred_at for _, event in batch]
             if self._store.store(self._writer_id, self._next, leaves, instants, deadline):
                 stored = len(batch)

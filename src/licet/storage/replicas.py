@@ -22,6 +22,10 @@ from licet.storage.errors import translated
 
 _SET_ROLE: Final[LiteralString] = "SET ROLE licet_server"
 _LISTEN: Final[LiteralString] = "LISTEN licet_changes"
+# A renewal may be lost with the server: those who watch begin their observations anew with their
+# session. A registration may not: it must be seen by whoever commits a change after it.
+_ASYNCHRONOUS: Final[LiteralString] = "SET synchronous_commit = off"
+_SYNCHRONOUS: Final[LiteralString] = "SET LOCAL synchronous_commit = on"
 _REGISTER: Final[LiteralString] = """
 INSERT INTO licet.replicas (incarnation, applied, host, lease_seconds)
 SELECT %(incarnation)s, max(revision), %(host)s, %(lease)s FROM licet.changes
@@ -97,15 +101,18 @@ class PostgresReplicaSession:
         self._sampled = sampled
         with translated(deadline_bound=False):
             self._connection = _connect(conninfo, "replica")
+            self._connection.execute(_ASYNCHRONOUS)
             self._connection.execute(_LISTEN)
 
     def register(self, incarnation: UUID) -> Registration:
         """See `ReplicaSession.register`."""
         with translated(deadline_bound=False):
-            self._connection.execute(
-                _REGISTER,
-                {"incarnation": incarnation, "host": self._host, "lease": self._lease_seconds},
-            )
+            with self._connection.transaction():
+                self._connection.execute(_SYNCHRONOUS)
+                self._connection.execute(
+                    _REGISTER,
+                    {"incarnation": incarnation, "host": self._host, "lease": self._lease_seconds},
+                )
             before = self._host_clock()
             row = self._connection.execute(_POSITION).fetchone()
             after = self._host_clock()

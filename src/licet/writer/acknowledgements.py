@@ -23,6 +23,8 @@ from licet.telemetry.metrics import WAIT_BUCKETS, Histogram
 
 _log: Final = logging.getLogger(__name__)
 
+# The first look is too early for anyone; an idle replica takes about a millisecond.
+_FIRST_POLL_SECONDS: Final = 0.0005
 _POLL_SECONDS: Final = 0.002
 _RECONNECT_SECONDS: Final = 0.05
 
@@ -129,17 +131,21 @@ class Acknowledgements:
         self._stopping.wait(_RECONNECT_SECONDS)
 
     def _watch(self, observations: Observations) -> None:
+        pause = _FIRST_POLL_SECONDS
         while not self._stopping.is_set():
             with self._changed:
                 if not self._waiters and not self._stopping.is_set():
                     self._changed.wait()
+                    pause = _FIRST_POLL_SECONDS
                 waiters = list(self._waiters)
             if not waiters:
                 continue
             self.fenced += observations.settle(waiters)
             with self._changed:
                 self._waiters = [waiter for waiter in self._waiters if not waiter.done.is_set()]
-            self._stopping.wait(_POLL_SECONDS if self._waiters else 0)
+            if self._waiters:
+                self._stopping.wait(pause)
+                pause = min(pause * 2, _POLL_SECONDS)
 
 
 class Observations:
