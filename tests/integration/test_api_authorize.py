@@ -11,7 +11,9 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from licet.replica import clock
+from licet.app.ports import Reading
+from licet.domain.instant import Instant
+from licet.replica.clock import DatabaseClock
 from licet.v1 import authorization_pb2 as pb
 from licet.v1 import decision_pb2 as d
 from tests.fakes.api import all_stored, count, micros, refused, rows, struct, timestamp
@@ -164,8 +166,8 @@ def test_a_lifetime_is_exact_to_the_microsecond(
     if in_memory:
         served.authorize("agent:b", "read", "doc:x")
     for instant, reason in expected.items():
-        # The host's clock stands still, one nanosecond before the next microsecond.
-        monkeypatch.setattr(clock, "time_ns", lambda at=instant: at * 1000 + 999)
+        still = Reading(Instant(instant), Instant(instant))
+        monkeypatch.setattr(DatabaseClock, "reading", lambda _, at=still: at)
         answer = served.authorize("agent:b", "read", "doc:x")
         assert answer.reason == reason
         batch = pb.BatchAuthorizeRequest(requests=[_ask("agent:b")])

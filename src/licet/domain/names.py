@@ -13,6 +13,7 @@ Invariants of every name that passed:
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, NewType
 from unicodedata import is_normalized
 from uuid import UUID
@@ -37,6 +38,9 @@ REASON_BYTES: Final = 1024
 JSON_BYTES: Final = 16 * 1024
 """The largest metadata or context, as canonical JSON text."""
 
+# The same names come again and again, and are checked once; only those that pass are remembered.
+_REMEMBERED: Final = 8192
+
 # What nearly every name is, checked in one go: printable ASCII and, for a resource, segments that
 # need no second look. What does not match is checked step by step, and may be valid all the same.
 _PLAIN_PRINCIPAL = re.compile(r"[a-z][a-z0-9_-]{0,31}:[ -~]{1,223}")
@@ -53,6 +57,7 @@ _INVISIBLE = re.compile(
 )
 
 
+@lru_cache(_REMEMBERED)
 def principal(text: str, field: str = "principal") -> Principal:
     """Check a principal.
 
@@ -64,6 +69,7 @@ def principal(text: str, field: str = "principal") -> Principal:
     return Principal(text)
 
 
+@lru_cache(_REMEMBERED)
 def action(text: str, field: str = "action") -> Action:
     """Check an action.
 
@@ -77,6 +83,7 @@ def action(text: str, field: str = "action") -> Action:
     return Action(text)
 
 
+@lru_cache(_REMEMBERED)
 def resource(text: str, field: str = "resource") -> Resource:
     """Check a resource, which is no pattern.
 

@@ -20,6 +20,8 @@ _log: Final = logging.getLogger(__name__)
 
 _DRIFT: Final = 500e-6
 """By how much the rates of two clocks may differ between samples: ten times what NTP allows."""
+_SLOWEST: Final = 1e6 * (1 - _DRIFT)
+_FASTEST: Final = 1e6 * (1 + _DRIFT)
 _STEP: Final = 100_000
 """Microseconds by which a sample must miss what was expected to be called a step."""
 
@@ -37,12 +39,24 @@ class SystemClock:
         return Reading(now, now)
 
 
-class _Sample(NamedTuple):
-    """The database said `instant` at some moment between two readings of the host's clock."""
+class _Line(NamedTuple):
+    """The database's time in microseconds as a line over the host's clock, from both sides.
 
-    before: float
-    after: float
-    instant: Instant
+    Of a sample, the database said `instant` at some moment between `before` and `after`.
+    """
+
+    earliest_at_zero: float
+    latest_at_zero: float
+
+    @classmethod
+    def of(cls, before: float, after: float, instant: Instant) -> _Line:
+        return cls(instant - after * _SLOWEST, instant - before * _FASTEST + 1)
+
+    def earliest(self, now: float) -> int:
+        return int(self.earliest_at_zero + now * _SLOWEST)
+
+    def latest(self, now: float) -> int:
+        return int(self.latest_at_zero + now * _FASTEST)
 
 
 class DatabaseClock:
@@ -51,41 +65,36 @@ class DatabaseClock:
     def __init__(self, clock: Callable[[], float]) -> None:
         """Carry on by this clock: seconds that never step and count while the machine sleeps."""
         self._clock = clock
-        # Guards the change from one sample to the next; readers take the reference as it is.
+        # Guards the change from one sample to the next; readers take the line as it is.
         self._mutex = Lock()
-        self._sample: _Sample | None = None
+        self._line: _Line | None = None
         self.steps = 0
         """How often the database's clock was seen to step."""
 
     def sample(self, before: float, after: float, instant: Instant) -> None:
         """Take what the database said between two readings of the host's clock."""
         with self._mutex:
-            if self._sample is not None:
-                expected = _bounds(self._sample, before)[0], _bounds(self._sample, after)[1]
-                if not expected[0] - _STEP <= instant <= expected[1] + _STEP:
+            line = self._line
+            if line is not None:
+                latest = line.latest(after)
+                if not line.earliest(before) - _STEP <= instant <= latest + _STEP:
                     self.steps += 1
                     _log.warning(
-                        "the database's clock stepped by about %d ms",
-                        (instant - expected[1]) // 1000,
+                        "the database's clock stepped by about %d ms", (instant - latest) // 1000
                     )
-            self._sample = _Sample(before, after, instant)
+            self._line = _Line.of(before, after, instant)
 
     def reading(self) -> Reading:
         """See `ports.Clock.reading`."""
-        sample = self._sample
-        if sample is None:
+        line = self._line
+        if line is None:
             raise RuntimeError("the database's clock was never sampled")
-        earliest, latest = _bounds(sample, self._clock())
-        return Reading(Instant(earliest), Instant(latest))
+        now = self._clock()
+        # `_Line`'s methods written out: every decision comes here.
+        return Reading(
+            Instant(int(line[0] + now * _SLOWEST)), Instant(int(line[1] + now * _FASTEST))
+        )
 
     def now(self) -> Instant:
         """See `ports.Clock.now`."""
         return self.reading().latest
-
-
-def _bounds(sample: _Sample, now: float) -> tuple[int, int]:
-    since_after, since_before = now - sample.after, now - sample.before
-    return (
-        sample.instant + int(since_after * (1 - _DRIFT) * 1e6),
-        sample.instant + int(since_before * (1 + _DRIFT) * 1e6) + 1,
-    )

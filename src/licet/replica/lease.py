@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import CLOCK_BOOTTIME, clock_gettime
 from typing import Final
 
@@ -11,9 +12,8 @@ LEASE_MARGIN: Final = 1.15
 rate by less than this."""
 
 
-def boottime() -> float:
-    """Return seconds that never step and go on while the machine sleeps (clock_gettime(2))."""
-    return clock_gettime(CLOCK_BOOTTIME)
+boottime: Final = partial(clock_gettime, CLOCK_BOOTTIME)
+"""Returns seconds that never step and go on while the machine sleeps (clock_gettime(2))."""
 
 
 class Lease:

@@ -24,7 +24,7 @@ from licet.domain.names import EventId
 
 _log: Final = logging.getLogger(__name__)
 
-TICK_SECONDS: Final = 0.05
+TICK_SECONDS: Final = 0.075
 BATCH: Final = 2000
 _BACKOFF_SECONDS: Final = 0.5
 _STATEMENT_SECONDS: Final = 10.0
