@@ -40,6 +40,11 @@ example: $(VENV)/.run ## load the example fleet into a server of its own and rep
 test: $(VENV)/.dev ## run the tests; T=tests/unit/test_pattern.py::test_x narrows
 	@$(PY) -m pytest $(T)
 
+.PHONY: chaos
+chaos: $(VENV)/.dev ## ten minutes of faults under load, and workers that lack a safeguard
+	@$(PY) -m pytest tests/chaos/check_planted.py
+	@$(PY) -m tests.chaos.run --minutes=10 --workers=3
+
 .PHONY: check
 check: format-check lint layers squawk buf protos-check types model-quick test ## what CI runs: every check, then the tests
 

@@ -8,9 +8,6 @@ import sys
 import pytest
 
 from tests.chaos.fleet import ROOT, python_environment
-from tests.chaos.history import Operation, check
-from tests.chaos.run import Plan, run_on
-from tests.fakes.postgres import Database
 
 _SECONDS = 100.0
 
@@ -32,25 +29,3 @@ def test_the_promise_holds_whatever_goes_wrong() -> None:
     assert "0 violations" in done.stdout
     for answer in ("grant OK", "revoke OK", "authorize ALLOW", "authorize DENY"):
         assert answer in done.stdout
-
-
-@pytest.mark.timeout(_SECONDS + 20)
-@pytest.mark.parametrize(
-    ("safeguard", "faults"),
-    [
-        pytest.param("wait", ["slow"], id="a change does not wait for the replicas"),
-        pytest.param("lease", ["away"], id="memory is used when the lease is over"),
-        pytest.param("evict", [], id="a change is not applied to memory"),
-        pytest.param("discard", [], id="what was read before a change is stored after it"),
-        pytest.param("evict-before-acknowledging", [], id="acknowledged before it is applied"),
-    ],
-)
-def test_workers_without_a_safeguard_are_found(
-    database: Database, safeguard: str, faults: list[str]
-) -> None:
-    plan = Plan(
-        seconds=60, workers=2, seed=1, faults=faults, without=safeguard, until_violation=True
-    )
-    violations = check(run_on(database.url, None, plan).calls)
-    assert violations
-    assert violations[0].calls[-1].operation is Operation.AUTHORIZE
