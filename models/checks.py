@@ -62,6 +62,10 @@ BASE: Final = (
         "one replica, crash and restart, the parent's holder",
         "NREP=1 MAXCRASH=1 MAXRESTART=1 CHECKP",
     ),
+    _clean(
+        "one replica, renewals and waiting as in the code, crash",
+        "NREP=1 ONE_WATCHER RENEW_ASYNC MAXCRASH=1",
+    ),
     _clean("one replica, a longer lease", "NREP=1 HOLDMAX=3"),
     _clean("two replicas, one mutation", "NREP=2 ONE_MUT"),
     _clean("failover", "", model="failover", quick=True),

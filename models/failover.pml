@@ -4,12 +4,13 @@
  * the promotion. `replica0` is steps (4) and (6) of replica/coherence.py, `auth` is step (8), `revoker` is step (11)
  * on the new primary. The rules, and the switch that removes each:
  *
- *   F1  renewals wait for the standby (the default of synchronous_commit)                         -DRENEW_LOCAL
+ *   F1  renewals wait for the standby                                                             -DRENEW_LOCAL
  *   F2  a commit whose wait was cancelled (a WARNING, not an error) does not count                -DCANCEL_IS_OK
  *   F3  without a lease nothing is read from a primary that may be an old one                     -DDIRECT_OLD
  *
- * licet does not keep F3: a replica without a lease reads the database it is connected to. Its promise holds for one
- * primary at a time; fencing the old one is the operator's task.
+ * licet keeps none of them: its renewals commit asynchronously, and a replica without a lease reads
+ * the database it is connected to. Its promise holds for one primary at a time; fencing the old primary before the
+ * standby is promoted is the operator's task.
  */
 #define HOLDMAX 2
 #define WAITT HOLDMAX
