@@ -86,7 +86,7 @@ protos-check: $(VENV)/.dev ## check that the generated stubs are those of the pr
 	  || { echo 'protos-check: run `make protos` and commit what it writes' >&2; exit 1; }
 
 .PHONY: model
-model: $(VENV)/.dev ## check the models of the replica protocol, every safeguard removed in turn: 20 minutes, 8 GB
+model: $(VENV)/.dev ## check the models of the replica protocol, every safeguard removed in turn: 20 minutes, several GB
 	@$(PY) -m models.run --json build/models.json
 
 # Not every machine has Spin; LICET_REQUIRE_MODEL=1 makes that an error.
