@@ -323,3 +323,20 @@ def test_registering_forgets_everything_and_keeps_nothing_read_before() -> None:
     state.revision = 7
     get(sets, "a")
     assert kept(sets, "a", "b") == ["a"]
+
+
+def test_what_was_read_of_a_lost_history_is_not_kept_after_registering_anew() -> None:
+    state = State(a=1)
+    state.revision = 1000
+    sets = registered(state, 9 * ONE, 9)
+    state.meanwhile = lambda: sets.reset(900)
+    get(sets, "a")
+    assert len(sets) == 0
+
+
+def test_what_is_behind_what_was_applied_is_not_kept() -> None:
+    state = State(a=1)
+    sets = registered(state, 9 * ONE, 9)
+    sets.evict([agent("b")], 5)
+    get(sets, "a")  # from a database that is at revision 1 still
+    assert len(sets) == 0

@@ -132,6 +132,9 @@ class CachedCapabilitySets:
         with self._mutex:
             self._clear()
             self._floor = self._applied = revision
+            # What is being read may be of a history that is no more, at a revision of that one.
+            for fill in self._fills:
+                fill.invalidated = _NOTHING
 
     def evict(self, principals: Iterable[Principal] | None, revision: int) -> None:
         """Forget what these principals, or all for None, held before a revision."""
@@ -226,6 +229,8 @@ class CachedCapabilitySets:
     ) -> Mapping[Principal, CapabilitySet]:
         fill = _Fill(frozenset(principals))
         with self._mutex:
+            # Whatever answers this read must not be behind what was applied already.
+            fill.invalidated = self._applied
             self._fills.add(fill)
             self.reads += 1
         try:

@@ -131,7 +131,9 @@ class PostgresReplicaSession:
                 ]
             # Nothing new, or a gap: changes are numbered without one, so some are not retained.
             trimmed, latest = self._connection.execute(_RETAINED).fetchone() or (0, 0)
-        return [Change(latest, None)] if rows or trimmed > revision else []
+        # Less than was applied: history went backwards, and nothing that is remembered counts.
+        is_other = latest < revision
+        return [Change(latest, None)] if rows or trimmed > revision or is_other else []
 
     def renew(self, incarnation: UUID, applied: int) -> UUID | None:
         """See `ReplicaSession.renew`."""
