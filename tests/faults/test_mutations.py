@@ -125,8 +125,8 @@ def test_an_outcome_that_stays_unknown_is_told_with_the_request_id_to_ask_with(
     )
     assert "key-1" in lost.message
     proxy.come_back()
-    # Whole or not at all, and asking again with the same key tells.
-    assert capability_count(database) == int(executed)
+    # Whole or not at all (it may be asked for once more), and asking again with the key tells.
+    assert capability_count(database) in ({1} if executed else {0, 1})
     granted = _patiently(lambda: _grant(fragile, request_id="key-1"))
     (stored,) = rows(database, "SELECT id::text FROM licet.capabilities")
     assert stored == (granted.capability.id,)
