@@ -11,8 +11,6 @@ from typing import Final, NewType
 Instant = NewType("Instant", int)
 """Microseconds since 1970-01-01T00:00:00Z: PostgreSQL's resolution, and cheap to compare."""
 
-MICROSECONDS_PER_SECOND = 1_000_000
-
 EARLIEST = Instant(0)
 """1970-01-01T00:00:00Z."""
 

@@ -16,8 +16,6 @@ from licet.domain.errors import DeadlineError
 from licet.storage.errors import translated
 from licet.storage.watchdog import GRACE_SECONDS, Watchdog
 
-SERVER_ROLE: Final = "licet_server"
-
 _CHECK_SECONDS: Final = 1.0
 _SET_ROLE: LiteralString = "SET ROLE licet_server"
 _SET_TIMEOUT: LiteralString = "SELECT set_config('statement_timeout', %s, false)"
@@ -115,10 +113,6 @@ class Database:
                 connection.execute(_SET_TIMEOUT, [str(max(1, int(left * 1000)))])
                 with translated(deadline_bound=left < limits.statement_seconds):
                     yield connection
-
-    def statistics(self) -> dict[str, int]:
-        """Return the pool's own counters."""
-        return self._pool.get_stats()
 
     def _configure(self, connection: Connection[Any]) -> None:
         with self._watchdog.watching(connection, _CHECK_SECONDS):
