@@ -55,6 +55,11 @@ def capability_count(database: Database) -> int:
     return count(database, "SELECT count(*) FROM licet.capabilities")
 
 
+def capability_ids(database: Database) -> set[str]:
+    """Return the ids of all stored capabilities, the ended ones included."""
+    return {found for (found,) in rows(database, "SELECT id::text FROM licet.capabilities")}
+
+
 def stored_decisions(database: Database) -> list[str]:
     """Return the ids of all stored decisions, once for each row."""
     found = rows(database, "SELECT event_id::text FROM audit.events WHERE event_type = 'decision'")
