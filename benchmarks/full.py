@@ -10,7 +10,7 @@ from benchmarks.throughput import Rounds
 
 FULL: Final = Effort(
     name="full",
-    calls=Rounds(60, 1.0),
+    calls=Rounds(90, 0.6),
     principals=Rounds(15, 2.0),
     in_memory=30,
     repetitions=5,

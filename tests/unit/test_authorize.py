@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
@@ -10,9 +10,11 @@ from licet.app.authorize import Authorize
 from licet.app.ports import Deadline
 from licet.domain.audit_event import AuditEvent, Result, event_id, event_id_text
 from licet.domain.capability_set import CapabilitySet, HeldCapability
-from licet.domain.decision import Candidate, Explanation, Reason, Verdict
+from licet.domain.decision import Candidate, Decision, Explanation, Reason, Request, Verdict
+from licet.domain.decision_event import decision_event
 from licet.domain.errors import UnavailableError
-from licet.domain.names import EventId, Principal
+from licet.domain.instant import Instant
+from licet.domain.names import Caller, EventId, Principal
 from tests.unit.builders import (
     CALLER,
     HOLDER,
@@ -56,11 +58,22 @@ class Log:
         self.events: list[AuditEvent] = []
         self._room = room
 
-    def record(self, event: AuditEvent) -> EventId:
-        if len(self.events) == self._room:
+    def record(self, caller: Caller, now: Instant, request: Request, decision: Decision) -> EventId:
+        return self.record_all(caller, now, [request], [decision])[0]
+
+    def record_all(
+        self,
+        caller: Caller,
+        now: Instant,
+        requests: Sequence[Request],
+        decisions: Sequence[Decision],
+    ) -> Sequence[EventId]:
+        if len(self.events) + len(requests) > self._room:
             raise UnavailableError("full")
-        self.events.append(event)
-        return event_id_text(event_id(1, len(self.events)))
+        first = len(self.events) + 1
+        for request, decision in zip(requests, decisions, strict=True):
+            self.events.append(decision_event(caller, now, request, decision))
+        return [event_id_text(event_id(1, first + i)) for i in range(len(requests))]
 
 
 def test_an_allow_is_on_record_before_it_is_returned() -> None:
@@ -138,4 +151,4 @@ def test_a_batch_that_cannot_be_recorded_whole_is_not_returned() -> None:
     authorize = Authorize(Memory(clock, held(1)), log, clock)
     with pytest.raises(UnavailableError):
         authorize.batch([asking(), asking()], CALLER, PATIENT)
-    assert len(log.events) == 1
+    assert not log.events

@@ -16,6 +16,7 @@ from licet.domain.audit_event import AuditEvent, RecordedEvent
 from licet.domain.canonical_json import JsonObject
 from licet.domain.capability import Capability, Terms
 from licet.domain.capability_set import CapabilitySet
+from licet.domain.decision import Decision, Request
 from licet.domain.instant import Instant
 from licet.domain.names import Caller, CapabilityId, EventId, Principal
 from licet.domain.pattern import ResourcePattern
@@ -95,13 +96,22 @@ class CapabilitySets(Protocol):
 class AuditLog(Protocol):
     """Where decisions are recorded before they leave."""
 
-    def record(self, event: AuditEvent) -> EventId:
-        """Take an event into the log and return its id. Does not block.
+    def record(self, caller: Caller, now: Instant, request: Request, decision: Decision) -> EventId:
+        """Take a decision into the log and return its event's id. Does not block.
 
         Raises:
-            UnavailableError: the event is not on record and never will be; the decision must not
-                leave.
+            UnavailableError: it is not on record and never will be; it must not leave.
         """
+        ...
+
+    def record_all(
+        self,
+        caller: Caller,
+        now: Instant,
+        requests: Sequence[Request],
+        decisions: Sequence[Decision],
+    ) -> Sequence[EventId]:
+        """Take one decision for each request, all or none. As `record` otherwise."""
         ...
 
 

@@ -43,12 +43,12 @@ COLUMNS: Final = (
 )
 """The fields in leaf order, which are the columns of the table `audit.events`."""
 
-_POSTGRES_EPOCH: Final = 946_684_800_000_000
+POSTGRES_EPOCH: Final = 946_684_800_000_000
+"""2000-01-01T00:00:00Z in microseconds since 1970."""
 _HEAD: Final = Struct(
     ">hihi16siq"
 )  # count, v, event_id and occurred_at, each field with its length
 _TAIL: Final = Struct(">iqiB")  # revision with its length, length of metadata, its version
-_MAX_KNOWN: Final = 10_000
 _MAX_SEQUENCE: Final = 1 << 62
 
 
@@ -116,32 +116,6 @@ def event_id_text(bits: int) -> EventId:
 
 def leaf(event_id_bits: int, event: AuditEvent) -> bytes:
     """Return the canonical bytes of an event."""
-    return _leaf(event_id_bits, event, _encoded(event[1:12]))
-
-
-class LeafEncoder:
-    """Encodes events one after the other, as `leaf` does.
-
-    The same questions are asked again and again: texts that came together before are not encoded
-    once more. Not for several threads.
-    """
-
-    def __init__(self) -> None:
-        """Remember nothing yet."""
-        self._known: dict[tuple[str, ...], bytes] = {}
-
-    def __call__(self, event_id_bits: int, event: AuditEvent) -> bytes:
-        """Return the canonical bytes of an event."""
-        texts = event[1:12]
-        encoded = self._known.get(texts)
-        if encoded is None:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            encoded = self._known[texts] = _encoded(texts)
-        return _leaf(event_id_bits, event, encoded)
-
-
-def _leaf(event_id_bits: int, event: AuditEvent, texts: bytes) -> bytes:
     head = _HEAD.pack(
         len(COLUMNS),
         2,
@@ -149,11 +123,11 @@ def _leaf(event_id_bits: int, event: AuditEvent, texts: bytes) -> bytes:
         16,
         event_id_bits.to_bytes(16, "big"),
         8,
-        event.occurred_at - _POSTGRES_EPOCH,
+        event.occurred_at - POSTGRES_EPOCH,
     )
     metadata = event.metadata.encode()
     tail = _TAIL.pack(8, event.revision, len(metadata) + 1, 1)
-    return b"".join((head, texts, tail, metadata))
+    return b"".join((head, _encoded(event[1:12]), tail, metadata))
 
 
 def _encoded(texts: tuple[str, ...]) -> bytes:

@@ -2,13 +2,14 @@
 
 Indexed so that a match costs the depth of the resource's path and not the number held.
 
-The index of one action has three parts, probed in this order:
+The index of one action has four parts, probed in this order:
 
 - exact: the pattern's text;
-- prefix: a pattern whose only wildcard is its final `**`, by the text before it, from the longest
-  down;
-- masked: patterns with `*`, grouped by length and by the positions of `*`; a probe masks the
-  resource's own segments at those positions. `pattern.MAX_WILDCARDS` bounds the number of groups.
+- prefix: patterns whose only wildcard is their final `**`, by what stands before it, the longest
+  first;
+- closed and open: patterns with `*`, without and with a final `**`, by the number of segments and
+  the positions of `*`; a probe masks the resource's own segments at those positions.
+  `pattern.MAX_WILDCARDS` bounds the number of groups.
 
 Capabilities of one pattern and action share an entry, the one that expires last in front: when it
 has expired, so have the others, and a principal who was granted the same thing again and again
@@ -24,7 +25,7 @@ from typing import Final, NamedTuple, TypeAlias
 from licet.domain.capability import EndCause
 from licet.domain.instant import Instant
 from licet.domain.names import ANY_ACTION, Action, CapabilityId, Principal, Resource
-from licet.domain.pattern import ONE, ResourcePattern, shape
+from licet.domain.pattern import ONE, REST, ResourcePattern, shape
 
 ALWAYS: Final = Instant(0)
 """`not_before` of a capability without one."""
@@ -49,6 +50,8 @@ class HeldCapability(NamedTuple):
 
 
 Entry: TypeAlias = Sequence[HeldCapability]
+# Number of segments (before a final `**`) -> positions of `*` -> the segments' text -> entry.
+_Groups: TypeAlias = dict[int, dict[tuple[int, ...], dict[str, Entry]]]
 _NONE: Final[tuple[Entry, ...]] = ()
 
 
@@ -75,13 +78,24 @@ class CapabilitySet:
         self.size = self._living.size + self._ended.size
         """How many capabilities are in the set, the ended ones included."""
 
+    def exact(self, action: Action, resource: Resource) -> HeldCapability | None:
+        """Return the capability not revoked that names this action and resource literally.
+
+        Of several, the one that expires last. Most requests need no more than this look.
+        """
+        index = self._living.by_action.get(action)
+        if index is None:
+            return None
+        entry = index.exact.get(resource)
+        return None if entry is None else entry[0]
+
     def living(self, action: Action, resource: Resource) -> Iterable[Entry]:
         """Return the entries of capabilities not revoked that cover the action and the resource."""
         return self._living.entries(action, resource)
 
     def ended(self, action: Action, resource: Resource) -> Iterable[Entry]:
         """Return the entries of revoked capabilities that covered the action and the resource."""
-        return self._ended.entries(action, resource)
+        return self._ended.entries(action, resource) if self._ended.size else _NONE
 
     def covering(self, resource: Resource) -> Iterator[HeldCapability]:
         """Yield every capability whose pattern covers the resource, whatever its actions and state.
@@ -93,23 +107,22 @@ class CapabilitySet:
 
 
 class _Index:
-    __slots__ = ("_by_action", "size")
+    __slots__ = ("by_action", "size")
 
     def __init__(self, capabilities: Iterable[HeldCapability]) -> None:
-        self._by_action: dict[Action, _ActionIndex] = {}
+        self.by_action: dict[Action, _ActionIndex] = {}
         # The order of insertion is the order within an entry.
         ordered = sorted(capabilities, key=_by_expiry, reverse=True)
         self.size = len(ordered)
         for capability in ordered:
             for action in capability.actions:
-                index = self._by_action.get(action)
+                index = self.by_action.get(action)
                 if index is None:
-                    index = self._by_action[action] = _ActionIndex()
+                    index = self.by_action[action] = _ActionIndex()
                 index.add(capability)
 
     def entries(self, action: Action, resource: Resource) -> Iterable[Entry]:
-        # No generator: it would be one more to go through for each entry.
-        index, for_any = self._by_action.get(action), self._by_action.get(ANY_ACTION)
+        index, for_any = self.by_action.get(action), self.by_action.get(ANY_ACTION)
         if index is None:
             return _NONE if for_any is None else for_any.entries(resource)
         if for_any is None:
@@ -118,7 +131,7 @@ class _Index:
 
     def covering(self, resource: Resource) -> Iterator[HeldCapability]:
         seen: set[CapabilityId] = set()
-        for index in self._by_action.values():
+        for index in self.by_action.values():
             for entry in index.entries(resource):
                 for capability in entry:
                     if capability.id not in seen:
@@ -127,15 +140,14 @@ class _Index:
 
 
 class _ActionIndex:
-    __slots__ = ("_exact", "_masked", "_masked_open", "_prefix")
+    __slots__ = ("_closed", "_open", "_prefix", "exact")
 
     def __init__(self) -> None:
-        self._exact: dict[str, Entry] = {}
-        self._prefix: dict[str, Entry] = {}
-        # Number of segments -> positions of `*` -> masked text -> entry.
-        self._masked: dict[int, dict[tuple[int, ...], dict[str, Entry]]] | None = None
-        # The same for patterns that end in `**`; the number is that of the segments before it.
-        self._masked_open: dict[int, dict[tuple[int, ...], dict[str, Entry]]] | None = None
+        self.exact: dict[str, Entry] = {}
+        # Number of segments before the `**`, the highest first -> their text -> entry.
+        self._prefix: dict[int, dict[str, Entry]] = {}
+        self._open: _Groups = {}
+        self._closed: _Groups = {}
 
     def add(self, capability: HeldCapability) -> None:
         table, key = self._place(capability.resource)
@@ -151,65 +163,58 @@ class _ActionIndex:
 
     def _place(self, pattern: ResourcePattern) -> tuple[dict[str, Entry], str]:
         if "*" not in pattern:
-            return self._exact, pattern
+            return self.exact, pattern
         parts = shape(pattern)
+        length = len(parts.fixed)
+        text = f"{parts.type}:{'/'.join(parts.fixed)}" if length else parts.type
         mask = tuple(i for i, segment in enumerate(parts.fixed) if segment == ONE)
-        if not mask:
-            return self._prefix, pattern[:-2]
-        if parts.is_open:
-            self._masked_open = masked = self._masked_open or {}
-        else:
-            self._masked = masked = self._masked or {}
-        key = f"{parts.type}:{'/'.join(parts.fixed)}"
-        return masked.setdefault(len(parts.fixed), {}).setdefault(mask, {}), key
+        if mask:
+            groups = self._open if parts.is_open else self._closed
+            return groups.setdefault(length, {}).setdefault(mask, {}), text
+        if length not in self._prefix:
+            self._prefix = dict(sorted([*self._prefix.items(), (length, {})], reverse=True))
+        return self._prefix[length], text
 
     def entries(self, resource: Resource) -> Iterator[Entry]:
-        entry = self._exact.get(resource)
+        # One flat generator: whoever has found what he looks for stops the probing.
+        entry = self.exact.get(resource)
         if entry is not None:
             yield entry
-        if self._prefix:
-            yield from self._probe_prefixes(resource)
-        if self._masked is not None or self._masked_open is not None:
-            yield from self._probe_masked(resource)
-
-    def _probe_prefixes(self, resource: Resource) -> Iterator[Entry]:
-        prefix = self._prefix
-        end = resource.rfind("/")
-        while end >= 0:
-            entry = prefix.get(resource[: end + 1])
-            if entry is not None:
-                yield entry
-            end = resource.rfind("/", 0, end)
-        entry = prefix.get(resource[: resource.index(":") + 1])
-        if entry is not None:
-            yield entry
-
-    def _probe_masked(self, resource: Resource) -> Iterator[Entry]:
-        kind, _, path = resource.partition(":")
-        segments = path.split("/")
-        if self._masked is not None:
-            closed = self._masked.get(len(segments))
-            if closed is not None:
-                yield from _probe(closed, kind, segments)
-        if self._masked_open is not None:
-            for length, groups in self._masked_open.items():
-                if length < len(segments):
-                    yield from _probe(groups, kind, segments[:length])
+        # The type stays with the first segment: hardly any mask covers it.
+        segments = resource.split("/")
+        count = len(segments)
+        for length, table in self._prefix.items():
+            if length < count:
+                entry = table.get("/".join(segments[:length]) if length else _type(resource))
+                if entry is not None:
+                    yield entry
+        if count in self._closed:
+            yield from _probe(self._closed[count], segments)
+        for length, tables in self._open.items():
+            if length < count:
+                yield from _probe(tables, segments[:length])
 
 
-def _probe(
-    groups: dict[tuple[int, ...], dict[str, Entry]], kind: str, segments: list[str]
-) -> Iterator[Entry]:
-    for mask, table in groups.items():
+def _probe(tables: dict[tuple[int, ...], dict[str, Entry]], segments: list[str]) -> list[Entry]:
+    found = []
+    for mask, table in tables.items():
         masked = segments.copy()
         for position in mask:
-            if not masked[position]:
-                break  # `*` does not match an empty segment
-            masked[position] = ONE
-        else:
-            entry = table.get(f"{kind}:{'/'.join(masked)}")
-            if entry is not None:
-                yield entry
+            # No fixed segment reads like what stands for an empty one, which `*` does not match.
+            masked[position] = (ONE if masked[position] else REST) if position else _first(segments)
+        entry = table.get("/".join(masked))
+        if entry is not None:
+            found.append(entry)
+    return found
+
+
+def _first(segments: list[str]) -> str:
+    kind, _, first = segments[0].partition(":")
+    return f"{kind}:{ONE if first else REST}"
+
+
+def _type(resource: Resource) -> str:
+    return resource.partition(":")[0]
 
 
 def _by_expiry(capability: HeldCapability) -> tuple[Instant, CapabilityId]:

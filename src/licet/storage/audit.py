@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, LiteralString
 
 from psycopg import errors
@@ -119,7 +119,7 @@ class PostgresAuditEvents:
         writer_id: int,
         first: int,
         leaves: Sequence[bytes],
-        instants: Sequence[Instant],
+        instants: Collection[Instant],
         deadline: Deadline,
     ) -> bool:
         """Store consecutive events of a writer, all or none.
@@ -128,7 +128,7 @@ class PostgresAuditEvents:
             writer_id: the writer.
             first: the sequence of the first leaf.
             leaves: canonical bytes, which are COPY tuples.
-            instants: when each event occurred.
+            instants: when events occurred, each at least once.
             deadline: bounds each statement.
 
         Returns:
