@@ -16,7 +16,8 @@ from benchmarks import h2load, matching, memory, reads_and_changes, report, seed
 from benchmarks.figures import BenchmarkError, Figure
 from benchmarks.report import Progress
 from benchmarks.seed import FEW, MANY
-from benchmarks.stand import Cores, Stand, standing
+from benchmarks.server import Variant
+from benchmarks.stand import Cores, Stand, preparing, standing
 from benchmarks.throughput import Rounds
 from licet.storage.embedded import EmbeddedPostgresError
 
@@ -91,7 +92,7 @@ def _measure(effort: Effort, progress: Progress) -> list[Figure]:
     cores = Cores.of_this_machine()
     in_memory = matching.measure(effort.in_memory, progress)
     progress.step(f"filling a database of its own with {sum(_HOLDINGS.values()):,} capabilities")
-    with standing(cores, _HOLDINGS) as stand:
+    with preparing(cores, _HOLDINGS) as site, standing(site, Variant.LICET) as (stand,):
         # Reads first: under load the audit log grows, and PostgreSQL tidies up behind it.
         calls = _one_by_one(stand, effort, progress)
         under_load = [
