@@ -15,9 +15,11 @@ from tests.fakes.terminal import Running, run, running
 
 
 @contextmanager
-def supervised(database: Database, workers: int = 2) -> Iterator[tuple[Running, str]]:
-    arguments = ("serve", "--workers", str(workers), "--listen", "127.0.0.1:0")
-    with running(*arguments, variables={"LICET_DATABASE_URL": database.url}) as server:
+def supervised(database: Database, **variables: str) -> Iterator[tuple[Running, str]]:
+    """Run two workers, and provide the supervisor and their address."""
+    arguments = ("serve", "--workers", "2", "--listen", "127.0.0.1:0")
+    variables |= {"LICET_DATABASE_URL": database.url}
+    with running(*arguments, variables=variables) as server:
         found = re.search(r"serves on (\S+)$", server.lines_until("Ctrl-C")[0])
         assert found is not None
         yield server, found[1]
