@@ -38,14 +38,35 @@ class UseCases:
     watch: WatchChanges
 
 
+class _Places:
+    """So many calls of a kind at once; one more raises ExhaustedError."""
+
+    def __init__(self, limit: int, message: str) -> None:
+        self._free = BoundedSemaphore(limit)
+        self._message = message
+
+    def __enter__(self) -> None:
+        if not self._free.acquire(blocking=False):
+            raise ExhaustedError(self._message)
+
+    def __exit__(self, *_: object) -> None:
+        self._free.release()
+
+
 class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     """Serves `licet.v1.AuthorizationService`."""
 
-    def __init__(self, use_cases: UseCases, max_streams: int, watchers: Watchers) -> None:
-        """Serve these use cases, and at most `max_streams` streams at once: each holds a thread."""
+    def __init__(
+        self, use_cases: UseCases, max_streams: int, max_mutations: int, watchers: Watchers
+    ) -> None:
+        """Serve these use cases, and at most so many streams and changes at once.
+
+        Each holds a thread.
+        """
         self._do = use_cases
         self._watchers = watchers
-        self._streams = BoundedSemaphore(max_streams)
+        self._streams = _Places(max_streams, "too many streams are open")
+        self._mutations = _Places(max_mutations, "too many changes are being made")
 
     @override
     def Authorize(
@@ -67,27 +88,25 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     def StreamAuthorize(
         self, request_iterator: Iterator[pb.StreamAuthorizeRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.StreamAuthorizeResponse]:
-        if not self._streams.acquire(blocking=False):
-            raise ExhaustedError("too many streams are open")
-        try:
+        with self._streams:
             for message in request_iterator:
                 requests = convert.batch(message.requests)
                 answers = self._do.authorize.batch(requests, ANONYMOUS, _deadline(context))
                 yield pb.StreamAuthorizeResponse(
                     responses=[render.authorize(answer) for answer in answers]
                 )
-        finally:
-            self._streams.release()
 
     @override
     def Grant(self, request: pb.GrantRequest, context: grpc.ServicerContext) -> pb.GrantResponse:
-        return render.grant(self._do.grant(convert.grant(request), ANONYMOUS, _deadline(context)))
+        with self._mutations:
+            granted = self._do.grant(convert.grant(request), ANONYMOUS, _deadline(context))
+        return render.grant(granted)
 
     @override
     def Revoke(self, request: pb.RevokeRequest, context: grpc.ServicerContext) -> pb.RevokeResponse:
-        return render.revoke(
-            self._do.revoke(convert.revoke(request), ANONYMOUS, _deadline(context))
-        )
+        with self._mutations:
+            revoked = self._do.revoke(convert.revoke(request), ANONYMOUS, _deadline(context))
+        return render.revoke(revoked)
 
     @override
     def GetCapability(
