@@ -35,6 +35,8 @@ _log: Final = logging.getLogger(__name__)
 BATCH: Final = 200
 MUTATION_SECONDS: Final = 15.0
 """How long a mutation is tried when its caller set no earlier deadline."""
+_CHANGES: Final = frozenset({"done", "already_ended"})
+"""Statuses of mutations whose revision must hold on every replica."""
 _POLL_SECONDS: Final = 0.2
 _GATHER_SECONDS: Final = 0.003
 """For how long a batch that could be sent waits for the replicas to confirm the one before: what
@@ -63,12 +65,14 @@ class Confirms(Protocol):
 class _Submitted:
     """A mutation and its caller, who sleeps until the lock is released: once, at the end."""
 
-    __slots__ = ("applied", "deadline", "done", "error", "is_sent", "mutation")
+    __slots__ = ("applied", "committed", "deadline", "done", "error", "is_sent", "mutation")
 
     def __init__(self, mutation: Grant | Revoke, deadline: Deadline) -> None:
         self.mutation = mutation
         self.deadline = deadline
         self.is_sent = False
+        self.committed: Applied | None = None
+        """What it did, which the replicas have not confirmed yet."""
         self.applied: Applied | None = None
         self.error: Exception | None = None
         self.done = Lock()
@@ -76,6 +80,9 @@ class _Submitted:
 
     def left(self) -> float:
         return self.deadline.remaining(MUTATION_SECONDS)
+
+    def commit(self, applied: Applied) -> None:
+        self.committed = applied
 
     def resolve(self, applied: Applied) -> None:
         self.applied = applied
@@ -143,18 +150,17 @@ class GroupCommit:
             if submitted.left() > 0:
                 raise UnavailableError("the database takes no changes now")
             raise DeadlineError("the deadline passed before the change was sent")
-        if submitted.error is not None:
+        if submitted.applied is not None or submitted.error is not None:
             return
-        if submitted.applied is None:
+        if submitted.committed is None:
             raise OutcomeUnknownError(
                 "the outcome is not known yet; ask again with request_id"
                 f" {submitted.mutation.request_id}"
             )
-        if submitted.applied.confirmation is None and self._confirms is not None:
-            raise UnconfirmedError(
-                f"committed at revision {submitted.applied.revision}; not every replica confirmed"
-                " it in time"
-            )
+        raise UnconfirmedError(
+            f"committed at revision {submitted.committed.revision}; not every replica confirmed it"
+            " in time"
+        )
 
     def _run(self) -> None:
         while True:
@@ -187,16 +193,21 @@ class GroupCommit:
             for item in batch:
                 item.fail(exc)
             return
-        newest = max(results, key=lambda applied: applied.revision)
+        # A refusal has changed nothing; what happened earlier is of another revision: whoever has to
+        # wait for that does it alone.
+        newest = max(results, key=lambda applied: (applied.status in _CHANGES, applied.revision))
         changed = []
         for item, applied in zip(batch, results, strict=True):
-            if self._confirms is None or applied.revision < newest.revision:
-                # A refusal, or what happened earlier: whoever has to wait for that does it alone.
-                item.resolve(applied)
-            else:
-                item.applied = applied
+            if (
+                self._confirms is not None
+                and applied.status in _CHANGES
+                and applied.revision == newest.revision
+            ):
+                item.commit(applied)
                 changed.append(item)
-        if self._confirms is not None:
+            else:
+                item.resolve(applied)
+        if self._confirms is not None and changed:
             is_confirmed = self._is_confirmed = Event()
 
             def tell(waiter: Waiter) -> None:
@@ -242,5 +253,5 @@ def _tell(changed: Sequence[_Submitted], waiter: Waiter) -> None:
     for item in changed:
         if isinstance(confirmation, LicetError):
             item.fail(confirmation)
-        elif item.applied is not None:
-            item.resolve(item.applied._replace(confirmation=confirmation))
+        elif item.committed is not None:
+            item.resolve(item.committed._replace(confirmation=confirmation))
