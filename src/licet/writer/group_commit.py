@@ -193,8 +193,8 @@ class GroupCommit:
             for item in batch:
                 item.fail(exc)
             return
-        # A refusal has changed nothing; what happened earlier is of another revision: whoever has to
-        # wait for that does it alone.
+        # A refusal has changed nothing, and what happened earlier is of another revision: who has
+        # to wait for that does it alone.
         newest = max(results, key=lambda applied: (applied.status in _CHANGES, applied.revision))
         changed = []
         for item, applied in zip(batch, results, strict=True):
