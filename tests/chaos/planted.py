@@ -15,14 +15,14 @@ import pytest
 from typing_extensions import override
 
 from licet import bootstrap
-from licet.app.ports import Deadline
+from licet.app.ports import Confirmation, Deadline
 from licet.app.replication import Change
 from licet.domain.capability_set import CapabilitySet
 from licet.domain.names import Principal
 from licet.replica.capability_sets import CachedCapabilitySets, Loader
 from licet.replica.lease import Lease
 from licet.storage.replicas import PostgresReplicaSession
-from licet.writer.acknowledgements import Acknowledgements, Confirmation
+from licet.writer.acknowledgements import Acknowledgements, Waiter
 
 _DAWDLE_SECONDS: Final = 0.03
 _PATCH: Final = pytest.MonkeyPatch()
@@ -34,8 +34,16 @@ def _dawdle() -> None:
 
 class _NeverWaits(Acknowledgements):
     @override
-    def wait(self, revision: int, deadline: Deadline, at_most: float) -> Confirmation:
+    def wait(
+        self, revision: int, deadline: Deadline, at_most: float, history: UUID | None = None
+    ) -> Confirmation:
         return Confirmation(0, 0)
+
+    @override
+    def when_confirmed(
+        self, revision: int, history: UUID | None, callers: int, then: Callable[[Waiter], None]
+    ) -> None:
+        then(Waiter(revision))
 
 
 class _NeverEnds(Lease):
