@@ -12,13 +12,13 @@ from uuid import UUID
 
 from typing_extensions import override
 
-from licet.app.ports import Deadline
+from licet.app.ports import Confirmation, Deadline
 from licet.app.replication import Change, Registration, ReplicaEntry
 from licet.domain.capability_set import CapabilitySet
 from licet.domain.names import Principal
 from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.lease import Lease
-from licet.writer.acknowledgements import Acknowledgements, Confirmation
+from licet.writer.acknowledgements import Acknowledgements
 from tests.properties.replica_world import LEASE, Entry, Host, Session
 from tests.properties.turns import point
 
@@ -171,7 +171,9 @@ class _RegistersLater(Session):
 
 class _NeverWaits(Acknowledgements):
     @override
-    def wait(self, revision: int, deadline: Deadline, at_most: float) -> Confirmation:
+    def wait(
+        self, revision: int, deadline: Deadline, at_most: float, history: UUID | None = None
+    ) -> Confirmation:
         point("not waited")
         return Confirmation(0, 0)
 

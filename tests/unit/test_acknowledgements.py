@@ -10,11 +10,11 @@ from uuid import UUID
 
 import pytest
 
-from licet.app.ports import Deadline
+from licet.app.ports import Confirmation, Deadline
 from licet.app.replication import ReplicaEntry
 from licet.domain.errors import UnavailableError, UnconfirmedError
 from licet.replica.lease import LEASE_MARGIN
-from licet.writer.acknowledgements import Acknowledgements, Confirmation, Observations, Waiter
+from licet.writer.acknowledgements import Acknowledgements, Observations, Waiter
 from tests.fakes.manual import ManualClock
 
 ONE, TWO = UUID(int=1), UUID(int=2)
