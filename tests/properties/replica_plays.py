@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import product, zip_longest
 from random import Random
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from licet.domain.names import CapabilityId
 from licet.replica import capability_sets, coherence
@@ -30,8 +30,8 @@ _USUAL: Final = (*("revoke",) * 3, *("authorize",) * 3, "grant")
 _RARE: Final = ("revoke again", "cut", "stop", "kill")
 
 
-def _waiter(revision: int) -> Waiter:
-    return Waiter(revision, TurnEvent())  # type: ignore[arg-type] # takes the place of an Event
+def _waiter(revision: int, **fields: Any) -> Waiter:  # noqa: ANN401 - those of a waiter
+    return Waiter(revision, done=TurnEvent(), **fields)  # type: ignore[arg-type] # takes the place of an Event
 
 
 @contextmanager
