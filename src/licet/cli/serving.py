@@ -7,7 +7,8 @@ import os
 import shlex
 import signal
 import sys
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Final
 
@@ -21,6 +22,7 @@ from licet.supervisor import announce_ready, follow_supervisor, is_worker
 from licet.telemetry import logs
 
 _SERVICE: Final = "licet.v1.AuthorizationService"
+_LOOK_SECONDS: Final = 0.5
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - not bound, replaced
 _EXAMPLES: Final[tuple[tuple[str, dict[str, object]], ...]] = (
     (
@@ -93,7 +95,11 @@ class _StopSignals:
 
     def wait(self) -> None:
         """Return when one has come."""
-        self._signals.get()
+        # Python handles a signal in its main thread, which the kernel wakes only if it hands the
+        # signal to that one. After a pause (SIGSTOP, a debugger) it may take any other.
+        while not self.requested:
+            with suppress(Empty):
+                self._signals.get(timeout=_LOOK_SECONDS)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.requested:
