@@ -198,8 +198,10 @@ class Replica:
         epoch = session.renew(self._incarnation, self._applied)
         if epoch is not None and epoch == self._epoch:
             return True
-        found = "was fenced" if epoch is None else "finds another epoch"
-        _log.warning("replica %s %s; it registers anew", self._incarnation, found)
+        if epoch is None:
+            _log.warning("replica %s was fenced; it registers anew", self._incarnation)
+        else:
+            _log.warning("replica %s finds another epoch; it registers anew", self._incarnation)
         self._lease.end()
         self._incarnation = None
         return False
