@@ -124,6 +124,7 @@ def test_an_outcome_that_stays_unknown_is_told_with_the_request_id_to_ask_with(
         "OUTCOME_UNKNOWN",
     )
     assert "key-1" in lost.message
+    monkeypatch.undo()
     proxy.come_back()
     # Whole or not at all (it may be asked for once more), and asking again with the key tells.
     assert capability_count(database) in ({1} if executed else {0, 1})
