@@ -101,7 +101,7 @@ CREATE FUNCTION licet.guard_capability() RETURNS trigger LANGUAGE plpgsql SET se
 DECLARE
   parent licet.capabilities;
 BEGIN
-  IF TG_OP IN ('DELETE', 'TRUNCATE') THEN
+  IF TG_OP = 'DELETE' THEN
     RAISE EXCEPTION 'capabilities are ended, not deleted' USING ERRCODE = 'integrity_constraint_violation';
   END IF;
   IF TG_OP = 'UPDATE' THEN
@@ -133,9 +133,6 @@ BEGIN
 END $$;
 CREATE TRIGGER guard_capability BEFORE INSERT OR UPDATE OR DELETE ON licet.capabilities
   FOR EACH ROW EXECUTE FUNCTION licet.guard_capability();
-
-CREATE TRIGGER guard_all_capabilities BEFORE TRUNCATE ON licet.capabilities
-  FOR EACH STATEMENT EXECUTE FUNCTION licet.guard_capability();
 
 -- Idempotency keys: what a request did, and the revision for which a repetition has to wait.
 CREATE TABLE licet.requests (

@@ -6,32 +6,21 @@ SET LOCAL statement_timeout = '60s';
 
 -- The living capabilities that match every field of a filter; NULL matches all. An expired one counts as living here:
 -- the clock of a replica may be behind this one's, and what it still allows must end with the revocation.
--- The statement is put together so that each filter has a plan of its own: one for all would read the whole table.
 CREATE FUNCTION licet.living_matching(holder text, resource_regex text, grantor text, session text) RETURNS SETOF uuid
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  statement text := 'SELECT c.id FROM licet.capabilities AS c WHERE c.ended_revision IS NULL';
-BEGIN
-  IF holder IS NOT NULL THEN
-    statement := statement || ' AND c.principal = $1';
-  END IF;
-  IF resource_regex IS NOT NULL THEN
-    statement := statement || ' AND c.resource ~ $2';
-  END IF;
-  IF grantor IS NOT NULL THEN
-    statement := statement || ' AND c.granted_by = $3';
-  END IF;
-  IF session IS NOT NULL THEN
-    statement := statement || ' AND c.session_id = $4 AND c.session_id <> ''''';
-  END IF;
-  RETURN QUERY EXECUTE statement USING holder, resource_regex, grantor, session;
-END $$;
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT c.id
+  FROM licet.capabilities AS c
+  WHERE c.ended_revision IS NULL
+    AND (holder IS NULL OR c.principal = holder)
+    AND (resource_regex IS NULL OR c.resource ~ resource_regex)
+    AND (grantor IS NULL OR c.granted_by = grantor)
+    AND (session IS NULL OR (c.session_id = session AND c.session_id <> ''))
+$$;
 
 -- The living among the given capabilities and all their living descendants, each once. A living capability has living
--- ancestors only, so nothing is missed behind an ended one. The planner takes a subtree for large and would read the whole
--- table to join it: only the join by index is left to it.
+-- ancestors only, so nothing is missed behind an ended one.
 CREATE FUNCTION licet.living_subtrees(roots uuid[]) RETURNS TABLE (id uuid, principal text, is_root boolean)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   WITH RECURSIVE tree AS (
     SELECT c.id, c.principal FROM licet.capabilities AS c WHERE c.id = ANY (roots) AND c.ended_revision IS NULL
     UNION
@@ -112,8 +101,7 @@ END $$;
 -- A revocation by id or by filter, with its cascade. One audit event for each capability that ends.
 CREATE FUNCTION licet.apply_revoke(
   mutation jsonb, rev bigint, at timestamptz, OUT status text, OUT outcome jsonb, OUT touched text[], OUT wait_for bigint
-) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-  SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   target licet.capabilities;
   roots  uuid[];
@@ -188,9 +176,6 @@ DECLARE
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'apply_mutations needs READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-  IF current_setting('synchronous_commit') = 'off' THEN
-    PERFORM set_config('synchronous_commit', 'on', true);  -- what was confirmed must survive a crash
   END IF;
   PERFORM pg_advisory_xact_lock(20010);
   rev := (SELECT max(c.revision) + 1 FROM licet.changes AS c);

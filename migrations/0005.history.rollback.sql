@@ -22,9 +22,6 @@ BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'apply_mutations needs READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
   END IF;
-  IF current_setting('synchronous_commit') = 'off' THEN
-    PERFORM set_config('synchronous_commit', 'on', true);  -- what was confirmed must survive a crash
-  END IF;
   PERFORM pg_advisory_xact_lock(20010);
   rev := (SELECT max(c.revision) + 1 FROM licet.changes AS c);
   at := clock_timestamp();
