@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import LiteralString
 
 import grpc
 import pytest
@@ -131,3 +132,30 @@ def test_stored_events_carry_what_was_answered(served: Served, database: Databas
     assert (event.session_id, event.trace_id) == ("s-1", "t-1")
     assert (event.result, event.reason, event.revision) == ("allow", "", answer.revision)
     assert event.actor == "caller:anonymous"
+
+
+@pytest.mark.parametrize(
+    "offset",
+    ["UPDATE audit.writers SET shipped_seq = 5", "DELETE FROM audit.writers"],
+    ids=["behind", "unknown"],
+)
+def test_a_database_that_has_lost_events_is_shipped_what_follows(
+    served: Served, database: Database, offset: LiteralString
+) -> None:
+    lost = _decide(served, 20)
+    assert all_stored(database, lost)
+    with database.connect() as admin:  # as a failover that lost commits, or a restore, leaves it
+        admin.execute("SET session_replication_role = replica")
+        admin.execute("ALTER TABLE audit.events DISABLE TRIGGER append_only")
+        for (partition,) in admin.execute(
+            "SELECT inhrelid::regclass::text FROM pg_inherits"
+            " WHERE inhparent = 'audit.events'::regclass"
+        ).fetchall():
+            admin.execute(f"ALTER TABLE {partition} DISABLE TRIGGER append_only")
+        admin.execute("DELETE FROM audit.events WHERE event_id = ANY (%s::uuid[])", [lost[5:]])
+        admin.execute(offset)
+    answered = _decide(served, 10)
+    assert all_stored(database, answered)
+    assert _each_once(database, lost[:5] + answered)
+    answered += _decide(served, 10)
+    assert all_stored(database, answered)

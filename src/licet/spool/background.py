@@ -50,6 +50,10 @@ class EventStore(Protocol):
         """Store consecutive events, all or none; False when the writer's offset is elsewhere."""
         ...
 
+    def pass_over(self, writer_id: int, first: int, last: int, deadline: Deadline) -> None:
+        """Move the writer's offset over events that are lost, unless it is elsewhere."""
+        ...
+
 
 class _Recorded(NamedTuple):
     """Decisions taken at one instant, with consecutive sequences from `first` on."""
@@ -182,8 +186,13 @@ class BackgroundAuditLog:
             if self._store.store(self._writer_id, first, leaves, instants, deadline):
                 stored = self._stored + len(leaves)
             else:
-                # An earlier COMMIT whose answer was lost did happen.
+                # An earlier COMMIT whose answer was lost did happen; or the database was restored,
+                # or has failed over, and has lost what it had: what follows must not wait for that.
                 stored = self._store.shipped(self._writer_id, deadline)
+                if stored < self._stored:
+                    _log.error("audit events %d to %d are lost", stored + 1, self._stored)
+                    self._store.pass_over(self._writer_id, stored + 1, self._stored, deadline)
+                    return
         except (UnavailableError, DeadlineError, ConflictError) as exc:
             self._pause(exc)
             return

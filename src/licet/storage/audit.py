@@ -23,6 +23,10 @@ FROM generate_series(0, 3) AS days
 """
 
 _REGISTER: Final[LiteralString] = "INSERT INTO audit.writers (writer_id) VALUES (%s)"
+# A database that was restored to before it was registered does not know a writer any more.
+_REGISTER_AGAIN: Final[LiteralString] = (
+    "INSERT INTO audit.writers (writer_id) VALUES (%s) ON CONFLICT DO NOTHING"
+)
 _SHIPPED: Final[LiteralString] = "SELECT shipped_seq FROM audit.writers WHERE writer_id = %s"
 _ADVANCE: Final[LiteralString] = """
 UPDATE audit.writers SET shipped_seq = %(last)s
@@ -108,11 +112,21 @@ class PostgresAuditEvents:
             UnavailableError, DeadlineError: nothing is known.
         """
         with self._database.connection(deadline) as connection:
+            connection.execute(_REGISTER_AGAIN, [writer_id])
             row = connection.execute(_SHIPPED, [writer_id]).fetchone()
         if row is None:
-            message = f"audit writer {writer_id} is not registered"
+            message = f"audit writer {writer_id} cannot be registered"
             raise RuntimeError(message)
         return int(row[0])
+
+    def pass_over(self, writer_id: int, first: int, last: int, deadline: Deadline) -> None:
+        """Move a writer's offset over events that are lost, unless it is elsewhere.
+
+        Raises:
+            UnavailableError, DeadlineError: nothing is known; ask `shipped`.
+        """
+        with self._database.connection(deadline) as connection:
+            connection.execute(_ADVANCE, {"writer": writer_id, "first": first, "last": last})
 
     def store(
         self,
