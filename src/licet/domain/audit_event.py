@@ -59,6 +59,16 @@ class EventType(StrEnum):
     GRANT = "grant"
     DELEGATE = "delegate"
     REVOKE = "revoke"
+    HEARTBEAT = "audit.heartbeat"
+    WRITER_OPENED = "audit.writer_opened"
+    WRITER_CLOSED = "audit.writer_closed"
+    WRITER_RECOVERED = "audit.writer_recovered"
+    INCIDENT = "audit.incident"
+    EPOCH = "audit.epoch"
+    PARTITION_ARCHIVED = "audit.partition_archived"
+    QUARANTINED = "audit.quarantined"
+    REFUSED = "audit.refused"
+    CLOCK_STEP = "audit.clock_step"
 
 
 class Result(StrEnum):

@@ -35,8 +35,13 @@ class Ed25519Signer:
 
     def __init__(self, name: str, seed: bytes) -> None:
         """Take the name to sign under and the 32 secret bytes."""
+        self._seed = seed
         self._private = Ed25519PrivateKey.from_private_bytes(seed)
         self._key = VerifierKey(name, self._private.public_key().public_bytes_raw())
+
+    def named(self, name: str) -> Ed25519Signer:
+        """Return the same key under another name: an epoch's log signs under its own origin."""
+        return Ed25519Signer(name, self._seed)
 
     @property
     def key(self) -> VerifierKey:
