@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
+import sys
 
 import pytest
 
@@ -42,6 +44,7 @@ class Page:
     def run(self, block: Block) -> None:
         script = block.text.replace(DOCUMENTED_ADDRESS, self._address)
         script = script.replace(".venv/bin/licet", "licet")
+        script = script.replace(".venv/bin/python", shlex.quote(sys.executable))
         identifier = re.search(r'"id": "([^"]+)"', self._printed)
         if identifier is not None:
             script = re.sub(
