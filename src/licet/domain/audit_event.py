@@ -44,12 +44,15 @@ COLUMNS: Final = (
 """The fields in leaf order, which are the columns of the table `audit.events`."""
 
 _POSTGRES_EPOCH: Final = 946_684_800_000_000
-_HEAD: Final = Struct(
-    ">hihi16siq"
-)  # count, v, event_id and occurred_at, each field with its length
+_START: Final = Struct(">hihi")  # count, v with its length, length of event_id
+_TIME: Final = Struct(">iq")  # occurred_at with its length
 _TAIL: Final = Struct(">iqiB")  # revision with its length, length of metadata, its version
 _MAX_KNOWN: Final = 10_000
 _MAX_SEQUENCE: Final = 1 << 62
+MAX_LEAF_BYTES: Final = 0xFFFF
+"""No leaf is longer: tiles and archives keep its length in 16 bits."""
+ID_LOW: Final = 0b10 << 62
+"""The low half of an event's id, without its sequence."""
 
 
 class EventType(StrEnum):
@@ -116,14 +119,24 @@ def event_id_text(bits: int) -> EventId:
 
 def leaf(event_id_bits: int, event: AuditEvent) -> bytes:
     """Return the canonical bytes of an event."""
-    return _leaf(event_id_bits, event, _encoded(event[1:12]))
+    return _start(event_id_bits) + _body(event, _encoded(event[1:12]))
+
+
+def leaf_start(writer_id: int) -> bytes:
+    """Return the first 20 bytes of every leaf of a writer.
+
+    Eight bytes follow, big-endian, `ID_LOW | sequence`, and then what `LeafEncoder.body` makes: so
+    that all the rest is encoded before the sequence is drawn.
+    """
+    return _start(event_id(writer_id, 0))[:-8]
 
 
 class LeafEncoder:
     """Encodes events one after the other, as `leaf` does.
 
     The same questions are asked again and again: texts that came together before are not encoded
-    once more. Not for several threads.
+    once more. Several threads may share one: each use of the memory is atomic, and what two of them
+    put there is the same.
     """
 
     def __init__(self) -> None:
@@ -132,28 +145,33 @@ class LeafEncoder:
 
     def __call__(self, event_id_bits: int, event: AuditEvent) -> bytes:
         """Return the canonical bytes of an event."""
+        return _start(event_id_bits) + self.body(event)
+
+    def body(self, event: AuditEvent) -> bytes:
+        """Return what follows the id in a leaf."""
         texts = event[1:12]
         encoded = self._known.get(texts)
         if encoded is None:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             encoded = self._known[texts] = _encoded(texts)
-        return _leaf(event_id_bits, event, encoded)
+        return _body(event, encoded)
 
 
-def _leaf(event_id_bits: int, event: AuditEvent, texts: bytes) -> bytes:
-    head = _HEAD.pack(
-        len(COLUMNS),
-        2,
-        VERSION,
-        16,
-        event_id_bits.to_bytes(16, "big"),
-        8,
-        event.occurred_at - _POSTGRES_EPOCH,
-    )
+def _start(event_id_bits: int) -> bytes:
+    return _START.pack(len(COLUMNS), 2, VERSION, 16) + event_id_bits.to_bytes(16, "big")
+
+
+def _body(event: AuditEvent, texts: bytes) -> bytes:
     metadata = event.metadata.encode()
-    tail = _TAIL.pack(8, event.revision, len(metadata) + 1, 1)
-    return b"".join((head, texts, tail, metadata))
+    return b"".join(
+        (
+            _TIME.pack(8, event.occurred_at - _POSTGRES_EPOCH),
+            texts,
+            _TAIL.pack(8, event.revision, len(metadata) + 1, 1),
+            metadata,
+        )
+    )
 
 
 def _encoded(texts: tuple[str, ...]) -> bytes:
