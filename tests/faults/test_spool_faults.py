@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from licet.domain.errors import UnavailableError
 from licet.spool.folder import SpoolFolder
+from licet.spool.reader import SpoolReader
 from licet.spool.writer import Durability, SpoolWriter
 from tests.fakes.spool import (
     PATIENCE,
@@ -27,6 +28,7 @@ from tests.fakes.spool import (
     FaultySystem,
     leaf,
     recover,
+    runs,
     writing,
 )
 
@@ -180,6 +182,57 @@ def test_a_sync_vouches_for_nothing_that_was_appended_after_it_began(tmp_path: P
         permits.release()
         assert second.wait(PATIENCE)
     assert_all_on_record(tmp_path, 2)
+
+
+def test_a_segment_that_was_filled_is_synced_before_what_is_in_it_is_durable(
+    tmp_path: Path,
+) -> None:
+    synced: list[tuple[int, int]] = []
+
+    class RecordingSystem(FaultySystem):
+        writer: SpoolWriter | None = None
+
+        @override
+        def sync(self, descriptor: int) -> None:
+            appended = 0 if self.writer is None else self.writer.appended
+            super().sync(descriptor)
+            synced.append((os.fstat(descriptor).st_ino, appended))
+
+    system = RecordingSystem()
+    with writing(tmp_path, Durability.GROUP, system=system) as writer:
+        system.writer = writer
+        for _ in range(40):
+            writer.append(BODY)
+        writer.wait(writer.appended, PATIENCE)
+        vouched = list(synced)
+        ends = dict(zip(writer.folder.segments(), (11, 22, 33, 40), strict=False))
+        for name, last in ends.items():
+            inode = (writer.folder.path / str(name)).stat().st_ino
+            assert any(file == inode and appended >= last for file, appended in vouched), name
+
+
+def test_what_cannot_be_read_is_asked_for_again_and_not_passed_over(tmp_path: Path) -> None:
+    with writing(tmp_path) as writer:
+        for _ in range(30):
+            writer.append(BODY)
+    folder = SpoolFolder.adopt(tmp_path)
+    assert folder is not None
+    reader = SpoolReader(folder, 0)
+    assert reader.read(5) is not None
+    path = folder.path / str(folder.segments()[1])
+    path.rename(folder.path / "aside")
+    path.mkdir()
+    rest = reader.read(100)  # of the first segment
+    assert rest is not None
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match="cannot read the spool"):
+            reader.read(100)
+    path.rmdir()
+    (folder.path / "aside").rename(path)
+    assert sum(len(run.leaves) for run in runs(reader)) == 30 - 5 - len(rest.leaves)
+    assert reader.damages() == []
+    reader.close()
+    folder.close()
 
 
 def test_a_callers_bug_does_not_end_the_syncing(tmp_path: Path) -> None:

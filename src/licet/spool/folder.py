@@ -115,7 +115,8 @@ class SpoolFolder:
         """Delete the segments whose events all have sequences up to `through`; return how many.
 
         Those before one that begins no later than right behind `through`: the last in use never is
-        deleted. From the oldest on, so that what is left has no gap whenever this ends.
+        deleted. From the oldest on, so that what is left has no gap whenever this ends. Only what
+        the reader has passed may go.
 
         Raises:
             UnavailableError: not all could be deleted; to be asked again.

@@ -184,7 +184,8 @@ class Segment:
     def close(self) -> None:
         """Let go of it. What was stored stays in the page cache and gets to the disk in time."""
         self.memory.close()
-        os.close(self._descriptor)
+        with suppress(OSError):  # it is closed all the same
+            os.close(self._descriptor)
 
     def _store(self, offset: int, value: int) -> None:
         slot = _SLOT.pack(value)
