@@ -12,7 +12,16 @@ from typing import Final
 import grpc
 from rich.console import Console
 
-from benchmarks import h2load, matching, memory, reads_and_changes, report, seed, throughput
+from benchmarks import (
+    h2load,
+    matching,
+    memory,
+    reads_and_changes,
+    report,
+    seed,
+    spool,
+    throughput,
+)
 from benchmarks.figures import BenchmarkError, Figure
 from benchmarks.report import Progress
 from benchmarks.seed import FEW, MANY
@@ -50,7 +59,7 @@ class Effort:
         name: of this effort.
         calls: rounds of the comparison of kinds of calls.
         principals: rounds of the comparison of principals.
-        in_memory: how many rounds of matching without a server.
+        in_memory: how many rounds of what needs no server.
         repetitions: of what one client does.
     """
 
@@ -90,6 +99,7 @@ def _measure(effort: Effort, progress: Progress) -> list[Figure]:
     h2load.program()  # before minutes are spent
     cores = Cores.of_this_machine()
     in_memory = matching.measure(effort.in_memory, progress)
+    on_record = spool.measure(effort.in_memory, progress)
     progress.step(f"filling a database of its own with {sum(_HOLDINGS.values()):,} capabilities")
     with standing(cores, _HOLDINGS) as stand:
         # Reads first: under load the audit log grows, and PostgreSQL tidies up behind it.
@@ -100,7 +110,7 @@ def _measure(effort: Effort, progress: Progress) -> list[Figure]:
         ]
         weights = memory.measure(stand.url, _GROUPS, progress)
         audit = reads_and_changes.measure_audit(stand, _FLEET[0], progress)
-    return [*under_load, *in_memory, *calls, *weights, *audit]
+    return [*under_load, *in_memory, *calls, *weights, *audit, *on_record]
 
 
 def _one_by_one(stand: Stand, effort: Effort, progress: Progress) -> list[Figure]:
