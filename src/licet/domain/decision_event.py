@@ -1,7 +1,7 @@
 """The audit event of a decision, and its canonical bytes at the price of one formatted text.
 
-Decisions are all but a few of the events. Their bytes are those of `audit_event.leaf_body`, which the
-tests hold against each other.
+Decisions are all but a few of the events. Their bytes are those of `audit_event.leaf_body`, as the
+tests make sure.
 """
 
 from __future__ import annotations
