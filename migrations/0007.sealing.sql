@@ -30,7 +30,7 @@ CREATE TABLE audit.queue (
   min_at    timestamptz NOT NULL,
   max_at    timestamptz NOT NULL,
   n         bigint      NOT NULL CHECK (n > 0),
-  digest    bytea       NOT NULL CHECK (octet_length(digest) = 32),  -- SHA-256 of the concatenated leaf hashes
+  digest    bytea       NOT NULL CHECK (octet_length(digest) = 32),  -- SHA-256 of the leaves, concatenated
   mac       bytea,                                                    -- key id and HMAC, by a key that is not in the database
   CONSTRAINT queue_ids CHECK (first_id <= last_id AND min_at <= max_at),
   -- What is stored in the transaction of a change is written by the database, which has no key.
@@ -40,11 +40,13 @@ CREATE TABLE audit.queue (
 -- An epoch is one tree, from its first leaf on. A new one begins after a restore that lost sealed events, and then only.
 CREATE TABLE audit.log (
   only_row  boolean  PRIMARY KEY DEFAULT true CHECK (only_row),
+  log_id    uuid     NOT NULL DEFAULT gen_random_uuid(),               -- what hosts keep of it is kept under this
   origin    text     NOT NULL CHECK (origin <> ''),
   epoch     smallint NOT NULL DEFAULT 1 CHECK (epoch > 0),
   tree_size bigint   NOT NULL DEFAULT 0 CHECK (tree_size >= 0),
-  root      bytea    NOT NULL CHECK (octet_length(root) = 32)
+  root      bytea    NOT NULL DEFAULT sha256('') CHECK (octet_length(root) = 32)
 );
+INSERT INTO audit.log (origin) SELECT 'licet.local/' || left(gen_random_uuid()::text, 8);
 
 -- Sealed batches, in the order of their leaves. The hashes stand together: 33 bytes a leaf, where a row each has 100.
 CREATE TABLE audit.batches (
@@ -63,6 +65,7 @@ CREATE TABLE audit.batches (
 );
 ALTER TABLE audit.batches ALTER leaf_hashes SET STORAGE EXTERNAL;      -- so that substring() reads no more than it must
 CREATE UNIQUE INDEX batch_first_id_idx ON audit.batches (first_id);
+CREATE INDEX batch_writer_idx ON audit.batches (writer_id, epoch, first_leaf);
 CREATE INDEX batch_time_idx ON audit.batches (max_at);
 
 -- The hash of each complete subtree of 256^level leaves.
@@ -170,7 +173,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA audit TO licet_server, licet_sealer, licet_
 GRANT INSERT ON audit.queue, audit.quarantine TO licet_server;
 GRANT INSERT ON audit.events, audit.writers, audit.queue, audit.quarantine TO licet_sealer;
 GRANT UPDATE (shipped_seq, closed_seq) ON audit.writers TO licet_sealer;
-GRANT INSERT ON audit.batches, audit.nodes, audit.checkpoints, audit.archives, audit.log TO licet_sealer;
+GRANT INSERT ON audit.batches, audit.nodes, audit.checkpoints, audit.archives TO licet_sealer;
 GRANT UPDATE (origin, epoch, tree_size, root) ON audit.log TO licet_sealer;
 GRANT UPDATE, DELETE ON audit.queue TO licet_sealer;                   -- UPDATE for SELECT ... FOR UPDATE
 GRANT EXECUTE ON FUNCTION audit.ensure_partition(timestamptz) TO licet_sealer;

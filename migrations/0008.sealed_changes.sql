@@ -20,7 +20,7 @@ CREATE FUNCTION audit.queue_changes(after_seq bigint, since timestamptz, until t
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
   INSERT INTO audit.queue (writer_id, first_id, last_id, min_at, max_at, n, digest)
   SELECT 0, (array_agg(e.event_id ORDER BY e.event_id))[1], (array_agg(e.event_id ORDER BY e.event_id DESC))[1],
-         min(e.occurred_at), max(e.occurred_at), count(*), sha256(string_agg(e.leaf_hash, ''::bytea ORDER BY e.event_id))
+         min(e.occurred_at), max(e.occurred_at), count(*), sha256(string_agg(e.leaf, ''::bytea ORDER BY e.event_id))
   FROM audit.event_leaves AS e
   WHERE e.event_id > audit.change_event_id(after_seq) AND e.event_id <= audit.change_event_id(audit.last_change_seq())
     AND e.occurred_at BETWEEN since AND until

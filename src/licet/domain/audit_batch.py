@@ -8,12 +8,13 @@ not in the database; it is checked when the batch is sealed.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from struct import Struct
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from licet.domain.audit_event import event_id, occurred_at
 from licet.domain.instant import Instant
 
 MAC_KEY_BYTES: Final = 32
@@ -35,7 +36,7 @@ class Batch(NamedTuple):
         min_at: the earliest instant of theirs.
         max_at: the latest.
         events: how many there are.
-        digest: SHA-256 of their leaf hashes, concatenated in the order of the ids.
+        digest: SHA-256 of their leaves, concatenated in the order of the ids.
         mac: the id of a key and the code by it; None of the events of changes.
     """
 
@@ -48,16 +49,35 @@ class Batch(NamedTuple):
     digest: bytes
     mac: bytes | None = None
 
-    def is_intact(self, hashes: bytes, keys: MacKeys) -> bool:
-        """Say whether these are the hashes of the events that the writer stored.
+    def is_intact(self, leaves: Sequence[bytes], keys: MacKeys) -> bool:
+        """Say whether these are the events that the writer stored.
 
         Args:
-            hashes: of the events as they are read back, in the order of their ids.
+            leaves: of the events as they are read back, in the order of their ids.
             keys: those that writers use.
         """
-        if len(hashes) != 32 * self.events or sha256(hashes).digest() != self.digest:
+        if len(leaves) != self.events or digest(leaves) != self.digest:
             return False
         return self.writer_id == CHANGES_WRITER if self.mac is None else keys.verify(self)
+
+
+def digest(leaves: Iterable[bytes]) -> bytes:
+    """Return SHA-256 of leaves, concatenated: a leaf tells its own length."""
+    return sha256(b"".join(leaves)).digest()
+
+
+def batch_of(writer_id: int, first: int, leaves: Sequence[bytes]) -> Batch:
+    """Describe consecutive events of a writer, from sequence `first` on."""
+    instants = [occurred_at(leaf) for leaf in leaves]
+    return Batch(
+        writer_id,
+        UUID(int=event_id(writer_id, first)),
+        UUID(int=event_id(writer_id, first + len(leaves) - 1)),
+        min(instants),
+        max(instants),
+        len(leaves),
+        digest(leaves),
+    )
 
 
 class MacKeys:

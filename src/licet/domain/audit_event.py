@@ -47,6 +47,8 @@ POSTGRES_EPOCH: Final = 946_684_800_000_000
 """2000-01-01T00:00:00Z in microseconds since 1970."""
 _START: Final = Struct(">hihi")  # count, v with its length, length of event_id
 _TIME: Final = Struct(">iq")  # occurred_at with its length
+_INSTANT: Final = Struct(">q")
+_INSTANT_OFFSET: Final = 32  # behind count, v, event_id, and the lengths of these and its own
 _TAIL: Final = Struct(">iqiB")  # revision with its length, length of metadata, its version
 _MAX_SEQUENCE: Final = 1 << 62
 MAX_LEAF_BYTES: Final = 0xFFFF
@@ -152,6 +154,12 @@ def leaf_body(event: AuditEvent) -> bytes:
             metadata,
         )
     )
+
+
+def occurred_at(leaf: bytes) -> Instant:
+    """Return when the event of a leaf occurred."""
+    (since_2000,) = _INSTANT.unpack_from(leaf, _INSTANT_OFFSET)
+    return Instant(since_2000 + POSTGRES_EPOCH)
 
 
 def _start(event_id_bits: int) -> bytes:

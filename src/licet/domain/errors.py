@@ -108,6 +108,10 @@ class ConflictError(LicetError):
     reason = "CONFLICT"
 
 
+class UnstorableError(LicetError):
+    """Events that the audit log cannot hold: which one it is, halving tells."""
+
+
 class OutOfRangeError(LicetError):
     """The history does not reach to where the request wants to go on."""
 

@@ -6,15 +6,12 @@ They are stored in the transaction of what they tell of, and sealed like all oth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Final
-from uuid import UUID
 
 from licet.app.sealing import SealingTransaction
-from licet.domain.audit_batch import Batch, MacKeys
-from licet.domain.audit_event import AuditEvent, EventType, Result, event_id, leaf
+from licet.domain.audit_batch import MacKeys, batch_of
+from licet.domain.audit_event import AuditEvent, EventType, Result, event_id, event_id_text, leaf
 from licet.domain.canonical_json import JsonValue, canonical
-from licet.domain.merkle import leaf_hash
 from licet.domain.names import EventId
 
 ACTOR: Final = "service:licet-steward"
@@ -54,16 +51,7 @@ class Journal:
             revision=0,
             metadata=canonical(facts),
         )
-        identifier = UUID(int=bits)
-        encoded = leaf(bits, event)
-        batch = Batch(
-            writer_id=self._writer_id,
-            first_id=identifier,
-            last_id=identifier,
-            min_at=transaction.now,
-            max_at=transaction.now,
-            events=1,
-            digest=sha256(leaf_hash(encoded)).digest(),
-        )
-        transaction.record(sequence, self._keys.authenticated(batch), [encoded])
-        return EventId(str(identifier))
+        leaves = [leaf(bits, event)]
+        batch = batch_of(self._writer_id, sequence, leaves)
+        transaction.record(sequence, self._keys.authenticated(batch), leaves)
+        return event_id_text(bits)

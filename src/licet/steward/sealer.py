@@ -96,12 +96,12 @@ class Sealer:
         mismatches: list[Mismatch] = []
         first_leaf = head.size
         for _, batch in queued:
-            hashes = leaf_hashes(transaction.leaves(batch))
-            count = len(hashes) // 32
-            if not batch.is_intact(hashes, self._keys):
+            leaves = transaction.leaves(batch)
+            count = len(leaves)
+            if not batch.is_intact(leaves, self._keys):
                 mismatches.append(Mismatch(batch, count))
             if count:
-                sealed.append(SealedBatch(first_leaf, batch, hashes))
+                sealed.append(SealedBatch(first_leaf, batch, leaf_hashes(leaves)))
             first_leaf += count
         grown, nodes = frontier.grown(b"".join(batch.hashes for batch in sealed))
         transaction.grow(

@@ -34,8 +34,8 @@ _STOP_SECONDS: Final = 10.0
 class Connection(Sealing, Checkpoints, Protocol):
     """The steward's database connection."""
 
-    def open_log(self, origin: str) -> None:
-        """Begin the first epoch if there is none, and make the partitions of the next days."""
+    def open_log(self, origin: str | None) -> None:
+        """Name the log, if nothing was signed yet, and make the partitions of the next days."""
         ...
 
 
@@ -44,13 +44,13 @@ class Plan:
     """What the steward does and how often.
 
     Attributes:
-        origin: the name of the log, if it has none yet.
+        origin: the name of the log, until something is signed; None for the one it was born with.
         seal_seconds: how long what is stored waits to be sealed.
         checkpoint_seconds: how long what is sealed waits to be signed.
         heartbeat_seconds: how often the log says that it lives.
     """
 
-    origin: str
+    origin: str | None = None
     seal_seconds: float = 0.05
     checkpoint_seconds: float = 1.0
     heartbeat_seconds: float = 60.0

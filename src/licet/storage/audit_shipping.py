@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final, LiteralString
+from uuid import UUID
 
-from psycopg import Connection
+from psycopg import Connection, errors
 from psycopg.abc import Params
 
+from licet.app.ports import Deadline
 from licet.domain.audit_batch import Batch
-from licet.domain.instant import rfc3339
+from licet.domain.audit_event import occurred_at
+from licet.domain.errors import UnstorableError
+from licet.domain.instant import Instant, rfc3339
+from licet.storage.pool import Database
 
 _ADVANCE: Final[LiteralString] = """
 UPDATE audit.writers SET shipped_seq = %(last)s
@@ -23,6 +28,32 @@ FROM STDIN (FORMAT BINARY)
 """
 COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER: Final = b"\xff\xff"
+# Also for a writer that is known: a database that was restored may not know it any more.
+_REGISTER: Final[LiteralString] = (
+    "INSERT INTO audit.writers (writer_id) VALUES (%s) ON CONFLICT DO NOTHING"
+)
+_LOG_ID: Final[LiteralString] = "SELECT l.log_id FROM audit.log AS l"
+_IS_SETTLED: Final[LiteralString] = """
+SELECT NOT EXISTS (SELECT FROM audit.queue AS q WHERE q.writer_id = %(writer)s)
+   AND NOT EXISTS (
+     SELECT FROM audit.batches AS b WHERE b.writer_id = %(writer)s AND b.first_leaf + b.n > coalesce(
+       (SELECT max(c.tree_size) FROM audit.checkpoints AS c WHERE c.epoch = b.epoch), 0))
+"""
+_ENSURE_PARTITION: Final[LiteralString] = "SELECT audit.ensure_partition(%s::timestamptz)"
+_ENSURE_AHEAD: Final[LiteralString] = """
+SELECT audit.ensure_partition(clock_timestamp() + days * interval '1 day')
+FROM generate_series(0, 3) AS days
+"""
+_SHIPPED: Final[LiteralString] = "SELECT shipped_seq FROM audit.writers WHERE writer_id = %s"
+_SEALED: Final[LiteralString] = """
+SELECT b.last_id FROM audit.batches AS b
+WHERE b.writer_id = %s AND b.first_leaf + b.n <= (
+  SELECT max(c.tree_size) FROM audit.checkpoints AS c WHERE c.epoch = b.epoch)
+ORDER BY b.epoch DESC, b.first_leaf DESC LIMIT 1
+"""
+_PASS_OVER: Final[LiteralString] = "SELECT audit.pass_over(%s, %s, %s, %s, %b)"
+_SEQUENCE_BITS: Final = (1 << 62) - 1
+_DAY: Final = 86_400_000_000
 _QUEUE: Final[LiteralString] = """
 INSERT INTO audit.queue (writer_id, first_id, last_id, min_at, max_at, n, digest, mac)
 VALUES (%(writer)s, %(first_id)s, %(last_id)s, %(min_at)s::timestamptz, %(max_at)s::timestamptz,
@@ -65,3 +96,87 @@ def _parameters(batch: Batch) -> Params:
         "digest": batch.digest,
         "mac": batch.mac,
     }
+
+
+class PostgresEventStore:
+    """See `spool.shipper.EventStore`."""
+
+    def __init__(self, database: Database) -> None:
+        """Write through this pool."""
+        self._database = database
+
+    def register(self, writer_id: int, deadline: Deadline) -> None:
+        """Make a writer known, and the partitions of the next days.
+
+        Raises:
+            UnavailableError, DeadlineError: it may or may not be known.
+        """
+        with self._database.connection(deadline) as connection:
+            connection.execute(_ENSURE_AHEAD)
+            connection.execute(_REGISTER, [writer_id])
+
+    def shipped(self, writer_id: int, deadline: Deadline) -> int:
+        """See `EventStore.shipped`."""
+        with self._database.connection(deadline) as connection:
+            connection.execute(_REGISTER, [writer_id])
+            row = connection.execute(_SHIPPED, [writer_id]).fetchone()
+        if row is None:
+            raise RuntimeError(f"audit writer {writer_id} cannot be registered")
+        return int(row[0])
+
+    def log_id(self, deadline: Deadline) -> UUID:
+        """Return what names the log, whatever its origin and epoch."""
+        with self._database.connection(deadline) as connection:
+            row = connection.execute(_LOG_ID).fetchone()
+        if row is None:
+            raise RuntimeError("audit.log has no row")
+        found: UUID = row[0]
+        return found
+
+    def is_settled(self, writer_id: int, deadline: Deadline) -> bool:
+        """Say whether all that a writer has stored is under a signed checkpoint."""
+        with self._database.connection(deadline) as connection:
+            row = connection.execute(_IS_SETTLED, {"writer": writer_id}).fetchone()
+        return bool(row is not None and row[0])
+
+    def sealed(self, writer_id: int, deadline: Deadline) -> int:
+        """See `EventStore.sealed`."""
+        with self._database.connection(deadline) as connection:
+            row = connection.execute(_SEALED, [writer_id]).fetchone()
+        return 0 if row is None else row[0].int & _SEQUENCE_BITS
+
+    def store(self, first: int, batch: Batch, leaves: Sequence[bytes], deadline: Deadline) -> bool:
+        """See `EventStore.store`."""
+        try:
+            return self._store(first, batch, leaves, deadline)
+        except UnstorableError:
+            # Perhaps there is no partition for some day: all are made. What is still refused then
+            # is refused for what it is.
+            days = {occurred_at(leaf) // _DAY for leaf in leaves}
+            with self._database.connection(deadline) as connection:
+                for day in days:
+                    connection.execute(_ENSURE_PARTITION, [rfc3339(Instant(day * _DAY))])
+            return self._store(first, batch, leaves, deadline)
+
+    def pass_over(  # noqa: PLR0913, PLR0917 - what the statement takes
+        self,
+        writer_id: int,
+        first: int,
+        last: int,
+        why: str,
+        leaf: bytes | None,
+        deadline: Deadline,
+    ) -> bool:
+        """See `EventStore.pass_over`."""
+        with self._database.connection(deadline) as connection:
+            row = connection.execute(_PASS_OVER, (writer_id, first, last, why, leaf)).fetchone()
+        return bool(row is not None and row[0])
+
+    def _store(self, first: int, batch: Batch, leaves: Sequence[bytes], deadline: Deadline) -> bool:
+        with self._database.connection(deadline) as connection:
+            try:
+                with connection.transaction():
+                    return store_batch(connection, first, batch, leaves)
+            except (errors.DataError, errors.IntegrityError, errors.ProgramLimitExceeded) as exc:
+                # What PostgreSQL said may quote the event, which belongs in no log.
+                raise UnstorableError(f"SQLSTATE {exc.sqlstate}") from None

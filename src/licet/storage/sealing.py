@@ -18,7 +18,7 @@ from psycopg.rows import TupleRow, tuple_row
 from licet.app.sealing import Head, QueuedBatch, SealedBatch
 from licet.domain.audit_batch import Batch
 from licet.domain.instant import Instant, to_datetime
-from licet.domain.merkle import EMPTY_ROOT, Node, ReadHashes
+from licet.domain.merkle import Node, ReadHashes
 from licet.storage.audit_shipping import COPY_HEADER, COPY_TRAILER, store_batch
 from licet.storage.errors import translated
 from licet.storage.tree import read_hashes
@@ -36,8 +36,9 @@ SELECT l.origin, l.epoch, l.tree_size, l.root,
 FROM audit.log AS l FOR UPDATE
 """
 _REGISTER: Final[LiteralString] = "INSERT INTO audit.writers (writer_id) VALUES (%s)"
-_OPEN: Final[LiteralString] = """
-INSERT INTO audit.log (origin, root) VALUES (%(origin)s, %(root)b) ON CONFLICT DO NOTHING
+_NAME: Final[LiteralString] = """
+UPDATE audit.log SET origin = %(origin)s
+WHERE origin <> %(origin)s AND epoch = 1 AND NOT EXISTS (SELECT FROM audit.checkpoints)
 """
 _ENSURE_AHEAD: Final[LiteralString] = """
 SELECT audit.ensure_partition(clock_timestamp() + days * interval '1 day')
@@ -116,10 +117,11 @@ class PostgresSealing:
         with translated(deadline_bound=False):
             self._connection.execute(_REGISTER, [writer_id])
 
-    def open_log(self, origin: str) -> None:
+    def open_log(self, origin: str | None) -> None:
         """See `steward.Connection.open_log`."""
         with translated(deadline_bound=False):
-            self._connection.execute(_OPEN, {"origin": origin, "root": EMPTY_ROOT})
+            if origin is not None:
+                self._connection.execute(_NAME, {"origin": origin})
             self._connection.execute(_ENSURE_AHEAD)
 
     def lead(self) -> bool:
