@@ -132,7 +132,7 @@ lock: $(VENV)/.dev ## recompile requirements/*.txt from pyproject.toml; UPGRADE=
 ##@ Measure and ship
 
 .PHONY: bench-quick
-bench-quick: $(VENV)/.dev ## measure the figures that matter, as ratios, in a minute or two
+bench-quick: $(VENV)/.dev ## measure the figures that matter, as ratios, in a few minutes
 	@$(PY) -m benchmarks.quick
 
 .PHONY: bench

@@ -40,6 +40,11 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
     return spread([one / other for one, other in zip(above, below, strict=True)])
 
 
+def percentile(measurements: Sequence[float], percent: int) -> float:
+    """Return what so many percent of the measurements do not exceed; there must be two at least."""
+    return quantiles(measurements, n=100, method="inclusive")[percent - 1]
+
+
 class Bound(StrEnum):
     """On which side of its target a figure must be."""
 

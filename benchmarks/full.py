@@ -1,4 +1,4 @@
-"""The same figures from more and longer rounds, in about a quarter of an hour: `make bench`."""
+"""The same figures from more and longer rounds, in about half an hour: `make bench`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ FULL: Final = Effort(
     principals=Rounds(15, 2.0),
     in_memory=30,
     repetitions=5,
+    workers=Rounds(20, 2.0),
+    protocol=Rounds(30, 1.0),
+    mutations=Rounds(15, 2.0),
+    revocations=50,
 )
 
 if __name__ == "__main__":

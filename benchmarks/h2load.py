@@ -11,16 +11,33 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
 
 from benchmarks.figures import BenchmarkError
 
-CONNECTIONS: Final = 8
-STREAMS: Final = 8
-"""Calls under way on each connection."""
-IN_FLIGHT: Final = CONNECTIONS * STREAMS
+
+class Traffic(NamedTuple):
+    """How calls are made.
+
+    Attributes:
+        connections: how many, each a client.
+        streams: calls under way on each.
+        rate: calls a second on each; 0: the next one as soon as one is answered.
+    """
+
+    connections: int
+    streams: int
+    rate: int = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are under way at most."""
+        return self.connections * self.streams
+
+
+FULL: Final = Traffic(8, 8)
 
 _MISSING: Final = (
     "h2load is missing: it drives the load. "
@@ -59,7 +76,14 @@ class Load:
         self._port = port
         self._folder = folder
 
-    def burst(self, method: str, request: Message, response_bytes: int, seconds: float) -> int:
+    def burst(
+        self,
+        method: str,
+        request: Message,
+        response_bytes: int,
+        seconds: float,
+        traffic: Traffic = FULL,
+    ) -> int:
         """Call a method for some seconds and return how many calls were answered.
 
         Args:
@@ -67,38 +91,53 @@ class Load:
             request: sent each time.
             response_bytes: the size of the message that each answer must have.
             seconds: how long.
+            traffic: how.
 
         Raises:
             BenchmarkError: an answer was something else, or there was none.
         """
-        body = self._folder / "request"
-        message = request.SerializeToString()
-        body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
-        output = self._run(method, body, seconds)
-        requests, traffic = _REQUESTS.search(output), _TRAFFIC.search(output)
-        if requests is None or traffic is None:
-            raise BenchmarkError(f"h2load printed something unexpected:\n{output}")
-        calls = int(requests["done"])
-        messages = int(traffic["data"]) / (_FRAME_BYTES + response_bytes)
+        calls, data = self._run(method, request, seconds, traffic)
+        messages = data / (_FRAME_BYTES + response_bytes)
         # Some of the answers under way at the end have begun to arrive.
-        if not calls or calls != int(requests["succeeded"]):
-            raise BenchmarkError(f"{method} was not answered:\n{output}")
-        if not calls <= messages <= calls + IN_FLIGHT:
+        if not calls <= messages <= calls + traffic.in_flight:
             raise BenchmarkError(
                 f"{calls} calls of {method} brought {messages:.1f} messages of {response_bytes} "
                 "bytes: not all were answered as the first one"
             )
         return calls
 
-    def _run(self, method: str, body: Path, seconds: float) -> str:
+    def calls(self, method: str, request: Message, seconds: float, traffic: Traffic) -> int:
+        """Do as `burst` does, for answers of several sizes: the caller must check what happened.
+
+        Raises:
+            BenchmarkError: there was no answer.
+        """
+        calls, _ = self._run(method, request, seconds, traffic)
+        return calls
+
+    def _run(
+        self, method: str, request: Message, seconds: float, traffic: Traffic
+    ) -> tuple[int, int]:
+        """Return how many calls were answered, with how many bytes."""
+        body = self._folder / f"request-{self._port}"
+        message = request.SerializeToString()
+        body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
         command = [
             self._program,
-            f"--clients={CONNECTIONS}",
-            f"--max-concurrent-streams={STREAMS}",
+            f"--clients={traffic.connections}",
+            f"--max-concurrent-streams={traffic.streams}",
+            *([f"--rps={traffic.rate}"] if traffic.rate else []),
             f"--duration={round(seconds * 1000)}ms",
             f"--data={body}",
             "--header=content-type: application/grpc",
             "--header=te: trailers",
             f"http://127.0.0.1:{self._port}{method}",
         ]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        requests, data = _REQUESTS.search(output), _TRAFFIC.search(output)
+        if requests is None or data is None:
+            raise BenchmarkError(f"h2load printed something unexpected:\n{output}")
+        calls = int(requests["done"])
+        if not calls or calls != int(requests["succeeded"]):
+            raise BenchmarkError(f"{method} was not answered:\n{output}")
+        return calls, int(data["data"])

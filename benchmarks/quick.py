@@ -1,4 +1,4 @@
-"""The figures that matter, in about two minutes: `make bench-quick`."""
+"""The figures that matter, in a few minutes: `make bench-quick`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ QUICK: Final = Effort(
     principals=Rounds(5, 0.6),
     in_memory=10,
     repetitions=2,
+    workers=Rounds(5, 0.6),
+    protocol=Rounds(6, 0.6),
+    mutations=Rounds(5, 0.8),
+    revocations=6,
 )
 
 if __name__ == "__main__":

@@ -16,16 +16,21 @@ from benchmarks import (
     h2load,
     matching,
     memory,
+    mutations,
+    protocol,
     reads_and_changes,
     report,
+    revocation,
     seed,
     spool,
     throughput,
+    workers,
 )
 from benchmarks.figures import BenchmarkError, Figure
 from benchmarks.report import Progress
 from benchmarks.seed import FEW, MANY
-from benchmarks.stand import Cores, Stand, standing
+from benchmarks.server import Variant
+from benchmarks.stand import Cores, Stand, preparing, standing
 from benchmarks.throughput import Rounds
 from licet.storage.embedded import EmbeddedPostgresError
 
@@ -61,6 +66,10 @@ class Effort:
         principals: rounds of the comparison of principals.
         in_memory: how many rounds of what needs no server.
         repetitions: of what one client does.
+        workers: rounds of the comparison of two workers with one.
+        protocol: rounds of the comparison with a server without the replica protocol.
+        mutations: rounds of the comparison of many clients that mutate with one.
+        revocations: how many rounds of revocations.
     """
 
     name: str
@@ -68,6 +77,10 @@ class Effort:
     principals: Rounds
     in_memory: int
     repetitions: int
+    workers: Rounds
+    protocol: Rounds
+    mutations: Rounds
+    revocations: int
 
 
 def main(effort: Effort) -> int:
@@ -101,7 +114,7 @@ def _measure(effort: Effort, progress: Progress) -> list[Figure]:
     in_memory = matching.measure(effort.in_memory, progress)
     on_record = spool.measure(effort.in_memory, progress)
     progress.step(f"filling a database of its own with {sum(_HOLDINGS.values()):,} capabilities")
-    with standing(cores, _HOLDINGS) as stand:
+    with preparing(cores, _HOLDINGS) as site, standing(site, Variant.LICET) as (stand,):
         # Reads first: under load the audit log grows, and PostgreSQL tidies up behind it.
         calls = _one_by_one(stand, effort, progress)
         under_load = [
@@ -110,7 +123,26 @@ def _measure(effort: Effort, progress: Progress) -> list[Figure]:
         ]
         weights = memory.measure(stand.url, _GROUPS, progress)
         audit = reads_and_changes.measure_audit(stand, _FLEET[0], progress)
-    return [*under_load, *in_memory, *calls, *weights, *audit, *on_record]
+    return [
+        *under_load,
+        *_several_servers(cores, effort, progress),
+        *in_memory,
+        *on_record,
+        *calls,
+        *weights,
+        *audit,
+    ]
+
+
+def _several_servers(cores: Cores, effort: Effort, progress: Progress) -> list[Figure]:
+    progress.step("a small database of its own, for several servers")
+    with preparing(cores, dict.fromkeys(_FLEET, FEW)) as site:
+        return [
+            *workers.measure(site, _FLEET[0], effort.workers, progress),
+            *protocol.measure(site, _FLEET[0], effort.protocol, progress),
+            *mutations.measure(site, effort.mutations, progress),
+            *revocation.measure(site, effort.revocations, progress),
+        ]
 
 
 def _one_by_one(stand: Stand, effort: Effort, progress: Progress) -> list[Figure]:

@@ -21,10 +21,11 @@ from licet.writer.ids import TimeOrderedIds
 ACTIONS: Final = (Action("read"), Action("write"))
 FEW: Final = 10
 MANY: Final = 100_000
-REVISION: Final = 1
+REVISION: Final = 1_000_000
+"""A great one, so that it has as many bytes in every answer of a run."""
 
 _CHANGE: Final[LiteralString] = (
-    "INSERT INTO licet.changes (revision, kind, principals) VALUES (1, 1, '{}')"
+    "INSERT INTO licet.changes (revision, kind, principals) VALUES (%s, 1, '{}')"
 )
 _COPY: Final[LiteralString] = """
 COPY licet.capabilities (id, principal, actions, resource, granted_by, granted_at,
@@ -83,7 +84,7 @@ def principals(name: str, count: int) -> list[Principal]:
 def write(url: str, holdings: dict[Principal, int]) -> None:
     """Give principals so many capabilities each, in an empty database with licet's schema."""
     with psycopg.connect(url) as connection:
-        connection.execute(_CHANGE)
+        connection.execute(_CHANGE, [REVISION])
         with connection.cursor().copy(_COPY) as copy:
             for row in _rows(holdings):
                 copy.write_row(row)

@@ -1,26 +1,76 @@
-"""The server under load, a process of its own: licet as `licet serve` runs it, and one RPC more.
+"""The server under load, in processes of its own: licet as `licet serve` runs it, or less of it.
 
-`python -m benchmarks.server CORE` takes its settings from the environment, prints its port, and
-serves until its standard input ends, which it does with whoever started it, however that ends.
+`python -m benchmarks.server VARIANT` takes its settings from the environment, prints a line that
+ends in its port, and serves until its standard input ends, which it does with whoever started it,
+however that ends.
 """
 
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 import sys
+from enum import StrEnum
+from math import inf
 from typing import Final
+from uuid import uuid4
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
+from typing_extensions import override
 
 from licet import config
 from licet.bootstrap import Licet, settle
+from licet.replica.capability_sets import CachedCapabilitySets
+from licet.replica.clock import DatabaseClock
+from licet.replica.coherence import Replica
+from licet.replica.feed import MemoryFeed
+from licet.replica.lease import Lease, boottime
+from licet.storage.replicas import PostgresReplicaSession
 
 NO_OP: Final = "licet.bench.NoOp"
 NO_OP_METHOD: Final = f"/{NO_OP}/Call"
 
 ENVIRONMENT: Final = {"GRPC_EXPERIMENTS": "-event_engine_listener"}
 """As `licet serve` has it."""
+
+
+class Variant(StrEnum):
+    """What serves."""
+
+    LICET = "licet"
+    """One process, with an RPC that does nothing."""
+    WITHOUT_PROTOCOL = "without-protocol"
+    """The same, but for the replica protocol."""
+    SUPERVISED = "supervised"
+    """`licet serve` itself, with as many workers as LICET_WORKERS says."""
+
+
+class WithoutProtocol(Licet):
+    """Licet with a lease that nobody has to renew: what the replica protocol costs is missing here.
+
+    It never learns of a change, so that nothing but a comparison may use it.
+    """
+
+    @override
+    def _replica(
+        self,
+        url: str,
+        sets: CachedCapabilitySets,
+        feed: MemoryFeed,
+        lease: Lease,
+        clock: DatabaseClock,
+    ) -> Replica:
+        incarnation, seconds = uuid4(), self._settings.lease_seconds
+        session = PostgresReplicaSession(url, socket.gethostname(), seconds, boottime, clock.sample)
+        replica = Replica(lambda: session, sets, lease, lambda: incarnation, seconds, (feed,))
+        # What it needs to answer from memory: the revision, and the database's clock.
+        replica.advance(session)
+        session.deregister(incarnation)  # nobody has to wait for it
+        session.close()
+        lease.extend(inf)
+        return replica
 
 
 def add_no_op(server: grpc.Server) -> None:
@@ -38,10 +88,19 @@ def _answer(_request: Empty, _context: grpc.ServicerContext) -> Empty:
     return Empty()
 
 
-def main(core: int) -> None:
-    """Serve on one core."""
-    os.sched_setaffinity(0, {core})
-    licet = Licet(config.load(), add_services=add_no_op).start()
+def main(variant: Variant) -> None:
+    """Serve."""
+    match variant:
+        case Variant.LICET:
+            _serve(Licet)
+        case Variant.WITHOUT_PROTOCOL:
+            _serve(WithoutProtocol)
+        case Variant.SUPERVISED:
+            _supervise()
+
+
+def _serve(composition: type[Licet]) -> None:
+    licet = composition(config.load(), add_services=add_no_op).start()
     settle()
     try:
         print(licet.server.port, flush=True)
@@ -50,5 +109,14 @@ def main(core: int) -> None:
         licet.stop()
 
 
+def _supervise() -> None:
+    command = [sys.executable, "-m", "licet", "serve"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as serve:
+        # Whoever reads it is to see the end of `licet serve`, not of this process.
+        os.close(sys.stdout.fileno())
+        sys.stdin.read()
+        serve.terminate()
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(Variant(sys.argv[1]))

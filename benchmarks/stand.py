@@ -1,18 +1,17 @@
-"""The test stand: a database and a server of its own, on two cores, gone when it is left."""
+"""The test stand: a database and servers of its own, on two cores, gone when it is left."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from time import monotonic
-from typing import Final, LiteralString
+from typing import Final, LiteralString, Self
 
 import grpc
 import psycopg
@@ -20,17 +19,18 @@ import psycopg
 from benchmarks import seed
 from benchmarks.figures import BenchmarkError
 from benchmarks.h2load import Load
-from benchmarks.server import ENVIRONMENT
+from benchmarks.processes import confine, family, parent
+from benchmarks.server import Variant
+from benchmarks.servers import Server
 from licet.domain.names import Principal
 from licet.storage import migrate
 from licet.storage.embedded import EmbeddedPostgres
 from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub
 
-_SHIPPED: Final[LiteralString] = "SELECT coalesce(sum(shipped_seq), 0)::bigint FROM audit.writers"
+_SHIPPED: Final[LiteralString] = "SELECT writer_id, shipped_seq FROM audit.writers"
+_BACKEND: Final[LiteralString] = "SELECT pg_backend_pid()"
 _SHIP_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.1
-_STOP_SECONDS: Final = 30.0
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,38 +54,40 @@ class Cores:
             raise BenchmarkError("the benchmarks need two cores: one to serve, one to load it")
         return cls(usable[0], usable[1])
 
+    @property
+    def both(self) -> frozenset[int]:
+        """The two."""
+        return frozenset((self.server, self.load))
 
-class Stand:
-    """A running server, its database, and two ways to call it."""
 
-    def __init__(self, url: str, process: subprocess.Popen[str], port: int, folder: Path) -> None:
-        """Use what runs; see `standing`."""
+class Site:
+    """A running database, and what it says of the audit log."""
+
+    def __init__(self, url: str, folder: Path, cores: Cores) -> None:
+        """Use what runs; see `preparing`."""
         self.url = url
-        self.load = Load(port, folder)
-        self._process = process
-        self._channel = grpc.insecure_channel(
-            f"127.0.0.1:{port}", [("grpc.max_receive_message_length", -1)]
-        )
-        self.stub = AuthorizationServiceStub(self._channel)
-        self._admin = psycopg.connect(url, autocommit=True)
+        self.folder = folder
+        self.cores = cores
+        self.admin = psycopg.connect(url, autocommit=True)
         self._pause = Event()  # never set: PostgreSQL tells nobody that events were stored
 
     def close(self) -> None:
-        """Close the connections."""
-        self._channel.close()
-        self._admin.close()
+        """Close the connection."""
+        self.admin.close()
 
-    def server_seconds(self) -> float:
-        """Return how much of its core's time the server has used."""
-        text = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii")
-        # After the name in parentheses, which may hold anything: user and system time.
-        fields = text.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+    def keep_to(self, cores: Collection[int]) -> None:
+        """Let PostgreSQL, this process and the load that it starts run on these cores only."""
+        row = self.admin.execute(_BACKEND).fetchone()
+        postgres = [] if row is None else family(parent(row[0]))
+        confine([*postgres, os.getpid()], cores)
+
+    def shipped_by_writer(self) -> dict[int, int]:
+        """Return how many audit events of decisions are stored, by the server that took them."""
+        return dict(self.admin.execute(_SHIPPED).fetchall())
 
     def shipped(self) -> int:
         """Return how many audit events of decisions are stored."""
-        row = self._admin.execute(_SHIPPED).fetchone()
-        return 0 if row is None else int(row[0])
+        return sum(self.shipped_by_writer().values())
 
     def await_shipped(self, least: int) -> int:
         """Wait until all audit events are stored, and at least so many; return how many are.
@@ -103,13 +105,42 @@ class Stand:
         return now
 
 
-@contextmanager
-def standing(cores: Cores, holdings: Mapping[Principal, int]) -> Iterator[Stand]:
-    """Provide a stand on which principals hold so many capabilities each.
+class Stand:
+    """A running server, its database, and two ways to call it."""
 
-    Raises:
-        BenchmarkError: the server does not start.
-    """
+    def __init__(self, site: Site, server: Server) -> None:
+        """Wait until the server serves."""
+        self.site = site
+        self.url = site.url
+        self.server = server
+        self.load = Load(server.port, site.folder)
+        self._channel = grpc.insecure_channel(
+            f"127.0.0.1:{server.port}", [("grpc.max_receive_message_length", -1)]
+        )
+        self.stub = AuthorizationServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def server_seconds(self) -> float:
+        """Return how much of its core's time the server has used."""
+        return self.server.seconds()
+
+    def shipped(self) -> int:
+        """Return how many audit events of decisions are stored."""
+        return self.site.shipped()
+
+    def await_shipped(self, least: int) -> int:
+        """See `Site.await_shipped`."""
+        return self.site.await_shipped(least)
+
+
+@contextmanager
+def preparing(cores: Cores, holdings: Mapping[Principal, int]) -> Iterator[Site]:
+    """Provide a database in which principals hold so many capabilities each."""
     # PostgreSQL and h2load, started from here, stay on this core as well.
     os.sched_setaffinity(0, {cores.load})
     with (
@@ -118,43 +149,29 @@ def standing(cores: Cores, holdings: Mapping[Principal, int]) -> Iterator[Stand]
     ):
         migrate.up(database.conninfo)
         seed.write(database.conninfo, dict(holdings))
-        with _serving(database.conninfo, cores.server) as (process, port):
-            stand = Stand(database.conninfo, process, port, Path(name))
-            try:
-                yield stand
-            finally:
-                stand.close()
+        site = Site(database.conninfo, Path(name), cores)
+        try:
+            yield site
+        finally:
+            site.close()
+
+
+@contextmanager
+def standing(site: Site, *variants: Variant) -> Iterator[list[Stand]]:
+    """Provide a stand for a server of each variant, all on the server's core.
+
+    Raises:
+        BenchmarkError: a server does not start.
+    """
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(Server(variant, site.url, {site.cores.server}))
+            for variant in variants
+        ]
+        yield [stack.enter_context(Stand(site, server)) for server in servers]
 
 
 def _reachable(folder: Path) -> Path:
     """Let other accounts through: started by root, PostgreSQL runs as one."""
     folder.chmod(0o711)
     return folder
-
-
-@contextmanager
-def _serving(url: str, core: int) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    # Defaults, whatever the settings of whoever runs this.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("LICET_")}
-    environment |= ENVIRONMENT
-    environment |= {
-        "LICET_DATABASE_URL": url,
-        "LICET_LISTEN": "127.0.0.1:0",
-        "LICET_LOG_LEVEL": "ERROR",
-    }
-    command = [sys.executable, "-m", "benchmarks.server", str(core)]
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            line = process.stdout.readline() if process.stdout is not None else ""
-            if not line.strip().isdecimal():
-                raise BenchmarkError("the server did not start: see above")
-            yield process, int(line)
-        finally:
-            if process.stdin is not None:
-                process.stdin.close()
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()

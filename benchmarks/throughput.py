@@ -77,7 +77,7 @@ def measure(
     Each principal of the fleet holds FEW capabilities.
     """
     no_op = Kind(NO_OP_METHOD, Empty(), 0, 0)
-    unary = _authorize(stand, fleet[0], Match.EXACT)
+    unary = authorize(stand, fleet[0], Match.EXACT)
     batch = _batch(stand, fleet)
     kinds = [no_op, unary, batch]
     _run(stand, kinds, rounds, progress)
@@ -125,7 +125,7 @@ def measure_matching(
 ) -> list[Figure]:
     """Compare a principal with FEW capabilities with one with MANY, way of matching by way."""
     kinds = {
-        (principal, match): _authorize(stand, principal, match)
+        (principal, match): authorize(stand, principal, match)
         for principal, match in product((few, many), Match)
     }
     _run(stand, list(kinds.values()), rounds, progress)
@@ -140,7 +140,12 @@ def measure_matching(
     ]
 
 
-def _authorize(stand: Stand, principal: Principal, match: Match) -> Kind:
+def authorize(stand: Stand, principal: Principal, match: Match) -> Kind:
+    """Return the kind of call that asks for something that a principal holds, or not.
+
+    Raises:
+        BenchmarkError: it is decided otherwise.
+    """
     request = pb.AuthorizeRequest(
         principal=principal, action="read", resource=seed.covered(match, 0)
     )
@@ -148,6 +153,18 @@ def _authorize(stand: Stand, principal: Principal, match: Match) -> Kind:
     if (response.decision == DECISION_ALLOW) != (match is not Match.MISS):
         raise BenchmarkError(f"{principal}, {match}: decided {response.detail!r}")
     return Kind(_AUTHORIZE, request, response.ByteSize(), 1)
+
+
+def burst(stand: Stand, kind: Kind, seconds: float) -> None:
+    """Make calls of a kind for some seconds, add what came of it, and wait for the audit log."""
+    stored, used, begin = stand.shipped(), stand.server_seconds(), perf_counter()
+    calls = stand.load.burst(kind.method, kind.request, kind.response_bytes, seconds)
+    taken, spent = perf_counter() - begin, stand.server_seconds() - used
+    # The next burst must not pay for this one's audit events; and each answer must have one.
+    stand.await_shipped(stored + calls * kind.decisions)
+    kind.rates.append(calls / spent)
+    kind.shares.append(spent / taken)
+    kind.costs.append((stand.server_seconds() - used) / calls)
 
 
 def _batch(stand: Stand, fleet: Sequence[Principal]) -> Kind:
@@ -167,22 +184,11 @@ def _batch(stand: Stand, fleet: Sequence[Principal]) -> Kind:
 def _run(stand: Stand, kinds: Sequence[Kind], rounds: Rounds, progress: Progress) -> None:
     order = random.Random(rounds.count)
     for kind in kinds:
-        _burst(stand, kind, _WARM_UP_SECONDS)
+        burst(stand, kind, _WARM_UP_SECONDS)
         kind.rates.clear()
         kind.costs.clear()
         kind.shares.clear()
     for number in range(1, rounds.count + 1):
         progress.step(f"round {number} of {rounds.count}, {len(kinds)} kinds of calls")
         for kind in order.sample(kinds, len(kinds)):
-            _burst(stand, kind, rounds.seconds)
-
-
-def _burst(stand: Stand, kind: Kind, seconds: float) -> None:
-    stored, used, begin = stand.shipped(), stand.server_seconds(), perf_counter()
-    calls = stand.load.burst(kind.method, kind.request, kind.response_bytes, seconds)
-    taken, spent = perf_counter() - begin, stand.server_seconds() - used
-    # The next burst must not pay for this one's audit events; and each answer must have one.
-    stand.await_shipped(stored + calls * kind.decisions)
-    kind.rates.append(calls / spent)
-    kind.shares.append(spent / taken)
-    kind.costs.append((stand.server_seconds() - used) / calls)
+            burst(stand, kind, rounds.seconds)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import gc
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from time import monotonic
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 from uuid import uuid4
 
+from licet import bootstrap_audit
 from licet.app.authorize import Authorize
 from licet.app.grant import GrantCapability
 from licet.app.ports import Deadline
@@ -21,6 +22,7 @@ from licet.app.prefetch import prefetch
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import Sources, WatchChanges
+from licet.bootstrap_audit import AuditTrail
 from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
 from licet.replica.capability_sets import CachedCapabilitySets
@@ -31,7 +33,6 @@ from licet.replica.lease import LEASE_MARGIN, Lease, boottime
 from licet.replica.retention import Retention
 from licet.server.lifecycle import AddServices, Server, ServerLimits
 from licet.server.service import UseCases
-from licet.spool.background import BackgroundAuditLog
 from licet.storage import migrate, schema
 from licet.storage.audit import PostgresAuditEvents
 from licet.storage.capabilities import PostgresCapabilities
@@ -39,18 +40,18 @@ from licet.storage.changes import PostgresChanges
 from licet.storage.embedded import EmbeddedPostgres, data_folder
 from licet.storage.mutations import PostgresMutations
 from licet.storage.pool import Database, PoolLimits
+from licet.storage.register import newest_revision
 from licet.storage.replicas import PostgresReplicaObserver, PostgresReplicaSession
 from licet.storage.tokens import SignedPageTokens
 from licet.telemetry import metrics
 from licet.writer.acknowledgements import Acknowledgements
 from licet.writer.group_commit import GroupCommit
-from licet.writer.ids import TimeOrderedIds, audit_writer_id
+from licet.writer.ids import TimeOrderedIds
 from licet.writer.mutations import MutationWriter
 
 _log: Final = logging.getLogger(__name__)
 
 _START_SECONDS: Final = 30.0
-_FLUSH_SECONDS: Final = 10.0
 _PROBE_SECONDS: Final = 2.0
 _PREFETCH_SECONDS: Final = 2.0
 
@@ -67,6 +68,7 @@ class Licet:
         add_services: AddServices | None = None,
         *,
         shares_port: bool = False,
+        report: Callable[[bool], None] | None = None,
     ) -> None:
         """Take the settings; `start` does the work.
 
@@ -74,13 +76,16 @@ class Licet:
             settings: what the operator set.
             add_services: services to serve beside ours.
             shares_port: this is one of several workers on one port.
+            report: told what each health probe found.
         """
         self._settings = settings
         self._shares_port = shares_port
+        self._report = report
         self._add_services = add_services
         self._stack = ExitStack()
         self.server: Server
         self.metrics_port: int | None = None
+        self._newest = 0  # revision, as the last health probe found it
 
     def start(self) -> Self:
         """Start the database if it is ours, migrate, and serve.
@@ -109,12 +114,7 @@ class Licet:
             _migrate(migration_url)
         database = self._database(url)
         expected = schema.expected_migrations()
-        with database.connection(patience) as connection:
-            state = schema.check(connection, expected)
-        if not state.is_expected:
-            raise UnavailableError(
-                f"the database's schema is not this release's ({state}): run `licet migrate up`"
-            )
+        _check_schema(database, expected, patience)
         # (2) Reads from memory, under a lease that the replica renews.
         clock = DatabaseClock(boottime)
         capabilities = PostgresCapabilities(database, clock)
@@ -126,40 +126,57 @@ class Licet:
         replica = self._replica(url, sets, feed, lease, clock)
         # (3) Decisions go on record.
         events = PostgresAuditEvents(database)
-        log = self._audit_log(events, clock)
+        trail = bootstrap_audit.start(settings, database, url, clock, self._stack)
         # (4) Changes, which wait for every replica.
         store = PostgresMutations(database)
         acknowledgements = self._acknowledgements(url)
         mutations = MutationWriter(self._commit(store), acknowledgements, store, capabilities)
         warm = prefetch(events, sets, _deadline(_PREFETCH_SECONDS))
         _log.info("the capability sets of %d recent principals are in memory", warm)
-        # (5) What operators see.
-        if settings.metrics_listen is not None:
-            self._serve_metrics(
-                settings.metrics_listen,
-                _sources(sets, lease, replica, clock, log, acknowledgements),
-            )
-        # (6) The service.
+        sets.misses = 0  # of the requests, from here on
+        # (5) The service.
+        changes = PostgresChanges(database)
+        retention = self._retention(changes)
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
         use_cases = UseCases(
-            authorize=Authorize(sets, log, clock),
+            authorize=Authorize(sets, trail.log, clock),
             grant=GrantCapability(capabilities, mutations, clock, ids),
             revoke=RevokeCapabilities(capabilities, mutations, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),
             audit=QueryAudit(events, tokens),
-            watch=self._watch(PostgresChanges(database), feed, lease),
+            watch=WatchChanges(
+                Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
+            ),
         )
-
         self.server = Server(
-            use_cases,
-            settings.listen,
-            _server_limits(settings, self._shares_port),
-            lambda: _is_ready(database, expected),
-            self._add_services,
+            *(use_cases, settings.listen, _server_limits(settings, self._shares_port)),
+            *(self._probe(database, expected), self._add_services),
+        )
+        # (6) What operators see.
+        self._serve_metrics(
+            _Watched(
+                *(sets, lease, replica, clock, trail, acknowledgements, feed, retention),
+                *(self.server, lambda: self._newest),
+            )
         )
         self._stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()
+
+    def _probe(self, database: Database, expected: Sequence[tuple[str, str]]) -> Callable[[], bool]:
+        def probe() -> bool:
+            try:
+                with database.connection(_deadline(_PROBE_SECONDS)) as connection:
+                    ready = schema.check(connection, expected).is_expected
+                    if ready:
+                        self._newest = newest_revision(connection)
+            except LicetError:
+                ready = False
+            if self._report is not None:
+                self._report(ready)
+            return ready
+
+        return probe
 
     def _database(self, url: str) -> Database:
         database = Database(url, _pool_limits(self._settings))
@@ -191,22 +208,11 @@ class Licet:
             raise UnavailableError("this replica could not be registered in the database")
         return replica
 
-    def _audit_log(self, events: PostgresAuditEvents, clock: DatabaseClock) -> BackgroundAuditLog:
-        writer_id = audit_writer_id(clock)
-        events.register(writer_id, clock.now(), _deadline(_START_SECONDS))
-        log = BackgroundAuditLog(events, writer_id, self._settings.audit_max_pending)
-        self._stack.callback(log.close, _FLUSH_SECONDS)
-        log.start()
-        return log
-
-    def _watch(self, changes: PostgresChanges, feed: MemoryFeed, lease: Lease) -> WatchChanges:
-        settings = self._settings
-        retention = Retention(changes, settings.change_retention_hours)
+    def _retention(self, changes: PostgresChanges) -> Retention:
+        retention = Retention(changes, self._settings.change_retention_hours)
         self._stack.callback(retention.stop)
         retention.start()
-        return WatchChanges(
-            Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
-        )
+        return retention
 
     def _commit(self, store: PostgresMutations) -> GroupCommit:
         commit = GroupCommit(store)
@@ -222,10 +228,13 @@ class Licet:
         acknowledgements.start()
         return acknowledgements
 
-    def _serve_metrics(self, address: str, sources: metrics.Sources) -> None:
-        host, _, port = address.rpartition(":")
+    def _serve_metrics(self, watched: _Watched) -> None:
+        address = self._settings.metrics_listen
+        if address is None:
+            return
+        collector = metrics.ReplicaCollector(_sources(watched))
         try:
-            self.metrics_port, stop = metrics.serve(sources, host.strip("[]"), int(port))
+            self.metrics_port, stop = metrics.serve(collector, address)
         except OSError as exc:
             raise UnavailableError(f"cannot serve the metrics on {address}: {exc}") from exc
         self._stack.callback(stop)
@@ -236,7 +245,9 @@ class Licet:
             url = settings.database_url.get_secret_value()
             admin = settings.migration_database_url
             return url, url if admin is None else admin.get_secret_value()
-        embedded = EmbeddedPostgres(data_folder(settings.data_dir))
+        embedded = EmbeddedPostgres(
+            data_folder(settings.data_dir), settings=settings.embedded_postgres()
+        )
         self._stack.callback(embedded.stop)
         embedded.start()
         return embedded.conninfo, embedded.conninfo
@@ -258,12 +269,15 @@ def _migrate(url: str) -> None:
         _log.info("migrations applied: %s", ", ".join(migrate.up(url)))
 
 
-def _is_ready(database: Database, expected: Sequence[tuple[str, str]]) -> bool:
-    try:
-        with database.connection(_deadline(_PROBE_SECONDS)) as probe:
-            return schema.check(probe, expected).is_expected
-    except LicetError:
-        return False
+def _check_schema(
+    database: Database, expected: Sequence[tuple[str, str]], patience: Deadline
+) -> None:
+    with database.connection(patience) as connection:
+        state = schema.check(connection, expected)
+    if not state.is_expected:
+        raise UnavailableError(
+            f"the database's schema is not this release's ({state}): run `licet migrate up`"
+        )
 
 
 def _pool_limits(settings: Settings) -> PoolLimits:
@@ -282,6 +296,7 @@ def _server_limits(settings: Settings, shares_port: bool) -> ServerLimits:  # no
         watchers=settings.max_watchers,
         message_bytes=settings.max_message_bytes,
         shares_port=shares_port,
+        connection_seconds=settings.connection_seconds,
     )
 
 
@@ -290,37 +305,75 @@ def _deadline(seconds: float) -> Deadline:
     return Deadline(lambda: end - monotonic())
 
 
-def _sources(  # noqa: PLR0913, PLR0917 - one argument per part that is watched
-    sets: CachedCapabilitySets,
-    lease: Lease,
-    replica: Replica,
-    clock: DatabaseClock,
-    log: BackgroundAuditLog,
-    acknowledgements: Acknowledgements,
-) -> metrics.Sources:
+class _Watched(NamedTuple):
+    """The parts that metrics are read from."""
+
+    sets: CachedCapabilitySets
+    lease: Lease
+    replica: Replica
+    clock: DatabaseClock
+    trail: AuditTrail
+    acknowledgements: Acknowledgements
+    feed: MemoryFeed
+    retention: Retention
+    server: Server
+    newest: Callable[[], int]
+
+
+def _sources(of: _Watched) -> metrics.Sources:
+    sets, trail, watchers = of.sets, of.trail, of.server.watchers
+    hits = metrics.NeverLess(lambda: trail.log.decisions - sets.misses)
     return metrics.Sources(
         counters={
-            "decisions": ("Decisions taken.", lambda: log.recorded),
+            "decisions": ("Decisions taken.", lambda: trail.log.decisions),
+            "set_hits": ("Decisions answered from memory.", hits),
+            "set_misses": ("Principals that memory could not answer for.", lambda: sets.misses),
             "set_reads": ("Capability sets read because memory had none.", lambda: sets.reads),
             "set_reads_joined": ("Requests that waited for another's read.", lambda: sets.joined),
             "set_evictions": ("Capability sets that made room for others.", lambda: sets.evictions),
-            "replicas_fenced": ("Replicas this one shut out.", lambda: acknowledgements.fenced),
-            "database_clock_steps": ("Steps of the database's clock.", lambda: clock.steps),
+            "replicas_fenced": ("Replicas this one shut out.", lambda: of.acknowledgements.fenced),
+            "watchers_dropped": ("Watches ended for being slow.", lambda: watchers.dropped),
+            "history_trimmed": ("Changes and keys trimmed.", lambda: of.retention.trimmed),
+            "decisions_refused": (
+                "Decisions that could not be recorded, and did not leave.",
+                lambda: trail.log.refused,
+            ),
+            "audit_events_lost": (
+                "Audit events lost with a damaged spool, or not storable.",
+                lambda: trail.shipper.lost,
+            ),
+            "audit_events_sealed": ("Audit events sealed by this process.", lambda: trail.sealed),
+            "audit_mismatches": (
+                "Batches that were not what their writer had stored.",
+                lambda: trail.mismatches,
+            ),
+            "database_clock_steps": ("Steps of the database's clock.", lambda: of.clock.steps),
         },
         gauges={
             "applied_revision": (
                 "Revision up to which memory is current.",
-                lambda: replica.applied,
+                lambda: of.replica.applied,
             ),
-            "lease_remaining_seconds": ("How long memory may be used.", lease.remaining),
+            "revision_lag": (
+                "Revisions that memory lacks.",
+                lambda: max(of.newest() - of.replica.applied, 0),
+            ),
+            "lease_remaining_seconds": ("How long memory may be used.", of.lease.remaining),
             "capability_sets": ("Principals in memory.", lambda: len(sets)),
             "capability_sets_bytes": ("What they weigh, by estimate.", lambda: sets.bytes),
-            "audit_events_pending": ("Audit events that wait to be stored.", lambda: log.pending),
+            "audit_events_pending": ("Audit events that wait to be stored.", lambda: trail.pending),
+            "audit_signing_refused": (
+                "1 while no checkpoint is signed, because it would contradict an earlier one.",
+                lambda: trail.is_refusing,
+            ),
+            "watchers": ("Clients that watch changes.", lambda: len(watchers)),
+            "streams": ("Open streams of decisions.", lambda: len(of.server.streams)),
+            "feed_changes": ("Changes in memory, for watches.", lambda: len(of.feed)),
         },
         histograms={
             "mutation_wait_seconds": (
                 "How long mutations waited for the replicas.",
-                acknowledgements.waits,
+                of.acknowledgements.waits,
             ),
         },
     )

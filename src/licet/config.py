@@ -23,6 +23,12 @@ from pydantic_settings import (
 from typing_extensions import override
 
 CONFIG_FILE_VARIABLE: Final = "LICET_CONFIG_FILE"
+MAX_WORKERS: Final = 64
+CONNECTIONS_BESIDE_POOL: Final = 2
+"""Of each serving process: one that keeps it current, one that watches the others."""
+# For migrations, `licet replicas`, people, and what PostgreSQL keeps for superusers.
+_SPARE_CONNECTIONS: Final = 10
+_POSTGRES_CONNECTIONS: Final = 100
 _MIB: Final = 1024 * 1024
 
 
@@ -31,6 +37,11 @@ class ConfigurationError(Exception):
 
     The message names each one and its rule, and never a secret's value.
     """
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use, at most the workers that there can be."""
+    return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
 
 
 class Settings(BaseSettings):
@@ -62,8 +73,13 @@ class Settings(BaseSettings):
         default=False,
         description="Serve without TLS and authentication on an address that is not loopback.",
     )
-    workers: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1, description="Processes that serve, all on one port."
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = Field(
+        default_factory=available_cores,
+        description="Processes that serve, all on one port. Unset: as many as there are cores.",
+    )
+    connection_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
+        default=30.0,
+        description="How long a client's connection is kept by one of several workers.",
     )
     threads: Annotated[int, Field(ge=1, le=256)] = Field(
         default=16, description="Calls that run at once."
@@ -108,9 +124,32 @@ class Settings(BaseSettings):
         default=1.0,
         description="How long this replica answers from memory after a renewal; the same on all.",
     )
-    audit_max_pending: Annotated[int, Field(ge=1000, le=10_000_000)] = Field(
-        default=100_000,
-        description="Decisions waiting to be stored before further ones are refused.",
+    state_dir: Path | None = Field(
+        default=None,
+        description="Where this host keeps spools, keys and what was signed last."
+        " Unset: the user's data folder.",
+    )
+    audit_durability: Literal["none", "group"] = Field(
+        default="group",
+        description="What a decision on record survives: the process's end, or the machine's too.",
+    )
+    spool_max_mib: Annotated[int, Field(ge=64, le=1024 * 1024)] = Field(
+        default=8192, description="What a process's spool may take before decisions are refused."
+    )
+    spool_retain_seconds: Annotated[float, Field(ge=0, le=7 * 86_400)] = Field(
+        default=3600.0, description="How long events stay in the spool after they were stored."
+    )
+    audit_origin: str | None = Field(
+        default=None,
+        description="Name of the audit log, until its first checkpoint. Unset: a random one.",
+    )
+    audit_signing_key_file: Path | None = Field(
+        default=None, description="Key that signs checkpoints. Unset: one of this host's own."
+    )
+    audit_mac_key_file: Path | None = Field(
+        default=None,
+        description="Key that authenticates events until they are sealed; the same on all hosts."
+        " Unset: one of this host's own.",
     )
     metrics_listen: str | None = Field(
         default=None,
@@ -152,6 +191,14 @@ class Settings(BaseSettings):
             )
             raise ValueError(message)
         return self
+
+    def embedded_postgres(self) -> dict[str, str]:
+        """Return the settings of the embedded PostgreSQL: room for the connections of all workers.
+
+        One worker more than there are, because one is replaced by another that serves already.
+        """
+        needed = (self.workers + 1) * (self.pool_max + CONNECTIONS_BESIDE_POOL) + _SPARE_CONNECTIONS
+        return {"max_connections": str(max(needed, _POSTGRES_CONNECTIONS))}
 
     @classmethod
     @override

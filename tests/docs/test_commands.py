@@ -94,6 +94,8 @@ def differences(shown: object, printed: object, path: str = "answer") -> list[st
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_run(page: str, served: Served, environment: dict[str, str]) -> None:
+    # For the commands that read the database and not the service.
+    environment = environment | {"LICET_DATABASE_URL": served.database.url}
     running = Page(served, environment)
     before = ""
     for block in blocks_of(page):

@@ -26,6 +26,7 @@ from licet.domain.errors import (
 from licet.domain.pattern import contains, resource_pattern
 from licet.replica.capability_sets import CAPABILITY_BYTES, SET_BYTES
 from licet.server import status
+from licet.telemetry.host import HostCollector
 from licet.v1 import authorization_pb2
 from tests.docs.blocks import ROOT, code_in, table_of, text_of
 from tests.fakes.postgres import Database
@@ -58,6 +59,9 @@ def test_every_setting_is_in_the_table_and_nothing_else() -> None:
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_the_default_of_a_setting_is_the_one_in_the_table(name: str) -> None:
     default = Settings.model_fields[name].default
+    if Settings.model_fields[name].default_factory is not None:
+        assert setting_rows()[f"LICET_{name.upper()}"][2] == "one a core"
+        return
     cell = setting_rows()[f"LICET_{name.upper()}"][2]
     shown = str(default).lower() if isinstance(default, bool) else str(default)
     assert cell == ("unset" if default is None else f"`{shown}`")
@@ -129,6 +133,16 @@ def test_every_metric_is_in_the_table_with_its_kind_and_nothing_else(database: D
         with urlopen(address, timeout=10) as answer:
             found = re.findall(r"^# TYPE (\S+) (\S+)$", answer.read().decode(), re.MULTILINE)
     rows = table_of("docs/operations.md", "metric")
+    assert [(code_in(row[0])[0], row[1]) for row in rows] == found
+
+
+def test_every_metric_of_the_workers_is_in_its_table_with_its_kind_and_nothing_else() -> None:
+    collector = HostCollector(1, list, lambda: 0, lambda: 0)
+    found = [
+        (f"{metric.name}_total" if metric.type == "counter" else metric.name, metric.type)
+        for metric in collector.collect()
+    ]
+    rows = table_of("docs/operations.md", "metric of the host")
     assert [(code_in(row[0])[0], row[1]) for row in rows] == found
 
 

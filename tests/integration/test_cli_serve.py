@@ -15,6 +15,7 @@ from threading import Event
 import grpc
 import pytest
 from google.protobuf import json_format
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from licet.client import Client, LicetCallError
 from licet.v1 import authorization_pb2 as pb
@@ -126,27 +127,37 @@ def test_a_signal_that_comes_before_the_service_is_up_stops_it(data_dir: Path) -
     assert processes_on(data_dir) == []
 
 
-def test_a_second_signal_ends_it_at_once_and_the_database_with_it(data_dir: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_second_signal_ends_it_at_once_and_the_database_with_it(
+    data_dir: Path, workers: str
+) -> None:
     arguments = ("serve", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir))
-    with running(*arguments, variables={"LICET_DRAIN_SECONDS": "60"}) as server:
+    variables = {"LICET_DRAIN_SECONDS": "60", "LICET_WORKERS": workers}
+    with running(*arguments, variables=variables) as server:
         address, _ = greeting(server)
         with grpc.insecure_channel(address) as channel:
-            # A stream that stays open keeps the drain from ending.
+            # A stream that is not licet's is not told to end, and keeps the drain from ending.
             is_over = Event()
-            stream = AuthorizationServiceStub(channel).StreamAuthorize(one_request(is_over))
-            next(stream)
+            reflect: grpc.StreamStreamMultiCallable[
+                reflection_pb2.ServerReflectionRequest, bytes
+            ] = channel.stream_stream(
+                f"/{reflection.SERVICE_NAME}/ServerReflectionInfo",
+                request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            )
+            stream = reflect(one_request(is_over))
+            next(iter(stream))
             server.process.send_signal(signal.SIGINT)
             with Client(address) as client:
                 assert eventually(lambda: refuses(client))
             assert server.process.poll() is None
             assert server.finish(signal.SIGINT).status == 128 + signal.SIGINT
             is_over.set()
+            stream.cancel()
     assert eventually(lambda: processes_on(data_dir) == [])
 
 
-def one_request(is_over: Event) -> Iterator[pb.StreamAuthorizeRequest]:
-    request = pb.AuthorizeRequest(principal="agent:a", action="read", resource="doc:x")
-    yield pb.StreamAuthorizeRequest(requests=[request])
+def one_request(is_over: Event) -> Iterator[reflection_pb2.ServerReflectionRequest]:
+    yield reflection_pb2.ServerReflectionRequest(list_services="")
     is_over.wait(60)
 
 

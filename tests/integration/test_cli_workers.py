@@ -9,15 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from licet.client import Client
 from tests.fakes.postgres import Database, eventually
 from tests.fakes.terminal import Running, run, running
 
 
 @contextmanager
-def supervised(database: Database, workers: int = 2) -> Iterator[tuple[Running, str]]:
-    arguments = ("serve", "--workers", str(workers), "--listen", "127.0.0.1:0")
-    with running(*arguments, variables={"LICET_DATABASE_URL": database.url}) as server:
+def supervised(database: Database, **variables: str) -> Iterator[tuple[Running, str]]:
+    """Run two workers, and provide the supervisor and their address."""
+    arguments = ("serve", "--workers", "2", "--listen", "127.0.0.1:0")
+    variables |= {"LICET_DATABASE_URL": database.url}
+    with running(*arguments, variables=variables) as server:
         found = re.search(r"serves on (\S+)$", server.lines_until("Ctrl-C")[0])
         assert found is not None
         yield server, found[1]
@@ -66,20 +70,21 @@ def test_what_one_worker_changed_holds_on_all(database: Database) -> None:
         assert not replicas(database)
 
 
+@pytest.mark.timeout(240)
 def test_a_killed_worker_is_replaced_and_sighup_replaces_all(database: Database) -> None:
     with supervised(database) as (server, address):
         before = workers_of(server)
         assert len(before) == 2
         os.kill(min(before), signal.SIGKILL)
-        assert eventually(lambda: len(workers_of(server) - {min(before)}) == 2, 40)
+        assert eventually(lambda: len(workers_of(server) - {min(before)}) == 2, 90)
         with Client(address) as client:
             # The killed worker's lease is waited for, once.
             client.grant("agent:a", ["read"], "doc:x")
-        assert eventually(lambda: len(replicas(database)) == 2, 40)
+        assert eventually(lambda: len(replicas(database)) == 2, 90)
         second = workers_of(server)
         os.kill(server.process.pid, signal.SIGHUP)
         assert eventually(
-            lambda: len(workers_of(server)) == 2 and not workers_of(server) & second, 40
+            lambda: len(workers_of(server)) == 2 and not workers_of(server) & second, 90
         )
         assert asks(address, "agent:a") == {True}
         assert server.finish(signal.SIGINT).status == 0
@@ -89,8 +94,8 @@ def test_workers_end_with_their_supervisor(database: Database) -> None:
     with supervised(database) as (server, _):
         workers = workers_of(server)
         os.kill(server.process.pid, signal.SIGKILL)
-        assert eventually(lambda: not any(map(_serves, workers)), 40)
-        assert eventually(lambda: not replicas(database), 40)
+        assert eventually(lambda: not any(map(_serves, workers)), 90)
+        assert eventually(lambda: not replicas(database), 90)
 
 
 def test_a_port_that_is_taken_is_told(database: Database) -> None:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from threading import Event
 from urllib.request import urlopen
 
-from tests.fakes.postgres import Database
+from licet.client import Client
+from licet.telemetry.metrics import NeverLess
+from licet.v1 import authorization_pb2 as pb
+from tests.fakes.postgres import Database, eventually
 from tests.fakes.serving import Served, serving
+from tests.integration.test_cli_workers import supervised, workers_of
 
 
 def scraped(served: Served) -> dict[str, float]:
-    port = served.licet.metrics_port
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    return read(f"127.0.0.1:{served.licet.metrics_port}")
+
+
+def read(address: str) -> dict[str, float]:
+    with urlopen(f"http://{address}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     return {name: float(value) for name, value in pairs}
@@ -25,6 +37,12 @@ def test_metrics_count_what_happened(database: Database) -> None:
         found = scraped(served)
     assert found["licet_decisions_total"] == 4
     assert found["licet_set_reads_total"] == 2
+    assert found["licet_set_misses_total"] == 2
+    assert found["licet_set_hits_total"] == 2
+    assert found["licet_feed_changes"] == 1
+    assert found["licet_revision_lag"] == 0
+    assert found["licet_watchers"] == found["licet_streams"] == 0
+    assert found["licet_history_trimmed_total"] == 0
     assert found["licet_capability_sets"] == 2
     assert found["licet_applied_revision"] == 1
     assert found["licet_replicas_fenced_total"] == 0
@@ -32,6 +50,65 @@ def test_metrics_count_what_happened(database: Database) -> None:
     assert found['licet_mutation_wait_seconds_bucket{le="+Inf"}'] == 1
     assert 0 < found["licet_mutation_wait_seconds_sum"] < 15
     assert 0 < found["licet_lease_remaining_seconds"] <= 1
+
+
+def test_those_who_watch_and_ask_on_streams_are_counted(database: Database) -> None:
+    with serving(database, metrics_listen="127.0.0.1:0") as served:
+        watch = served.stub.WatchChanges(pb.WatchChangesRequest())
+        next(watch)
+        over = Event()
+        stream = served.stub.StreamAuthorize(one_message(over))
+        next(stream)
+        found = scraped(served)
+        assert (found["licet_watchers"], found["licet_streams"]) == (1, 1)
+        over.set()
+        watch.cancel()
+        stream.cancel()
+        assert eventually(lambda: scraped(served)["licet_streams"] == 0)
+        assert eventually(lambda: scraped(served)["licet_watchers"] == 0)
+
+
+def one_message(over: Event) -> Iterator[pb.StreamAuthorizeRequest]:
+    request = pb.AuthorizeRequest(principal="agent:a", action="read", resource="doc:x")
+    yield pb.StreamAuthorizeRequest(requests=[request])
+    over.wait(30)
+
+
+def test_a_counter_that_is_computed_never_shrinks() -> None:
+    values = iter([3.0, 5.0, 4.0, 6.0])
+    counter = NeverLess(lambda: next(values))
+    assert [counter() for _ in range(4)] == [3.0, 5.0, 5.0, 6.0]
+
+
+def test_the_metrics_of_a_host_are_those_of_its_workers_and_of_their_health(
+    database: Database,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    with supervised(database, LICET_METRICS_LISTEN=address, LICET_CONNECTION_SECONDS="1") as (
+        server,
+        served_at,
+    ):
+        with Client(served_at) as client:
+            for _ in range(4):
+                client.authorize("agent:a", "read", "doc:x")
+        before = workers_of(server)
+        found = read(address)
+        assert [found[f'licet_worker_serving{{worker="{slot}"}}'] for slot in (0, 1)] == [1, 1]
+        decisions = [found[f'licet_decisions_total{{worker="{slot}"}}'] for slot in (0, 1)]
+        assert sum(decisions) == 4
+        assert found['licet_mutation_wait_seconds_bucket{le="+Inf",worker="1"}'] == 0
+        assert found["licet_worker_failures_total"] == 0
+        # Those who come have their metrics while those who go still have theirs.
+        server.process.send_signal(signal.SIGHUP)
+        assert eventually(
+            lambda: len(workers_of(server)) == 2 and not workers_of(server) & before, 60
+        )
+        assert eventually(lambda: read(address)["licet_workers_leaving"] == 0, 30)
+        found = read(address)
+        assert [found[f'licet_decisions_total{{worker="{slot}"}}'] for slot in (0, 1)] == [0, 0]
+        os.kill(min(workers_of(server)), signal.SIGKILL)
+        assert eventually(lambda: read(address)["licet_worker_failures_total"] == 1, 30)
 
 
 def test_without_the_setting_nothing_listens(served: Served) -> None:

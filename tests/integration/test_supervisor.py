@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,32 +17,40 @@ from time import monotonic
 import pytest
 
 _WORKER = textwrap.dedent("""
-    import os, signal, sys
+    import os, signal, sys, time
     from pathlib import Path
-    from licet.supervisor.worker import announce_ready
+    from licet.supervisor.reports import Reports
 
     folder, slot, fault = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     if fault == "fails":
         sys.exit(3)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     (folder / f"{slot}-{os.getpid()}").write_text("serves")
-    announce_ready()
-    signal.sigwait({signal.SIGTERM})
-    (folder / f"{slot}-{os.getpid()}").write_text("drained")
+    reports = Reports.of_environment()
+    reports.ready()
+    # Without a timeout: Python returns nonsense when one is over after a SIGCONT.
+    while not (received := signal.sigtimedwait(ends, 0)):
+        time.sleep(0.1)
+        reports.serves(not (folder / "sick").exists())
+    reports.leaving()
+    left = "left" if received.si_signo == signal.SIGTERM else "drained"
+    (folder / f"{slot}-{os.getpid()}").write_text(left)
 """)
 _SUPERVISOR = textwrap.dedent("""
     import logging, os, sys
-    from licet.supervisor import Fleet, WorkerError
-    from licet.supervisor.worker import Worker
+    from licet.supervisor import Fleet, Patience, Worker, WorkerError
 
     logging.basicConfig(level=logging.INFO)
     folder, count, fault, program = sys.argv[1:]
 
     def start(slot):
-        return Worker(slot, [sys.executable, "-c", program, folder, str(slot), fault], os.environ)
+        command = [sys.executable, "-c", program, folder, str(slot), fault]
+        return Worker(slot, command, os.environ, silent_after=2.0)
 
     try:
-        Fleet(start, int(count), 5.0).run(lambda: print("ready", flush=True))
+        fleet = Fleet(start, int(count), Patience(leave=5.0, drain=5.0, hung=10.0))
+        sys.exit(fleet.run(lambda: print("ready", flush=True), lambda: False))
     except WorkerError as exc:
         print(exc, flush=True)
         sys.exit(2)
@@ -60,7 +69,10 @@ def until(holds: Callable[[], bool]) -> None:
 @contextmanager
 def supervised(folder: Path, count: int, fault: str = "none") -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", _SUPERVISOR, str(folder), str(count), fault, _WORKER]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        (folder.parent / f"{folder.name}.log").open("w") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
         try:
             yield process
         finally:
@@ -72,9 +84,14 @@ def first_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
+def errors(folder: Path) -> str:
+    """Return what the supervisor of a folder has logged."""
+    return (folder.parent / f"{folder.name}.log").read_text()
+
+
 def serving(folder: Path) -> set[tuple[str, int]]:
     found = set()
-    for file in folder.iterdir():
+    for file in folder.glob("*-*"):
         slot, _, pid = file.name.partition("-")
         if file.read_text() == "serves" and Path(f"/proc/{pid}").exists():
             found.add((slot, int(pid)))
@@ -116,12 +133,99 @@ def test_sighup_replaces_every_worker_and_never_leaves_a_slot_empty(tmp_path: Pa
         until(replaced)
         supervisor.send_signal(signal.SIGTERM)
         assert supervisor.wait(_SECONDS) == 0
-    assert [file.read_text() for file in tmp_path.iterdir()] == ["drained"] * 4
+    ends = sorted(file.read_text() for file in tmp_path.iterdir())
+    assert ends == ["drained", "drained", "left", "left"]
+
+
+def test_a_worker_that_is_told_to_go_by_somebody_else_is_replaced(tmp_path: Path) -> None:
+    with supervised(tmp_path, 2) as supervisor:
+        assert first_line(supervisor) == "ready"
+        (told,) = (pid for slot, pid in serving(tmp_path) if slot == "1")
+        os.kill(told, signal.SIGTERM)
+        until(lambda: any(slot == "1" and pid != told for slot, pid in serving(tmp_path)))
+        assert (tmp_path / f"1-{told}").read_text() == "left"
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(_SECONDS) == 0
+    assert "ended with code" not in errors(tmp_path)
+
+
+def test_what_a_worker_says_is_logged_once_and_changes_nothing(tmp_path: Path) -> None:
+    with supervised(tmp_path, 1) as supervisor:
+        assert first_line(supervisor) == "ready"
+        before = serving(tmp_path)
+        (tmp_path / "sick").touch()
+        until(lambda: "not serving" in errors(tmp_path))
+        (tmp_path / "sick").unlink()
+        until(lambda: errors(tmp_path).count(": serving") == 2)
+        assert serving(tmp_path) == before
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(_SECONDS) == 0
+    said = [line.rpartition(": ")[2] for line in errors(tmp_path).splitlines() if ": " in line]
+    assert said == ["serving", "not serving", "serving", "leaving"]
+
+
+def test_a_worker_that_hangs_is_reported_and_then_replaced(tmp_path: Path) -> None:
+    with supervised(tmp_path, 2) as supervisor:
+        assert first_line(supervisor) == "ready"
+        (hung,) = (pid for slot, pid in serving(tmp_path) if slot == "0")
+        os.kill(hung, signal.SIGSTOP)
+        until(lambda: any(slot == "0" and pid != hung for slot, pid in serving(tmp_path)))
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(_SECONDS) == 0
+    lines = [line for line in errors(tmp_path).splitlines() if f"process {hung}" in line]
+    told = [line.partition(") ")[2] for line in lines[1:]]
+    assert told[:2] == ["is silent", "hangs; killed"]
+    assert told[2].startswith("ended with code -9")
+
+
+def test_a_worker_that_is_heard_again_lives(tmp_path: Path) -> None:
+    with supervised(tmp_path, 1) as supervisor:
+        assert first_line(supervisor) == "ready"
+        ((_, paused),) = serving(tmp_path)
+        os.kill(paused, signal.SIGSTOP)
+        until(lambda: "is silent" in errors(tmp_path))
+        os.kill(paused, signal.SIGCONT)
+        until(lambda: "is heard again" in errors(tmp_path))
+        assert serving(tmp_path) == {("0", paused)}
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(_SECONDS) == 0
+    assert "hangs" not in errors(tmp_path)
+
+
+def test_a_supervisor_that_was_stopped_itself_blames_nobody(tmp_path: Path) -> None:
+    with supervised(tmp_path, 2) as supervisor:
+        assert first_line(supervisor) == "ready"
+        before = serving(tmp_path)
+        everyone = [supervisor.pid, *(pid for _, pid in before)]
+        for pid in everyone:
+            os.kill(pid, signal.SIGSTOP)
+        Event().wait(12)
+        for pid in everyone:
+            os.kill(pid, signal.SIGCONT)
+        Event().wait(1)
+        assert serving(tmp_path) == before
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(_SECONDS) == 0
+    assert "hangs" not in errors(tmp_path)
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with supervised(tmp_path, 2) as supervisor:
+        assert first_line(supervisor) == "ready"
+        pids = {pid for _, pid in serving(tmp_path)}
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        supervisor.send_signal(signal.SIGTERM)
+        Event().wait(0.5)
+        assert supervisor.poll() is None
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(_SECONDS) == 1
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_worker_that_cannot_start_at_all_ends_the_supervisor(tmp_path: Path, count: int) -> None:
     with supervised(tmp_path, count, "fails") as supervisor:
-        assert first_line(supervisor) == "worker 0 ended with code 3"
+        assert re.fullmatch("worker [01] ended with code 3", first_line(supervisor))
         assert supervisor.wait(_SECONDS) == 2
     assert not list(tmp_path.iterdir())

@@ -1,7 +1,7 @@
 """`licet`: parses the command line, runs one command, and turns what happens into an exit status.
 
 0    it is done; the decision is ALLOW
-1    the decision is DENY; the server is not serving
+1    the decision is DENY; the server is not serving; a replica is not renewing
 2    it could not be done: wrong usage, or an error
 130  Ctrl-C
 """
@@ -29,6 +29,7 @@ from licet.cli.invocation import (
     TimeoutOption,
     command,
 )
+from licet.cli.replicas import replicas
 from licet.cli.revoke import revoke
 from licet.cli.serve import serve
 
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.add_typer(migrate.app, name="migrate")
+app.command()(replicas)
 app.command()(command(grant))
 app.command()(command(delegate))
 app.command()(command(revoke))

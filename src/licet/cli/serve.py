@@ -22,7 +22,8 @@ def serve(
         int | None,
         typer.Option(
             metavar="N",
-            help="Processes that serve, all on one port; 1 unless told. [LICET_WORKERS]",
+            help="Processes that serve, all on one port; as many as this process may use cores, "
+            "unless told. [LICET_WORKERS]",
         ),
     ] = None,
     data_dir: Annotated[

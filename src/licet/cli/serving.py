@@ -7,9 +7,9 @@ import os
 import shlex
 import signal
 import sys
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from licet import __version__, config
 from licet.cli.database import describe
@@ -17,8 +17,11 @@ from licet.cli.errors import CommandError
 from licet.domain.errors import LicetError
 from licet.storage.embedded import EmbeddedPostgresError
 from licet.storage.migrate import MigrationError
-from licet.supervisor import announce_ready, follow_supervisor, is_worker
+from licet.supervisor import Reports, follow_supervisor
 from licet.telemetry import logs
+
+if TYPE_CHECKING:  # importing it would import gRPC
+    from licet.bootstrap import Licet
 
 _SERVICE: Final = "licet.v1.AuthorizationService"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - not bound, replaced
@@ -50,9 +53,9 @@ def run(**overrides: object) -> int:
     Raises:
         CommandError: it cannot serve; whatever had been started is stopped.
     """
-    stop = _StopSignals()
-    shares_port = is_worker()
-    if shares_port:
+    reports = Reports.of_environment()
+    stop = _StopSignals(is_worker=reports is not None)
+    if reports is not None:
         follow_supervisor()
     try:
         settings = config.load(**overrides)
@@ -61,45 +64,70 @@ def run(**overrides: object) -> int:
             # Without gRPC: it has no business in a process that starts others.
             from licet.cli.supervising import supervise  # noqa: PLC0415
 
-            return supervise(settings, lambda port: _greet(settings, port))
+            return supervise(
+                settings, lambda port: _greet(settings, port), lambda: stop.requested is not None
+            )
         from licet.bootstrap import Licet, settle  # noqa: PLC0415 - see above
 
-        licet = Licet(settings, shares_port=shares_port).start()
+        licet = Licet(
+            settings,
+            shares_port=reports is not None,
+            report=None if reports is None else reports.serves,
+        ).start()
         settle()
     except (config.ConfigurationError, LicetError, EmbeddedPostgresError, MigrationError) as exc:
-        if stop.requested:
+        if stop.requested is not None:
             return 0  # a Ctrl-C reaches initdb as well, which fails then
         raise CommandError(str(exc)) from exc
     try:
-        if shares_port:
-            announce_ready()
-        elif not stop.requested:
-            _greet(settings, licet.server.port)
-        stop.wait()
+        if reports is not None:
+            _work(licet, reports, stop)
+        else:
+            if stop.requested is None:
+                _greet(settings, licet.server.port)
+            stop.wait()
     finally:
         licet.stop()
     return 0
 
 
-class _StopSignals:
-    """SIGINT and SIGTERM, from when this is made: none is lost while the server starts."""
+def _work(licet: Licet, reports: Reports, stop: _StopSignals) -> None:
+    """Serve as one of several workers until told to end; SIGTERM: the others go on."""
+    reports.ready(licet.metrics_port)
+    number = stop.wait()
+    reports.leaving()
+    if number == signal.SIGTERM:
+        licet.server.hand_over(lambda seconds: stop.wait(seconds) is not None)
 
-    def __init__(self) -> None:
+
+class _StopSignals:
+    """SIGINT and SIGTERM, from when this is made: none is lost while the server starts.
+
+    The second one ends the process, but for a worker: its supervisor decides that, and whoever
+    stops a service may have sent the first one to both of them.
+    """
+
+    def __init__(self, *, is_worker: bool) -> None:
         # Its `put` may interrupt its `get`, which is not true of Event or Queue.
         self._signals: SimpleQueue[int] = SimpleQueue()
-        self.requested = False
+        self._is_worker = is_worker
+        self.requested: int | None = None
+        """The first one."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
-    def wait(self) -> None:
-        """Return when one has come."""
-        self._signals.get()
+    def wait(self, seconds: float | None = None) -> int | None:
+        """Return the next one, or None after the time."""
+        try:
+            return self._signals.get(timeout=seconds)
+        except Empty:
+            return None
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested is not None and not self._is_worker:
             # The embedded PostgreSQL ends with this process, however that ends.
             os._exit(128 + number)
-        self.requested = True
+        self.requested = number
         self._signals.put(number)
 
 

@@ -14,17 +14,26 @@ from licet.domain.errors import LicetError
 from licet.storage import migrate
 from licet.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, data_folder
 from licet.storage.migrate import MigrationError
-from licet.supervisor import Fleet, Worker, WorkerError, reserved_port
+from licet.supervisor import Fleet, Patience, Worker, WorkerError, reserved_port
+from licet.telemetry import host as host_metrics
+from licet.telemetry.metrics import serve as serve_metrics
 
 _COMMAND: Final = (sys.executable, "-m", "licet", "serve")
+_METRICS: Final = "LICET_METRICS_LISTEN"
+# What a worker takes to leave, beside the age of its oldest connection.
+_LEAVE_SECONDS: Final = 5.0
+_HURRIED: Final = 130
 
 
-def supervise(settings: Settings, on_ready: Callable[[int], None]) -> int:
-    """Serve with `settings.workers` processes until SIGINT or SIGTERM.
+def supervise(
+    settings: Settings, on_ready: Callable[[int], None], is_stopped: Callable[[], bool]
+) -> int:
+    """Serve with `settings.workers` processes until SIGINT or SIGTERM, and return an exit status.
 
     Args:
         settings: of this process; the workers get them by their environment.
         on_ready: told the port, once every worker serves.
+        is_stopped: says whether a signal has come before the workers are looked after.
 
     Raises:
         CommandError: it cannot serve; whatever had been started is stopped.
@@ -36,23 +45,31 @@ def supervise(settings: Settings, on_ready: Callable[[int], None]) -> int:
             held = stack.enter_context(reserved_port(host.strip("[]"), int(port)))
             environment = _environment(settings, f"{host}:{held}", url)
 
-            def start(slot: int) -> Worker:
-                return Worker(slot, _COMMAND, environment | _metrics(settings, slot))
-
-            fleet = Fleet(start, settings.workers, settings.drain_seconds)
-            fleet.run(lambda: on_ready(held))
+            fleet = Fleet(
+                lambda slot: Worker(slot, _COMMAND, environment),
+                settings.workers,
+                Patience(
+                    settings.connection_seconds * 1.1 + _LEAVE_SECONDS, settings.drain_seconds
+                ),
+            )
+            _serve_metrics(settings, fleet, stack)
+            was_hurried = fleet.run(lambda: on_ready(held), is_stopped)
         except OSError as exc:
             raise CommandError(f"cannot listen on {settings.listen}: {exc.strerror}") from exc
         except (LicetError, EmbeddedPostgresError, MigrationError, WorkerError) as exc:
+            if is_stopped():
+                return 0  # a Ctrl-C reaches initdb as well, which fails then
             raise CommandError(str(exc)) from exc
-    return 0
+    return _HURRIED if was_hurried else 0
 
 
 def _database(settings: Settings, stack: ExitStack) -> str | None:
     """Migrate the database, and start it first if it is ours; return its address in that case."""
     configured = settings.migration_database_url or settings.database_url
     if configured is None:
-        embedded = EmbeddedPostgres(data_folder(settings.data_dir))
+        embedded = EmbeddedPostgres(
+            data_folder(settings.data_dir), settings=settings.embedded_postgres()
+        )
         stack.callback(embedded.stop)
         embedded.start()
         migrate.up(embedded.conninfo)
@@ -70,6 +87,8 @@ def _environment(settings: Settings, listen: str, url: str | None) -> dict[str, 
     # The embedded database's address has no password; another's comes by the environment or the
     # file, as it came to us, and by nothing that other users can see.
     ours = {} if url is None else {"LICET_DATABASE_URL": url}
+    # Where only the supervisor asks: one worker cannot take its predecessor's port from it.
+    metrics = {} if settings.metrics_listen is None else {_METRICS: "127.0.0.1:0"}
     return {
         **os.environ,
         **ours,
@@ -79,12 +98,28 @@ def _environment(settings: Settings, listen: str, url: str | None) -> dict[str, 
         "LICET_LOG_FORMAT": settings.log_format,
         "LICET_WORKERS": "1",
         "LICET_MIGRATE_ON_START": "false",
+        **metrics,
     }
 
 
-def _metrics(settings: Settings, slot: int) -> dict[str, str]:
-    """Give each worker a port of its own for its metrics: the one set, and those after it."""
+def _serve_metrics(settings: Settings, fleet: Fleet, stack: ExitStack) -> None:
+    """Serve what the supervisor knows of the workers, and what they say, at the address set."""
     if settings.metrics_listen is None:
-        return {}
-    host, _, port = settings.metrics_listen.rpartition(":")
-    return {"LICET_METRICS_LISTEN": f"{host}:{int(port) + slot if int(port) else 0}"}
+        return
+
+    def workers() -> list[host_metrics.WorkerHealth]:
+        return [
+            host_metrics.WorkerHealth(w.slot, w.is_serving, w.silent_seconds, w.metrics_port)
+            for w in fleet.workers
+        ]
+
+    collector = host_metrics.HostCollector(
+        settings.workers, workers, lambda: fleet.failures, lambda: fleet.leaving
+    )
+    try:
+        _, stop = serve_metrics(collector, settings.metrics_listen)
+    except OSError as exc:
+        raise CommandError(
+            f"cannot serve the metrics on {settings.metrics_listen}: {exc.strerror}"
+        ) from exc
+    stack.callback(stop)

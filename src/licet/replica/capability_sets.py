@@ -88,6 +88,8 @@ class CachedCapabilitySets:
         # Counted under the mutex, and read without it.
         self.reads = 0
         """How many reads of the database there were."""
+        self.misses = 0
+        """How many principals were asked for that memory could not answer for."""
         self.joined = 0
         """How many requests waited for the read of another instead of reading themselves."""
         self.evictions = 0
@@ -123,6 +125,8 @@ class CachedCapabilitySets:
                     (entry.revision for entry in found.values()), default=0
                 ):
                     return found
+        with self._mutex:
+            self.misses += len(principals)
         # One statement for all of them, cached or not: entries and rows together would be of two
         # snapshots.
         return self._fill(principals, deadline)
@@ -190,6 +194,8 @@ class CachedCapabilitySets:
         than a revocation that the request must know. So it lets such a read land and looks for the
         entry it left, under the lease; only the next read, which began after it, may be shared.
         """
+        with self._mutex:
+            self.misses += 1
         flight, leads = self._board(principal)
         if not leads:
             if not flight.landed.wait(deadline.remaining(_JOIN_SECONDS)):

@@ -90,6 +90,10 @@ class MemoryFeed:
             self._closed = True
             self._changed.notify_all()
 
+    def __len__(self) -> int:
+        """Return how many changes it holds."""
+        return len(self._changes)
+
     def _has_moved(self, seen: Recent) -> bool:
         return self._closed or (self._last, self._resets) != (seen.revision, seen.resets)
 

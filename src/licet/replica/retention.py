@@ -56,6 +56,8 @@ class Retention:
         self._first_seconds = first_seconds
         self._interval_seconds = interval_seconds
         self._batch = batch
+        self.trimmed = 0
+        """How many changes, or idempotency keys if those were more, were trimmed here."""
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="licet-retention", daemon=True)
 
@@ -80,7 +82,10 @@ class Retention:
                 _log.exception("trimming history failed on a bug; it will be tried again")
 
     def _trim(self) -> None:
-        while self._history.trim(self._keep_hours, self._batch, _deadline()) >= self._batch:
+        trimmed = self._batch
+        while trimmed >= self._batch:
+            trimmed = self._history.trim(self._keep_hours, self._batch, _deadline())
+            self.trimmed += trimmed
             if self._stopping.wait(_PAUSE_SECONDS):
                 return
 

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from licet.domain.errors import InvalidRequestError, LicetError
 from licet.server.status import internal, status_of
+from licet.server.streams import Stream, Streams
 
 _log: Final = logging.getLogger(__name__)
 
@@ -39,11 +40,14 @@ _FOREIGN_STREAMS: Final = 16
 class ErrorInterceptor(grpc.ServerInterceptor):
     """See the module. Health and reflection, which are not ours, pass nearly as they are."""
 
-    def __init__(self, stream_pool: ThreadPoolExecutor, watch_pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, streams: Streams, stream_pool: ThreadPoolExecutor, watch_pool: ThreadPoolExecutor
+    ) -> None:
         """Run streams on pools of their own, one for each kind.
 
         On the shared one, a few idle streams would shut out every other call.
         """
+        self._streams = streams
         self._stream_pool = stream_pool
         self._watch_pool = watch_pool
         self._foreign_pool = ThreadPoolExecutor(_FOREIGN_STREAMS, "licet-reflection")
@@ -88,10 +92,11 @@ class ErrorInterceptor(grpc.ServerInterceptor):
                 _unary(handler.unary_unary), deserialize, handler.response_serializer
             )
         if handler.stream_stream is not None:
-            behavior = _streaming(handler.stream_stream)
-            behavior.experimental_thread_pool = self._stream_pool  # type: ignore[attr-defined] # read by grpc
+            stream = _streaming(handler.stream_stream, self._streams)
+            stream.experimental_thread_pool = self._stream_pool  # type: ignore[attr-defined] # read by grpc
+            stream.experimental_non_blocking = True  # type: ignore[attr-defined] # so that it is given what sends
             return grpc.stream_stream_rpc_method_handler(
-                behavior, deserialize, handler.response_serializer
+                stream, deserialize, handler.response_serializer
             )
         if handler.unary_stream is not None:
             behavior = _server_streaming(handler.unary_stream)
@@ -133,8 +138,23 @@ def _unary(behavior: _Behavior) -> _Behavior:
     return call
 
 
-def _streaming(behavior: _Behavior) -> _Behavior:
-    return _guarded(lambda requests, context: behavior(map(_check, requests), context))
+def _streaming(
+    behavior: _Behavior, streams: Streams
+) -> Callable[[Iterator[Any], grpc.ServicerContext, Callable[[Any], None]], None]:
+    def call(
+        requests: Iterator[Any], context: grpc.ServicerContext, send: Callable[[Any], None]
+    ) -> None:
+        stream = Stream(context, send)
+        answers = _guarded(
+            lambda incoming, context: streams.answered(
+                stream, incoming, lambda messages: behavior(map(_check, messages), context)
+            )
+        )
+        for answer in answers(requests, context):
+            send(answer)
+        stream.finish()
+
+    return call
 
 
 def _server_streaming(behavior: _Behavior) -> _Behavior:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event, Thread
+from time import monotonic
 from typing import Final, TypeAlias
 
 import grpc
@@ -14,8 +15,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from licet.domain.errors import UnavailableError
+from licet.server import connections
 from licet.server.interceptor import ErrorInterceptor
 from licet.server.service import AuthorizationService, UseCases
+from licet.server.streams import Streams
 from licet.server.watchers import Watchers
 from licet.v1 import authorization_pb2
 from licet.v1 import authorization_pb2_grpc as pb_grpc
@@ -24,6 +27,11 @@ _log: Final = logging.getLogger(__name__)
 
 SERVICE: Final = authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationService"].full_name
 _PROBE_SECONDS: Final = 1.0
+# gRPC makes each connection's age longer or shorter by a tenth, so that they do not go together.
+_AGE_JITTER: Final = 1.1
+# A client has its GOAWAY and has said so: a round trip.
+_GOAWAY_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.5
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -43,6 +51,7 @@ class ServerLimits:
         message_bytes: the largest message, either way.
         connection_streams: calls at once on one connection.
         shares_port: other workers of this host listen on the same port.
+        connection_seconds: how long a connection is kept where the port is shared.
     """
 
     threads: int = 16
@@ -51,6 +60,7 @@ class ServerLimits:
     message_bytes: int = 4 * 1024 * 1024
     connection_streams: int = 1024
     shares_port: bool = False
+    connection_seconds: float = 30.0
 
 
 class Server:
@@ -73,6 +83,7 @@ class Server:
             UnavailableError: the address cannot be bound.
         """
         self._is_ready = is_ready
+        self._limits = limits
         self._health = health.HealthServicer()
         # A few more threads than streams, so that the stream over the limit can be told.
         self._stream_pool = ThreadPoolExecutor(
@@ -81,9 +92,10 @@ class Server:
         self._watch_pool = ThreadPoolExecutor(limits.watchers + 4, thread_name_prefix="licet-watch")
         self._watch = use_cases.watch
         self._watchers = Watchers(limits.watchers)
+        self._streams = Streams(limits.streams)
         self._grpc = grpc.server(
             ThreadPoolExecutor(limits.threads, thread_name_prefix="licet-rpc"),
-            interceptors=[ErrorInterceptor(self._stream_pool, self._watch_pool)],
+            interceptors=[ErrorInterceptor(self._streams, self._stream_pool, self._watch_pool)],
             options=[
                 # Two servers on one port would each get a part of the calls: what workers of one
                 # supervisor want, and what nobody else would notice.
@@ -96,9 +108,10 @@ class Server:
                 # A client that vanished without a word gives its streams back within a minute.
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 20_000),
+                *_aging(limits),
             ],
         )
-        service = AuthorizationService(use_cases, limits.streams, self._watchers)
+        service = AuthorizationService(use_cases, self._watchers)
         pb_grpc.add_AuthorizationServiceServicer_to_server(service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
@@ -115,6 +128,16 @@ class Server:
         self._draining = Event()
         self._prober = Thread(target=self._probe, name="licet-health", daemon=True)
 
+    @property
+    def watchers(self) -> Watchers:
+        """Those who watch changes; read by metrics."""
+        return self._watchers
+
+    @property
+    def streams(self) -> Streams:
+        """The open streams of decisions; read by metrics."""
+        return self._streams
+
     def start(self) -> None:
         """Serve. Health says SERVING as soon as the first probe succeeded."""
         self._set_health(_SERVING if self._is_ready() else _NOT_SERVING)
@@ -122,16 +145,38 @@ class Server:
         self._grpc.start()
         self._prober.start()
 
+    def hand_over(self, hurried: Callable[[float], bool]) -> None:
+        """Leave the port and every connection to the others that share it; serve all the while.
+
+        New connections go to the others. Of those that are, each reaches its age and is told to go
+        (GOAWAY); its client makes another one for its next call. A call that comes after gRPC was
+        told to stop would be cancelled, whatever the client: so first they all have to be gone.
+        Streams that are open stay, on connections without new calls. Then `drain`.
+
+        Args:
+            hurried: waits for so many seconds at most, and says whether to give this up.
+        """
+        connections.drop_new(self.port)
+        if hurried(connections.SETTLE_SECONDS):
+            return
+        connections.close_listeners(self.port)
+        end = monotonic() + self._limits.connection_seconds * _AGE_JITTER + _GOAWAY_SECONDS
+        while connections.established(self.port) and monotonic() < end:
+            if hurried(_LOOK_SECONDS):
+                return
+
     def drain(self, grace_seconds: float) -> None:
         """Say NOT_SERVING, refuse new calls, let those that run end within the grace.
 
-        Then cancel them. Watches, which would never end, are told to go on elsewhere.
+        Then cancel them. Streams, which might never end, are told to go on elsewhere.
         """
         self._draining.set()
         self._health.enter_graceful_shutdown()
         self._watch.close()
         self._watchers.drain()
-        self._grpc.stop(grace_seconds).wait()
+        stopped = self._grpc.stop(grace_seconds)
+        self._streams.end(stopped)
+        stopped.wait()
         self._watchers.stop()
         for pool in (self._stream_pool, self._watch_pool):
             pool.shutdown(wait=False, cancel_futures=True)
@@ -151,3 +196,10 @@ class Server:
     def _set_health(self, status: int) -> None:
         for service in ("", SERVICE):
             self._health.set(service, status)
+
+
+def _aging(limits: ServerLimits) -> list[tuple[str, int]]:
+    """Return the options that let connections grow old where others can take them."""
+    if not limits.shares_port:
+        return []
+    return [("grpc.max_connection_age_ms", int(limits.connection_seconds * 1000))]

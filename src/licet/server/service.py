@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from threading import BoundedSemaphore
 
 import grpc
 from typing_extensions import override
@@ -18,7 +17,6 @@ from licet.app.ports import Deadline
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import WatchChanges
-from licet.domain.errors import ExhaustedError
 from licet.server import convert, render
 from licet.server.identity import ANONYMOUS
 from licet.server.watchers import Watchers
@@ -41,11 +39,10 @@ class UseCases:
 class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     """Serves `licet.v1.AuthorizationService`."""
 
-    def __init__(self, use_cases: UseCases, max_streams: int, watchers: Watchers) -> None:
-        """Serve these use cases, and at most `max_streams` streams at once: each holds a thread."""
+    def __init__(self, use_cases: UseCases, watchers: Watchers) -> None:
+        """Serve these use cases."""
         self._do = use_cases
         self._watchers = watchers
-        self._streams = BoundedSemaphore(max_streams)
 
     @override
     def Authorize(
@@ -67,17 +64,12 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     def StreamAuthorize(
         self, request_iterator: Iterator[pb.StreamAuthorizeRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.StreamAuthorizeResponse]:
-        if not self._streams.acquire(blocking=False):
-            raise ExhaustedError("too many streams are open")
-        try:
-            for message in request_iterator:
-                requests = convert.batch(message.requests)
-                answers = self._do.authorize.batch(requests, ANONYMOUS, _deadline(context))
-                yield pb.StreamAuthorizeResponse(
-                    responses=[render.authorize(answer) for answer in answers]
-                )
-        finally:
-            self._streams.release()
+        for message in request_iterator:
+            requests = convert.batch(message.requests)
+            answers = self._do.authorize.batch(requests, ANONYMOUS, _deadline(context))
+            yield pb.StreamAuthorizeResponse(
+                responses=[render.authorize(answer) for answer in answers]
+            )
 
     @override
     def Grant(self, request: pb.GrantRequest, context: grpc.ServicerContext) -> pb.GrantResponse:

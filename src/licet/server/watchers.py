@@ -13,7 +13,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Final, Protocol
 
-from licet.domain.errors import ExhaustedError
+from licet.domain.errors import ExhaustedError, SlowConsumerError
 
 _log: Final = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ class Watchers:
         # Guards the set of places.
         self._mutex = Lock()
         self._places: set[Place] = set()
+        self.dropped = 0
+        """How many were cut off, or told that they were too slow."""
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="licet-watchers", daemon=True)
 
@@ -95,6 +97,10 @@ class Watchers:
             self._places.add(place)
         try:
             yield place
+        except SlowConsumerError:
+            with self._mutex:
+                self.dropped += 1
+            raise
         finally:
             with self._mutex:
                 self._places.discard(place)
@@ -109,4 +115,6 @@ class Watchers:
                     _log.warning("a client that watches takes nothing; its stream is cut off")
                     # Once is enough, and its thread may take a moment to notice.
                     place.sending_since = None
+                    with self._mutex:
+                        self.dropped += 1
                     place.call.cancel()

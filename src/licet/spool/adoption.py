@@ -33,7 +33,7 @@ class Adoption:
         Args:
             root: where the folders are.
             shipper: makes the shipper of a dead writer's folder.
-            is_settled: says of a writer whether all that it has stored is under a signed checkpoint.
+            is_settled: says of a writer whether all that it stored is under a checkpoint.
             recovered: told once when all of a folder is shipped.
         """
         self._root = root

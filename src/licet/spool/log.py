@@ -41,6 +41,7 @@ class SpoolAuditLog:
         self.refused = 0
         """How many decisions could not be recorded, and did not leave."""
         self._told = 0
+        self._own = 0
 
     def record(self, caller: Caller, now: Instant, request: Request, decision: Decision) -> EventId:
         """See `ports.AuditLog.record`."""
@@ -73,6 +74,11 @@ class SpoolAuditLog:
         return [EventId(f"{start}{number:012x}") for number in range(first, first + len(bodies))]
 
     @property
+    def decisions(self) -> int:
+        """How many decisions were taken on record."""
+        return self._writer.appended - self._own
+
+    @property
     def recorded(self) -> int:
         """The sequence of the last event on record."""
         return self._writer.appended
@@ -83,26 +89,25 @@ class SpoolAuditLog:
         Raises:
             UnavailableError: it is not on record.
         """
-        self._writer.append(
-            leaf_body(
-                AuditEvent(
-                    occurred_at=self._now(),
-                    event_type=event_type,
-                    actor=ACTOR,
-                    principal="",
-                    action="",
-                    resource="",
-                    capability_id="",
-                    result=Result.DONE,
-                    reason=reason,
-                    policy_id="",
-                    session_id="",
-                    trace_id="",
-                    revision=0,
-                    metadata=canonical(metadata),
-                )
-            )
+        event = AuditEvent(
+            occurred_at=self._now(),
+            event_type=event_type,
+            actor=ACTOR,
+            principal="",
+            action="",
+            resource="",
+            capability_id="",
+            result=Result.DONE,
+            reason=reason,
+            policy_id="",
+            session_id="",
+            trace_id="",
+            revision=0,
+            metadata=canonical(metadata),
         )
+        with self._mutex:
+            self._writer.append(leaf_body(event))
+            self._own += 1
 
     def tell_refused(self) -> None:
         """Record how many decisions could not be recorded, as soon as something can be again."""

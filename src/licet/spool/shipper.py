@@ -1,8 +1,8 @@
 """Ships a spool: its events into the database, each exactly once and in their order.
 
 How far it has come stands in the database and is moved with the events. So a lost answer to COMMIT
-stores nothing twice, and a database that has lost commits is sent again what it lost, as long as the
-spool still has it.
+stores nothing twice, and a database that has lost commits is sent again what it lost, as long as
+the spool still has it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final, LiteralString
-from uuid import UUID
 
 from psycopg import Connection, errors
 from psycopg.abc import Params
@@ -32,11 +31,18 @@ COPY_TRAILER: Final = b"\xff\xff"
 _REGISTER: Final[LiteralString] = (
     "INSERT INTO audit.writers (writer_id) VALUES (%s) ON CONFLICT DO NOTHING"
 )
-_LOG_ID: Final[LiteralString] = "SELECT l.log_id FROM audit.log AS l"
+_IS_SIGNED: Final[LiteralString] = "SELECT EXISTS (SELECT FROM audit.checkpoints)"
+# A copy of a database has its log's id, and must not be shipped what is the original's.
+_IDENTITY: Final[LiteralString] = """
+SELECT l.log_id::text, concat_ws('-', s.system_identifier, d.oid)
+FROM audit.log AS l, pg_control_system() AS s, pg_database AS d
+WHERE d.datname = current_database()
+"""
 _IS_SETTLED: Final[LiteralString] = """
 SELECT NOT EXISTS (SELECT FROM audit.queue AS q WHERE q.writer_id = %(writer)s)
    AND NOT EXISTS (
-     SELECT FROM audit.batches AS b WHERE b.writer_id = %(writer)s AND b.first_leaf + b.n > coalesce(
+     SELECT FROM audit.batches AS b
+     WHERE b.writer_id = %(writer)s AND b.first_leaf + b.n > coalesce(
        (SELECT max(c.tree_size) FROM audit.checkpoints AS c WHERE c.epoch = b.epoch), 0))
 """
 _ENSURE_PARTITION: Final[LiteralString] = "SELECT audit.ensure_partition(%s::timestamptz)"
@@ -51,7 +57,7 @@ WHERE b.writer_id = %s AND b.first_leaf + b.n <= (
   SELECT max(c.tree_size) FROM audit.checkpoints AS c WHERE c.epoch = b.epoch)
 ORDER BY b.epoch DESC, b.first_leaf DESC LIMIT 1
 """
-_PASS_OVER: Final[LiteralString] = "SELECT audit.pass_over(%s, %s, %s, %s, %b)"
+_SKIP: Final[LiteralString] = "SELECT audit.pass_over(%s, %s, %s, %s, %b)"
 _SEQUENCE_BITS: Final = (1 << 62) - 1
 _DAY: Final = 86_400_000_000
 _QUEUE: Final[LiteralString] = """
@@ -124,14 +130,19 @@ class PostgresEventStore:
             raise RuntimeError(f"audit writer {writer_id} cannot be registered")
         return int(row[0])
 
-    def log_id(self, deadline: Deadline) -> UUID:
-        """Return what names the log, whatever its origin and epoch."""
+    def identity(self, deadline: Deadline) -> tuple[str, str]:
+        """Return what names the log, whatever its origin and epoch, and what names the database."""
         with self._database.connection(deadline) as connection:
-            row = connection.execute(_LOG_ID).fetchone()
+            row = connection.execute(_IDENTITY).fetchone()
         if row is None:
             raise RuntimeError("audit.log has no row")
-        found: UUID = row[0]
-        return found
+        return row[0], row[1]
+
+    def is_signed(self, deadline: Deadline) -> bool:
+        """Say whether any checkpoint was ever signed."""
+        with self._database.connection(deadline) as connection:
+            row = connection.execute(_IS_SIGNED).fetchone()
+        return bool(row is not None and row[0])
 
     def is_settled(self, writer_id: int, deadline: Deadline) -> bool:
         """Say whether all that a writer has stored is under a signed checkpoint."""
@@ -169,7 +180,7 @@ class PostgresEventStore:
     ) -> bool:
         """See `EventStore.pass_over`."""
         with self._database.connection(deadline) as connection:
-            row = connection.execute(_PASS_OVER, (writer_id, first, last, why, leaf)).fetchone()
+            row = connection.execute(_SKIP, (writer_id, first, last, why, leaf)).fetchone()
         return bool(row is not None and row[0])
 
     def _store(self, first: int, batch: Batch, leaves: Sequence[bytes], deadline: Deadline) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from licet.supervisor.fleet import Fleet, WorkerError
+from licet.supervisor.fleet import Fleet, Patience, WorkerError
 from licet.supervisor.port import reserved_port
-from licet.supervisor.worker import Worker, announce_ready, follow_supervisor, is_worker
+from licet.supervisor.reports import Reports, follow_supervisor
+from licet.supervisor.worker import Worker
 
 __all__ = [
     "Fleet",
+    "Patience",
+    "Reports",
     "Worker",
     "WorkerError",
-    "announce_ready",
     "follow_supervisor",
-    "is_worker",
     "reserved_port",
 ]

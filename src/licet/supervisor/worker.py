@@ -1,64 +1,61 @@
-"""One worker as its supervisor sees it: a process, and a pipe on which it says that it serves."""
+"""One worker as its supervisor sees it: a process, and a pipe on which it says how it is."""
 
 from __future__ import annotations
 
+import logging
 import os
-import select
 import signal
 import subprocess
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
+from typing import Final
 
-READY = b"ready\n"
-READY_FD_VARIABLE = "LICET_READY_FD"
-"""Names the file descriptor on which a worker writes `READY` once it serves."""
-LIFELINE_FD_VARIABLE = "LICET_LIFELINE_FD"
-"""Names the file descriptor that reads as ended when the supervisor has ended."""
+from licet.supervisor.reports import (
+    LIFELINE_FD_VARIABLE,
+    READY,
+    REPORTS_FD_VARIABLE,
+    State,
+)
 
+_log: Final = logging.getLogger(__name__)
 
-def is_worker() -> bool:
-    """Say whether a supervisor has started this process."""
-    return READY_FD_VARIABLE in os.environ
-
-
-def follow_supervisor() -> None:
-    """Take signals again, which the supervisor blocks, and drain when the supervisor dies."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    lifeline = int(os.environ.pop(LIFELINE_FD_VARIABLE))
-
-    def watch() -> None:
-        os.read(lifeline, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="licet-lifeline", daemon=True).start()
-
-
-def announce_ready() -> None:
-    """Tell the supervisor, if there is one, that this worker serves."""
-    number = os.environ.pop(READY_FD_VARIABLE, None)
-    if number is not None:
-        descriptor = int(number)
-        os.write(descriptor, READY)
-        os.close(descriptor)
+SILENT_SECONDS: Final = 10.0
+"""A worker that says nothing for so long is silent: three times what a probe may take."""
+_READ_BYTES: Final = 4096
 
 
 class Worker:
-    """A started worker. Owned by the supervisor's only thread."""
+    """A started worker. Changed by the supervisor's main thread only; metrics read it as well."""
 
-    def __init__(self, slot: int, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        slot: int,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        silent_after: float = SILENT_SECONDS,
+    ) -> None:
         """Start it.
 
         Args:
             slot: its place among the workers, from 0.
             command: the program and its arguments.
             environment: all of its environment.
+            silent_after: seconds after which one that says nothing is called silent.
         """
         self.slot = slot
         self.started = monotonic()
-        self._ready = False
+        self.is_ready = False
+        self.metrics_port: int | None = None
+        self.state: State | None = None
+        """What it said last; None: nothing yet."""
+        self.heard = self.started
+        """When it said something last."""
+        self._silent_after = silent_after
+        self._silent = False
+        self._rest = b""
         self._pipe, theirs = os.pipe()
+        os.set_blocking(self._pipe, False)
         # Nothing is ever written: it ends with this process, however that ends.
         their_lifeline, self._lifeline = os.pipe()
         try:
@@ -66,7 +63,7 @@ class Worker:
                 command,
                 env={
                     **environment,
-                    READY_FD_VARIABLE: str(theirs),
+                    REPORTS_FD_VARIABLE: str(theirs),
                     LIFELINE_FD_VARIABLE: str(their_lifeline),
                 },
                 pass_fds=(theirs, their_lifeline),
@@ -79,15 +76,52 @@ class Worker:
             os.close(their_lifeline)
         self.pid = self._process.pid
 
-    def is_ready(self) -> bool:
-        """Say whether it has said that it serves."""
-        if not self._ready and self._pipe >= 0:
-            readable, _, _ = select.select([self._pipe], [], [], 0)
-            if readable:
-                self._ready = os.read(self._pipe, len(READY)) == READY
-                os.close(self._pipe)
-                self._pipe = -1
-        return self._ready
+    @property
+    def silent_seconds(self) -> float:
+        """How long it has said nothing."""
+        return monotonic() - self.heard
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it serves, by what it said last, and said that lately."""
+        return self.state is State.SERVING and self.silent_seconds < self._silent_after
+
+    def listen(self) -> None:
+        """Take what it has said since the last time, and log what has changed."""
+        with suppress(BlockingIOError):
+            while self._pipe >= 0 and (said := os.read(self._pipe, _READ_BYTES)):
+                *lines, self._rest = (self._rest + said).split(b"\n")
+                for line in lines:
+                    self._heard(line.decode("ascii", errors="replace"))
+        if self.is_ready and self.state is not State.LEAVING:
+            self._listen_to_silence()
+
+    def _heard(self, line: str) -> None:
+        self.heard = monotonic()
+        word, _, port = line.partition(" ")
+        if word == READY:
+            self.is_ready = True
+            self.metrics_port = int(port) if port else None
+            if self.state is None:
+                self._change(State.SERVING)
+        elif line in set(State):
+            self._change(State(line))
+
+    def _change(self, state: State) -> None:
+        # A worker that leaves may serve its last calls for long, and leaves all the same.
+        if state is not self.state and self.state is not State.LEAVING:
+            self.state = state
+            level = logging.ERROR if state is State.NOT_SERVING else logging.INFO
+            _log.log(level, "worker %d (process %d): %s", self.slot, self.pid, state)
+
+    def _listen_to_silence(self) -> None:
+        silent = self.silent_seconds >= self._silent_after
+        if silent != self._silent:
+            self._silent = silent
+            (_log.error if silent else _log.info)(
+                "worker %d (process %d) %s",
+                *(self.slot, self.pid, "is silent" if silent else "is heard again"),
+            )
 
     def exit_code(self) -> int | None:
         """Return the code it ended with, negative for a signal; None while it runs."""
@@ -103,9 +137,7 @@ class Worker:
         if self.exit_code() is None:
             self._process.kill()
         self._process.wait()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
-        if self._pipe >= 0:
-            os.close(self._pipe)
-            self._pipe = -1
+        for descriptor in (self._lifeline, self._pipe):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._lifeline = self._pipe = -1

@@ -49,6 +49,27 @@ class Histogram:
         return buckets, total
 
 
+class NeverLess:
+    """A counter that is computed from others.
+
+    They are not read at one moment, so the difference may shrink a little, which Prometheus would
+    take for a restart.
+    """
+
+    def __init__(self, read: Callable[[], float]) -> None:
+        """Compute it with `read`."""
+        self._read = read
+        # Guards what was returned last.
+        self._mutex = Lock()
+        self._last = 0.0
+
+    def __call__(self) -> float:
+        """Return what it is now, and never less than before."""
+        with self._mutex:
+            self._last = max(self._last, self._read())
+            return self._last
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """Where the values come from; each is called when Prometheus asks.
@@ -64,8 +85,11 @@ class Sources:
     histograms: dict[str, tuple[str, Histogram]]
 
 
-class _Collector(Collector):
+class ReplicaCollector(Collector):
+    """What `Sources` say, without labels."""
+
     def __init__(self, sources: Sources) -> None:
+        """Collect from these."""
         self._sources = sources
 
     @override
@@ -79,15 +103,16 @@ class _Collector(Collector):
             yield HistogramMetricFamily(f"licet_{name}", text, buckets=buckets, sum_value=total)
 
 
-def serve(sources: Sources, host: str, port: int) -> tuple[int, Callable[[], None]]:
-    """Serve the metrics over HTTP; return the port, and what stops it.
+def serve(collector: Collector, address: str) -> tuple[int, Callable[[], None]]:
+    """Serve metrics over HTTP at `host:port`; return the port, and what stops it.
 
     Raises:
         OSError: the address cannot be bound.
     """
     registry = CollectorRegistry()
-    registry.register(_Collector(sources))
-    server, thread = start_http_server(port, addr=host, registry=registry)
+    registry.register(collector)
+    host, _, port = address.rpartition(":")
+    server, thread = start_http_server(int(port), addr=host.strip("[]"), registry=registry)
 
     def stop() -> None:
         server.shutdown()

@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from licet.storage.embedded.errors import EmbeddedPostgresError
 from licet.storage.embedded.folder import data_folder, default_data_root
-from licet.storage.embedded.server import EmbeddedPostgres
+from licet.storage.embedded.server import EmbeddedPostgres, running_conninfo
 
-__all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "data_folder", "default_data_root"]
+__all__ = [
+    "EmbeddedPostgres",
+    "EmbeddedPostgresError",
+    "data_folder",
+    "default_data_root",
+    "running_conninfo",
+]

@@ -40,6 +40,7 @@ SUPERUSER = "postgres"
 # Crash recovery comes before the first connection.
 _START_SECONDS = 60.0
 _CONNECT_SECONDS = 5
+_SOCKET_LINE = 5
 
 _INITDB_OPTIONS = (
     f"--username={SUPERUSER}",
@@ -215,6 +216,23 @@ class EmbeddedPostgres:
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         return command
+
+
+def running_conninfo(data_dir: Path) -> str | None:
+    """Return how libpq connects to the server that runs on a folder; None if there is none.
+
+    It is another process's: it may end at any time.
+    """
+    cluster = data_dir.expanduser().resolve() / "cluster"
+    if postmaster_of(cluster) is None:
+        return None
+    with _told_to_people(data_dir):
+        # Its fifth line (PostgreSQL: miscadmin.h, LOCK_FILE_LINE_SOCKET_DIR).
+        lines = (cluster / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+    if len(lines) < _SOCKET_LINE or not lines[_SOCKET_LINE - 1]:
+        return None  # it is starting
+    folder = lines[_SOCKET_LINE - 1]
+    return make_conninfo(host=folder, port=PORT, user=SUPERUSER, dbname=DATABASE)
 
 
 def _check_reachable(cluster: Path, account: Account) -> None:

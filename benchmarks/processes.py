@@ -1,0 +1,56 @@
+"""Processes as the kernel sees them: who started whom, what they used, on which cores they run."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from pathlib import Path
+from time import clock_gettime
+from typing import Final
+
+_PROC: Final = Path("/proc")
+_LIBC: Final = ctypes.CDLL(None)
+
+
+def parent(pid: int) -> int:
+    """Return who started a process."""
+    text = (_PROC / str(pid) / "stat").read_text(encoding="ascii", errors="replace")
+    # After the name in parentheses, which may hold anything: its state, and then this.
+    return int(text.rpartition(")")[2].split()[1])
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all that it and its descendants started."""
+    children: dict[int, list[int]] = {}
+    for entry in _PROC.iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):  # it has ended meanwhile
+                children.setdefault(parent(int(entry.name)), []).append(int(entry.name))
+    found = [pid]
+    for member in found:  # which grows
+        found += children.get(member, [])
+    return found
+
+
+def processor_seconds(pids: Iterable[int]) -> float:
+    """Return how much of a core's time running processes have used, all together.
+
+    Not from /proc, which tells it in hundredths of a second: a burst does not have many.
+    """
+    clock, seconds = ctypes.c_int(), 0.0
+    for pid in pids:
+        if _LIBC.clock_getcpuclockid(pid, ctypes.byref(clock)):
+            raise ProcessLookupError(f"process {pid} has ended")
+        seconds += clock_gettime(clock.value)
+    return seconds
+
+
+def confine(pids: Iterable[int], cores: Collection[int]) -> None:
+    """Let processes run on these cores only, and what they start from now on as well."""
+    for pid in pids:
+        with suppress(OSError):  # it has ended meanwhile
+            for thread in (_PROC / str(pid) / "task").iterdir():
+                with suppress(OSError):
+                    os.sched_setaffinity(int(thread.name), cores)

@@ -1,0 +1,93 @@
+"""Servers that a benchmark starts, each in processes of its own; `server.py` is what they run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Collection
+from functools import cached_property
+from types import TracebackType
+from typing import Final, Self
+
+from benchmarks.figures import BenchmarkError
+from benchmarks.processes import confine, family, processor_seconds
+from benchmarks.server import ENVIRONMENT, Variant
+
+_STOP_SECONDS: Final = 30.0
+
+
+class Server:
+    """A server on its way; `port` waits until it serves. Stops when it is left."""
+
+    def __init__(
+        self, variant: Variant, url: str, cores: Collection[int], workers: int = 1
+    ) -> None:
+        """Start it.
+
+        Args:
+            variant: what serves.
+            url: of the database.
+            cores: those that it may use.
+            workers: how many processes, if it is supervised.
+        """
+        # Defaults, whatever the settings of whoever runs this.
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("LICET_")
+        }
+        environment |= ENVIRONMENT
+        environment |= {
+            "LICET_DATABASE_URL": url,
+            "LICET_LISTEN": "127.0.0.1:0",
+            "LICET_LOG_LEVEL": "ERROR",
+            "LICET_WORKERS": str(workers),
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.server", variant],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        confine([self._process.pid], cores)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    @cached_property
+    def port(self) -> int:
+        """Where it serves.
+
+        Raises:
+            BenchmarkError: it did not start.
+        """
+        line = self._process.stdout.readline() if self._process.stdout is not None else ""
+        port = line.rpartition(":")[2].strip()
+        if not port.isdecimal():
+            raise BenchmarkError("the server did not start: see above")
+        return int(port)
+
+    @cached_property
+    def pids(self) -> list[int]:
+        """Its processes: the supervisor and the workers, if there are any."""
+        return family(self._process.pid) if self.port else []
+
+    def seconds(self) -> float:
+        """Return how much of a core's time it has used, with all its processes."""
+        return processor_seconds(self.pids)

@@ -1,0 +1,134 @@
+"""The open streams of decisions: so many at once, and told to go on elsewhere when the server goes.
+
+A stream is told between two messages: what was asked has been answered, and nothing was asked
+since. Its own thread may wait for the client's next message then, for ever, and cannot be woken; so
+another one ends the call, with a status like any other. (To cancel it would tell the client nothing
+on a connection that is closing.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from threading import Event, Lock
+from typing import Any, Final, TypeVar
+
+import grpc
+
+from licet.domain.errors import ExhaustedError, UnavailableError
+from licet.server.status import status_of
+
+GO_ON_ELSEWHERE: Final = "this replica is stopping: go on with a new stream"
+"""What a client is told whose stream ends because the server does."""
+_POLL_SECONDS: Final = 0.05
+
+_Message = TypeVar("_Message")
+
+
+class Stream:
+    """One stream. `send` sends an answer, and with None ends the call: once only."""
+
+    __slots__ = ("_busy", "_call", "_ended", "_mutex", "_send")
+
+    def __init__(self, call: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
+        """Belong to a call."""
+        self._call = call
+        self._send = send
+        # Guards the two below: who has them set may send.
+        self._mutex = Lock()
+        self._busy = True  # between a message and its answer, and at first
+        self._ended = False
+
+    def messages(self, incoming: Iterable[_Message], ending: Event) -> Iterator[_Message]:
+        """Return the messages; the next is asked for when the answer to the last was sent.
+
+        Raises:
+            UnavailableError: the server is going; every message has been answered.
+        """
+        self._busy = False
+        for message in incoming:
+            with self._mutex:
+                if self._ended:
+                    return
+                self._busy = True
+            yield message
+            if ending.is_set():
+                raise UnavailableError(GO_ON_ELSEWHERE)
+            self._busy = False
+
+    def finish(self) -> None:
+        """End the call with OK, from its own thread, unless `end` has ended it."""
+        if self._claim(from_outside=False):
+            self._send(None)
+
+    def end(self) -> None:
+        """End the call with UNAVAILABLE from another thread, if it waits for a message."""
+        if self._claim(from_outside=True):
+            status = status_of(UnavailableError(GO_ON_ELSEWHERE))
+            self._call.set_code(status.code)
+            self._call.set_details(status.details)
+            self._call.set_trailing_metadata(status.trailing_metadata)
+            self._send(None)
+
+    def _claim(self, *, from_outside: bool) -> bool:
+        with self._mutex:
+            if self._ended or (from_outside and self._busy):
+                return False
+            self._ended = True
+            return True
+
+
+class Streams:
+    """See the module."""
+
+    def __init__(self, limit: int) -> None:
+        """Let `limit` be open."""
+        self._limit = limit
+        # Guards the set of streams.
+        self._mutex = Lock()
+        self._open: set[Stream] = set()
+        self._ending = Event()
+
+    def __len__(self) -> int:
+        """Return how many are open."""
+        return len(self._open)
+
+    def answered(
+        self,
+        stream: Stream,
+        incoming: Iterable[_Message],
+        answer: Callable[[Iterator[_Message]], Iterator[Any]],
+    ) -> Iterator[Any]:
+        """Return the answers to a stream's messages; it is open as long as they are taken.
+
+        Raises:
+            ExhaustedError: too many are. UnavailableError: the server is going.
+        """
+        with self._opened(stream):
+            yield from answer(stream.messages(incoming, self._ending))
+
+    def end(self, stopped: Event) -> None:
+        """End those that wait for a message now, and the others once they have answered theirs.
+
+        Returns when none is left, or when the server has stopped.
+        """
+        self._ending.set()
+        while self._open and not stopped.wait(_POLL_SECONDS):
+            with self._mutex:
+                streams = list(self._open)
+            for stream in streams:
+                stream.end()
+
+    @contextmanager
+    def _opened(self, stream: Stream) -> Iterator[None]:
+        if self._ending.is_set():
+            raise UnavailableError(GO_ON_ELSEWHERE)
+        with self._mutex:
+            if len(self._open) >= self._limit:
+                raise ExhaustedError("too many streams are open")
+            self._open.add(stream)
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._open.discard(stream)
