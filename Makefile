@@ -41,9 +41,9 @@ test: $(VENV)/.dev ## run the tests; T=tests/unit/test_pattern.py::test_x narrow
 	@$(PY) -m pytest $(T)
 
 .PHONY: chaos
-chaos: $(VENV)/.dev ## ten minutes of faults under load, and workers that lack a safeguard
+chaos: $(VENV)/.dev ## ten minutes of faults under load, and workers that lack a safeguard, which must be found
 	@$(PY) -m pytest tests/chaos/check_planted.py
-	@$(PY) -m tests.chaos.run --minutes=10 --workers=3
+	@$(PY) -m tests.chaos.run --minutes=10 --calls=200000 --workers=3
 
 .PHONY: check
 check: format-check lint layers squawk buf protos-check types model-quick test ## what CI runs: every check, then the tests

@@ -41,7 +41,11 @@ from licet.storage.embedded import EmbeddedPostgres, data_folder
 from licet.storage.mutations import PostgresMutations
 from licet.storage.pool import Database, PoolLimits
 from licet.storage.register import newest_revision
-from licet.storage.replicas import PostgresReplicaObserver, PostgresReplicaSession
+from licet.storage.replicas import (
+    EarlierSessions,
+    PostgresReplicaObserver,
+    PostgresReplicaSession,
+)
 from licet.storage.tokens import SignedPageTokens
 from licet.telemetry import metrics
 from licet.writer.acknowledgements import Acknowledgements
@@ -130,7 +134,7 @@ class Licet:
         # (4) Changes, which wait for every replica.
         store = PostgresMutations(database)
         acknowledgements = self._acknowledgements(url)
-        mutations = MutationWriter(self._commit(store), acknowledgements, store, capabilities)
+        mutations = self._mutations(store, acknowledgements, capabilities)
         warm = prefetch(events, sets, _deadline(_PREFETCH_SECONDS))
         _log.info("the capability sets of %d recent principals are in memory", warm)
         sets.misses = 0  # of the requests, from here on
@@ -193,9 +197,10 @@ class Licet:
         clock: DatabaseClock,
     ) -> Replica:
         host = socket.gethostname()
+        earlier = EarlierSessions()
         replica = Replica(
             lambda: PostgresReplicaSession(
-                url, host, self._settings.lease_seconds, boottime, clock.sample
+                url, host, self._settings.lease_seconds, boottime, clock.sample, earlier
             ),
             sets,
             lease,
@@ -214,11 +219,16 @@ class Licet:
         retention.start()
         return retention
 
-    def _commit(self, store: PostgresMutations) -> GroupCommit:
-        commit = GroupCommit(store)
+    def _mutations(
+        self,
+        store: PostgresMutations,
+        acknowledgements: Acknowledgements,
+        capabilities: PostgresCapabilities,
+    ) -> MutationWriter:
+        commit = GroupCommit(store, acknowledgements)
         self._stack.callback(commit.stop)
         commit.start()
-        return commit
+        return MutationWriter(commit, acknowledgements, store, capabilities)
 
     def _acknowledgements(self, url: str) -> Acknowledgements:
         acknowledgements = Acknowledgements(
@@ -292,6 +302,7 @@ def _pool_limits(settings: Settings) -> PoolLimits:
 def _server_limits(settings: Settings, shares_port: bool) -> ServerLimits:  # noqa: FBT001 - a fact
     return ServerLimits(
         threads=settings.threads,
+        mutations=settings.max_mutations,
         streams=settings.max_streams,
         watchers=settings.max_watchers,
         message_bytes=settings.max_message_bytes,

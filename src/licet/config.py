@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     threads: Annotated[int, Field(ge=1, le=256)] = Field(
         default=16, description="Calls that run at once."
     )
+    max_mutations: Annotated[int, Field(ge=1, le=4096)] = Field(
+        default=256, description="Grants and revocations at once."
+    )
     max_streams: Annotated[int, Field(ge=1, le=4096)] = Field(
         default=256, description="Streams open at once."
     )

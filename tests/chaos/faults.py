@@ -1,161 +1,172 @@
-"""What goes wrong while the clients are at work, chosen from a seed."""
+"""What goes wrong while the clients are at work, chosen from a seed.
+
+A lane is one thing that can break in one way at a time: the process of a worker, what is inside it,
+its connections, the database. First each fault happens alone; then all lanes go their ways, each
+with random choices of its own, so that faults of different lanes happen at the same time. The
+choices are the same for the same seed; the moments at which they fall are not.
+"""
 
 from __future__ import annotations
 
-import os
-import random
-import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from threading import Event, Thread
+from random import Random
+from threading import Event, Lock, Thread
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
-from licet.storage.embedded import EmbeddedPostgres
-from tests.chaos.fleet import Worker
-from tests.chaos.proxy import SlowProxy
-
-_JOIN_SECONDS: Final = 120.0
-_DELAYS: Final = (0.002, 0.02, 0.1)
+_JOIN_SECONDS: Final = 240.0
+_LONGEST_PAUSE: Final = 20.0
+"""Between two faults of one lane, in leases: a change waits for every worker, and must get a chance
+to be made between the faults of a dozen lanes."""
 
 
-class CrashingPostgres:
-    """An embedded PostgreSQL that can be crashed and comes back at the same address."""
+class Time:
+    """How long faults last, in leases; whoever waits for a fault to last is woken at the end."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
-        """Keep it in a folder."""
-        self._folder = folder
-        self._settings = settings
-        self._server = self._new()
+    def __init__(self, lease_seconds: float) -> None:
+        """Start."""
+        self._lease = lease_seconds
+        self._over = Event()
 
-    def _new(self) -> EmbeddedPostgres:
-        return EmbeddedPostgres(self._folder, settings=self._settings)
+    def end(self) -> None:
+        """Wake everyone, now and from now on."""
+        self._over.set()
 
-    @property
-    def url(self) -> str:
-        """How libpq connects to it."""
-        return self._server.conninfo
+    def is_over(self) -> bool:
+        """Say whether it has ended."""
+        return self._over.is_set()
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Run it."""
-        self._server.start()
-        try:
-            yield
-        finally:
-            self._server.stop()
+    def last(self, rng: Random) -> None:
+        """Wait as long as a fault lasts: shorter than a lease, about as long, or longer."""
+        self._over.wait(rng.choice((0.3, 1.0, 1.3, 2.5)) * self._lease)
 
-    def crash(self, away: Callable[[], object]) -> None:
-        """Stop it as a crash would, call `away`, start it again."""
-        pid = (self._folder / "cluster" / "postmaster.pid").read_text(encoding="ascii").split()[0]
-        os.kill(int(pid), signal.SIGQUIT)  # "immediate": nothing is flushed, nobody is told
-        self._server.stop()
-        away()
-        self._server = self._new()
-        self._server.start()
+    def pause(self, rng: Random, longest: float) -> None:
+        """Wait up to so many leases."""
+        self._over.wait(rng.uniform(0.1, longest) * self._lease)
+
+
+Fault = Callable[[Random, Time], object]
+"""Breaks something, lets it last, and mends it."""
+
+
+class Lane(NamedTuple):
+    """One thing, and the ways in which it breaks, by name."""
+
+    name: str
+    faults: Mapping[str, Fault]
+
+
+class Happened(NamedTuple):
+    """A fault of a lane, from its start to when it was mended."""
+
+    fault: str
+    lane: str
+    start: float
+    end: float
 
 
 class Faults:
-    """A thread that breaks one thing after the other and mends each before the next."""
+    """Breaks things in threads; `happened` grows as they are mended."""
 
     def __init__(
-        self,
-        workers: Sequence[Worker],
-        proxies: Sequence[SlowProxy],
-        postgres: CrashingPostgres | None,
-        lease_seconds: float,
-        seed: int,
+        self, lanes: Sequence[Lane], lease_seconds: float, seed: int, names: Sequence[str] | None
     ) -> None:
         """Prepare.
 
         Args:
-            workers: to stop and to kill.
-            proxies: between each of the workers and PostgreSQL.
-            postgres: to crash, if it may be.
-            lease_seconds: the lease of the workers: some faults last longer.
+            lanes: what can break.
+            lease_seconds: of the workers: some faults last longer.
             seed: of every choice.
+            names: of the faults that happen; all for None.
         """
-        self._workers = workers
-        self._proxies = proxies
-        self._postgres = postgres
-        self._lease = lease_seconds
-        self._rng = random.Random(seed)
-        self._stopping = Event()
-        self.happened: list[tuple[float, str]] = []
-        """When each fault began, and what it was."""
+        self._lanes = [
+            Lane(lane.name, faults)
+            for lane in lanes
+            if (faults := {k: v for k, v in lane.faults.items() if names is None or k in names})
+        ]
+        self.names = sorted({name for lane in self._lanes for name in lane.faults})
+        self._seed = seed
+        self._time = Time(lease_seconds)
+        self.happened: list[Happened] = []
+        self.happened_alone = Event()
+        """Set when each fault has happened alone, or one could not be mended."""
+        # Guards the first failure of any thread.
+        self._mutex = Lock()
         self._failure: BaseException | None = None
-        self._known = {
-            "pause": self._pause,
-            "kill": self._kill,
-            "cut": self._cut,
-            "away": self._away,
-            "stall": self._stall,
-            "slow": self._slow,
-        } | ({"crash": self._crash} if postgres is not None else {})
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every fault there is."""
-        return tuple(self._known)
 
     @contextmanager
-    def happening(self, names: Sequence[str]) -> Iterator[None]:
-        """Let these faults happen, each once before any of them again."""
-        thread = Thread(target=self._run, args=(names,), name="faults")
+    def happening(self) -> Iterator[None]:
+        """Let them happen: each alone, then all mixed."""
+        thread = Thread(target=self._attempt, args=(self._run,), name="faults")
         thread.start()
         try:
             yield
         finally:
-            self._stopping.set()
+            self._time.end()
             thread.join(_JOIN_SECONDS)
         if self._failure is not None:
             raise self._failure
+        assert not thread.is_alive(), "a fault is not mended"
 
-    def _run(self, names: Sequence[str]) -> None:
+    def has_failed(self) -> bool:
+        """Say whether something could not be mended: the run is over."""
+        return self._failure is not None
+
+    def _attempt(self, run: Callable[..., None], *arguments: Lane) -> None:
         try:
-            while names and not self._stopping.is_set():
-                for name in self._rng.sample(names, len(names)):
-                    if self._stopping.wait(self._rng.uniform(0.1, 0.7) * self._lease):
-                        return
-                    number = self._rng.randrange(len(self._workers))
-                    self.happened.append((monotonic(), f"{name} {number}"))
-                    self._known[name](number)
+            run(*arguments)
         except BaseException as exc:  # noqa: BLE001 - raised where the faults were started
-            self._failure = exc
+            with self._mutex:
+                self._failure = self._failure or exc
+            self._time.end()
+        finally:
+            self.happened_alone.set()
 
-    def _last(self) -> None:
-        """Wait as long as a fault lasts: shorter than a lease, about as long, or longer."""
-        self._stopping.wait(self._rng.choice((0.3, 1.0, 1.3, 2.5)) * self._lease)
+    def _run(self) -> None:
+        rng = Random(self._seed)
+        for name in rng.sample(self.names, len(self.names)):
+            lane = rng.choice([lane for lane in self._lanes if name in lane.faults])
+            self._time.pause(rng, 0.7)
+            if self._time.is_over():
+                return
+            self._happen(lane, name, rng)
+        self.happened_alone.set()
+        threads = [
+            Thread(target=self._attempt, args=(self._mix, lane), name=f"faults of {lane.name}")
+            for lane in self._lanes
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
-    def _pause(self, number: int) -> None:
-        self._workers[number].pause()
-        self._last()
-        self._workers[number].resume()
+    def _mix(self, lane: Lane) -> None:
+        rng = Random(f"{self._seed} {lane.name}")
+        names = sorted(lane.faults)
+        while True:
+            for name in rng.sample(names, len(names)):
+                self._time.pause(rng, _LONGEST_PAUSE)
+                if self._time.is_over():
+                    return
+                self._happen(lane, name, rng)
 
-    def _kill(self, number: int) -> None:
-        self._workers[number].kill()
-        self._workers[number].launch()
-        self._workers[number].wait_until_serving()
+    def _happen(self, lane: Lane, name: str, rng: Random) -> None:
+        start = monotonic()
+        lane.faults[name](rng, self._time)
+        self.happened.append(Happened(name, lane.name, start, monotonic()))
 
-    def _cut(self, number: int) -> None:
-        self._proxies[number].cut()
 
-    def _away(self, number: int) -> None:
-        self._proxies[number].go_down()
-        self._last()
-        self._proxies[number].heal()
-
-    def _stall(self, number: int) -> None:
-        self._proxies[number].stall()
-        self._last()
-        self._proxies[number].heal()
-
-    def _slow(self, number: int) -> None:
-        self._proxies[number].slow(self._rng.choice(_DELAYS))
-        self._last()
-        self._proxies[number].heal()
-
-    def _crash(self, _: int) -> None:
-        if self._postgres is not None:
-            self._postgres.crash(self._last)
+def summary(happened: Sequence[Happened]) -> str:
+    """Return how many faults there were, how many during another, and how many of each."""
+    among = sum(
+        any(
+            other is not one and other.start < one.end and one.start < other.end
+            for other in happened
+        )
+        for one in happened
+    )
+    counts = Counter(one.fault for one in happened)
+    parts = ", ".join(f"{name}: {count}" for name, count in sorted(counts.items()))
+    return f"{len(happened)} faults, {among} of them during others ({parts})"

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from select import select
 from threading import Lock
+from time import monotonic
 from typing import Final, Self
 
 import grpc
+from typing_extensions import override
 
 from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub
 
 ROOT: Final = Path(__file__).parents[2]
-_START_SECONDS: Final = 60.0
-_STOP_SECONDS: Final = 20.0
-# A worker that comes back is found at once.
+_START_SECONDS: Final = 120.0
+_STOP_SECONDS: Final = 60.0
+# A worker that comes back is found at once, and each channel has a connection of its own.
 _CHANNEL_OPTIONS: Final = [
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 200),
+    ("grpc.use_local_subchannel_pool", 1),
 ]
+_SERVES: Final = re.compile(rb"serves on (\S+)\n")
 
 
 def python_environment() -> dict[str, str]:
@@ -33,17 +39,19 @@ def python_environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
 
 
-class Worker:
-    """One process and a client of it; `start` may be called again after `kill`."""
+class Server:
+    """A program that serves, and a client of it; `launch` may be called again after `kill`."""
 
     def __init__(
-        self, url: str, *, without: str | None = None, log: Path | None = None, **settings: object
+        self, url: str, command: list[str], connections: int, log: Path | None, **settings: object
     ) -> None:
         """Describe it.
 
         Args:
             url: of its database.
-            without: the safeguard that it does without.
+            command: the module that is run, and its arguments. It says where it serves, and ends
+                when its standard input does.
+            connections: of the client.
             log: where its log is appended; thrown away otherwise.
             settings: of licet.
         """
@@ -51,25 +59,31 @@ class Worker:
         self._environment = python_environment() | {
             f"LICET_{name.upper()}": str(value) for name, value in chosen.items()
         }
-        self._command = [sys.executable, "-m", "tests.chaos.worker"]
-        if without is not None:
-            self._command.append(without)
+        self._command = [sys.executable, "-m", *command]
+        self._connections = connections
         self._log = log
         # Guards the start and the end of the process against signals to one that has ended.
         self._mutex = Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._channel: grpc.Channel | None = None
-        self.stub: AuthorizationServiceStub
+        self._channels: list[grpc.Channel] = []
+        self._stubs: list[AuthorizationServiceStub] = []
+        self._turn = count()
 
     def __enter__(self) -> Self:
         """Start and return when it serves."""
         self.launch()
-        self.wait_until_serving()
+        assert self.serves()
         return self
 
     def __exit__(self, *_: object) -> None:
         """End it."""
         self.kill()
+
+    @property
+    def stub(self) -> AuthorizationServiceStub:
+        """One of the connections, each in turn."""
+        stubs = self._stubs
+        return stubs[next(self._turn) % len(stubs)]
 
     def launch(self) -> None:
         """Start the process."""
@@ -82,22 +96,23 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                bufsize=0,
             )
         with self._mutex:
             self._process = process
 
-    def wait_until_serving(self) -> None:
-        """Return when it serves; that it does is asserted."""
-        process = self._process
-        assert process is not None
-        assert process.stdout is not None
-        readable, _, _ = select([process.stdout], [], [], _START_SECONDS)
-        assert readable, "the worker does not start"
-        port = process.stdout.readline().strip()
-        assert port, f"the worker ended with {process.wait()}"
+    def serves(self) -> bool:
+        """Wait until it serves, and say whether it does: otherwise it has ended."""
+        address = self._address()
+        if address is None:
+            self._reap()
+            return False
         self._disconnect()
-        self._channel = grpc.insecure_channel(f"127.0.0.1:{port.decode()}", _CHANNEL_OPTIONS)
-        self.stub = AuthorizationServiceStub(self._channel)
+        self._channels = [
+            grpc.insecure_channel(address, _CHANNEL_OPTIONS) for _ in range(self._connections)
+        ]
+        self._stubs = [AuthorizationServiceStub(channel) for channel in self._channels]
+        return True
 
     def pause(self) -> None:
         """Stop it in the middle of whatever it does (SIGSTOP)."""
@@ -112,14 +127,30 @@ class Worker:
         self._signal(signal.SIGKILL)
         self._reap()
 
-    def stop(self) -> None:
-        """End it cleanly."""
+    def tell(self, command: str) -> None:
+        """Send it a command; nothing happens when it has ended."""
+        with self._mutex, suppress(BrokenPipeError):
+            if self._process is not None and self._process.stdin is not None:
+                self._process.stdin.write(f"{command}\n".encode())
+
+    def process_id(self) -> int:
+        """Return the id of its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def _address(self) -> str | None:
         process = self._process
         assert process is not None
-        assert process.stdin is not None
-        process.stdin.close()
-        assert process.wait(_STOP_SECONDS) == 0
-        self._reap()
+        assert process.stdout is not None
+        said, end = b"", monotonic() + _START_SECONDS
+        while (found := _SERVES.search(said)) is None:
+            readable, _, _ = select([process.stdout], [], [], max(end - monotonic(), 0))
+            assert readable, "it does not start"
+            data = os.read(process.stdout.fileno(), 1 << 12)
+            if not data:
+                return None
+            said += data
+        return found[1].decode()
 
     def _signal(self, number: signal.Signals) -> None:
         with self._mutex:
@@ -137,18 +168,102 @@ class Worker:
         self._disconnect()
 
     def _disconnect(self) -> None:
-        channel, self._channel = self._channel, None
-        if channel is not None:
+        channels, self._channels = self._channels, []
+        for channel in channels:
             channel.close()
 
 
+class Worker(Server):
+    """A worker that was started alone, and obeys the commands of `worker.py`."""
+
+    def __init__(
+        self, url: str, *, without: str | None = None, log: Path | None = None, **settings: object
+    ) -> None:
+        """Describe it; `without` is the safeguard that it does without."""
+        command = ["tests.chaos.worker"] + ([] if without is None else [without])
+        super().__init__(url, command, 1, log, **settings)
+
+
+class Supervisor(Server):
+    """`licet serve --workers 2`: a supervisor and its workers, which share a port."""
+
+    def __init__(self, url: str, *, log: Path | None = None, **settings: object) -> None:
+        """Describe it."""
+        # The kernel spreads connections over the workers.
+        super().__init__(url, ["tests.chaos.supervisor"], 6, log, **settings)
+        self._known: dict[int, SupervisedWorker] = {}
+
+    def workers(self) -> list[SupervisedWorker]:
+        """Return its workers of now, serving or not."""
+        parent = self.process_id()
+        try:
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
+        except FileNotFoundError:
+            children = ""
+        now = [int(child) for child in children.split()]
+        for gone in set(self._known) - set(now):
+            self._known.pop(gone).close()
+        for new in set(now) - set(self._known):
+            with suppress(ProcessLookupError):
+                self._known[new] = SupervisedWorker(new)
+        return [self._known[pid] for pid in sorted(self._known)]
+
+    def kill_alone(self) -> list[SupervisedWorker]:
+        """Kill the supervisor, and return its workers, which have been told by that to drain.
+
+        They go on to serve their clients; `kill` ends whatever is left.
+        """
+        left = self.workers()
+        self._signal(signal.SIGKILL)
+        return left
+
+    @override
+    def kill(self) -> None:
+        """Kill it and its workers."""
+        # First of all, so that it starts no others. Until it is reaped its children are known.
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self.workers()
+        for worker in self._known.values():
+            worker.send(signal.SIGKILL)
+            worker.has_ended(_STOP_SECONDS)
+            worker.close()
+        self._known.clear()
+        super().kill()
+
+
+class SupervisedWorker:
+    """A worker of a supervisor, by a descriptor: its id may come to be another process's."""
+
+    def __init__(self, pid: int) -> None:
+        """Take hold of it.
+
+        Raises:
+            ProcessLookupError: it has ended.
+        """
+        self._descriptor = os.pidfd_open(pid)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, unless it has ended."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, number)
+
+    def has_ended(self, within: float) -> bool:
+        """Say whether it ends within so many seconds."""
+        return bool(select([self._descriptor], [], [], within)[0])
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
+
+
 @contextmanager
-def running(*workers: Worker) -> Iterator[None]:
-    """Run workers, all started at once."""
+def running(*servers: Server) -> Iterator[None]:
+    """Run servers, all started at once."""
     with ExitStack() as stack:
-        for worker in workers:
-            stack.callback(worker.kill)
-            worker.launch()
-        for worker in workers:
-            worker.wait_until_serving()
+        for server in servers:
+            stack.callback(server.kill)
+            server.launch()
+        for server in servers:
+            assert server.serves()
         yield

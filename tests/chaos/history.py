@@ -86,7 +86,8 @@ class Violation(NamedTuple):
         return "\n".join(lines)
 
 
-_STALE: Final = "a request that started after the revocation had returned was allowed"
+STALE: Final = "a request that started after the revocation had returned was allowed"
+"""The only rule that whatever calls are still under way cannot excuse."""
 _FORGOTTEN: Final = "a request that started after the grant had returned was denied"
 _EARLY: Final = "a request that ended before the grant had started was allowed"
 
@@ -125,7 +126,7 @@ def _violations(call: Call, changed: dict[str, _Capability]) -> Iterator[Violati
     if call.answer is Answer.ALLOW:
         over = [r for r in revocations if r.answer is Answer.OK and r.end < call.start]
         if over:
-            yield _violation(_STALE, max(over, key=lambda r: r.end), call)
+            yield _violation(STALE, max(over, key=lambda r: r.end), call)
         elif all(call.end < grant.start for grant in grants):
             yield _violation(_EARLY, *grants[:1], call)
     elif call.answer is Answer.DENY:

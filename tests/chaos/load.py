@@ -15,7 +15,7 @@ import grpc
 from licet.v1 import authorization_pb2 as pb
 from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub
 from licet.v1.decision_pb2 import DECISION_ALLOW
-from tests.chaos.fleet import Worker
+from tests.chaos.fleet import Server
 from tests.chaos.history import Answer, Call, Operation
 
 _RECENT: Final = 60
@@ -27,7 +27,8 @@ _ATTEMPTS: Final = 3
 _MUTATION_SECONDS: Final = 5.0
 # A request that waits in the socket of a worker that is stopped is answered when it goes on.
 _PATIENCE: Final = (0.3, 1.0, 3.0)
-_JOIN_SECONDS: Final = 30.0
+_REFUSED_SECONDS: Final = 0.03
+_JOIN_SECONDS: Final = 60.0
 
 
 class _Known(NamedTuple):
@@ -43,7 +44,7 @@ class _Known(NamedTuple):
 class Load:
     """Clients in threads; the history grows in `calls`."""
 
-    def __init__(self, workers: Sequence[Worker], seed: int, changers: int, askers: int) -> None:
+    def __init__(self, workers: Sequence[Server], seed: int, changers: int, askers: int) -> None:
         """Prepare clients.
 
         Args:
@@ -204,6 +205,10 @@ class Load:
         except (grpc.RpcError, ValueError):  # ValueError: the channel was closed, the worker killed
             answer = Answer.FAILED
         self.calls.append(Call(operation, name, start, monotonic(), answer, parent, worker))
+        if answer is Answer.FAILED:
+            # A worker that is not there refuses at once: to ask it all the time would be all that
+            # the clients do, and all that the machine has time for.
+            self._stopping.wait(_REFUSED_SECONDS)
         return answer
 
     def _pause(self, rng: random.Random) -> None:

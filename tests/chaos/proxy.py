@@ -1,8 +1,9 @@
-"""A TCP proxy between one worker and PostgreSQL, that can be cut, stalled and slowed."""
+"""A TCP proxy between one worker and PostgreSQL, that can be cut, stalled, slowed and deafened."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from threading import Event, Lock, Thread
 from typing import Final, Self
@@ -10,6 +11,7 @@ from typing import Final, Self
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 _CHUNK: Final = 1 << 16
+_NOTIFICATION: Final = b"A"
 _JOIN_SECONDS: Final = 10.0
 
 
@@ -36,8 +38,11 @@ class SlowProxy:
         self._sockets: set[socket.socket] = set()
         self._refusing = False
         self._delay = 0.0
-        self._flowing = Event()
-        self._flowing.set()
+        self._deaf = False
+        self.swallowed = 0
+        """How many notifications were swallowed."""
+        self._flowing_up, self._flowing_down = Event(), Event()
+        self._flow()
         self._closed = Event()
         self._threads = [Thread(target=self._accept, name="slow-proxy")]
 
@@ -52,7 +57,7 @@ class SlowProxy:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self.go_down()
-        self._flowing.set()
+        self._flow()
         for thread in list(self._threads):
             thread.join(_JOIN_SECONDS)
         self._listener.close()
@@ -71,20 +76,35 @@ class SlowProxy:
             self._refusing = True
         self.cut()
 
-    def stall(self) -> None:
-        """Be half open: keep every connection and forward nothing."""
-        self._flowing.clear()
+    def stall(self, *, up: bool = True, down: bool = True) -> None:
+        """Be half open: keep every connection and forward nothing, or nothing in one direction.
+
+        With `down` alone PostgreSQL does what it is told, and the answers are not heard of.
+        """
+        if up:
+            self._flowing_up.clear()
+        if down:
+            self._flowing_down.clear()
 
     def slow(self, seconds: float) -> None:
         """Forward everything this much later, each way."""
         self._delay = seconds
 
+    def deafen(self) -> None:
+        """Swallow notifications, and forward everything else."""
+        self._deaf = True
+
     def heal(self) -> None:
         """Forward at once, what was held back first, and accept connections again."""
         self._delay = 0.0
+        self._deaf = False
         with self._mutex:
             self._refusing = False
-        self._flowing.set()
+        self._flow()
+
+    def _flow(self) -> None:
+        self._flowing_up.set()
+        self._flowing_down.set()
 
     def _accept(self) -> None:
         with suppress(OSError):  # the listener was closed
@@ -111,22 +131,61 @@ class SlowProxy:
             self.cut()
 
     def _run(self, client: socket.socket, server: socket.socket) -> None:
-        downwards = Thread(target=self._pump, args=(server, client), name="slow-proxy-link")
+        messages = _Messages(self._is_wanted)
+        downwards = Thread(
+            target=self._pump,
+            args=(server, client, self._flowing_down, messages.feed),
+            name="slow-proxy-link",
+        )
         downwards.start()
-        self._pump(client, server)
+        self._pump(client, server, self._flowing_up, bytes)
         downwards.join()
         with self._mutex:
             self._sockets -= {client, server}
         client.close()
         server.close()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        flowing: Event,
+        filtered: Callable[[bytes], bytes],
+    ) -> None:
         with suppress(OSError):  # an end was cut
             while data := source.recv(_CHUNK):
                 if self._delay:
                     self._closed.wait(self._delay)
-                self._flowing.wait()
-                sink.sendall(data)
+                flowing.wait()
+                sink.sendall(filtered(data))
         for end in (source, sink):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def _is_wanted(self, kind: bytes) -> bool:
+        if not self._deaf or kind != _NOTIFICATION:
+            return True
+        self.swallowed += 1
+        return False
+
+
+class _Messages:
+    """Takes apart what PostgreSQL sends: a byte of type and a length in front of each message."""
+
+    def __init__(self, is_wanted: Callable[[bytes], bool]) -> None:
+        self._is_wanted = is_wanted
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the whole messages up to here that are wanted."""
+        self._buffer += data
+        start, kept = 0, []
+        while len(self._buffer) >= start + 5:
+            end = start + 1 + int.from_bytes(self._buffer[start + 1 : start + 5], "big")
+            if len(self._buffer) < end:
+                break
+            if self._is_wanted(self._buffer[start : start + 1]):
+                kept.append(self._buffer[start:end])
+            start = end
+        self._buffer = self._buffer[start:]
+        return b"".join(kept)

@@ -6,6 +6,7 @@ Ends with 1 and the shortest violation if the promise was broken.
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 from collections.abc import Sequence
@@ -16,10 +17,13 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from licet.storage import migrate
-from tests.chaos.faults import CrashingPostgres, Faults
-from tests.chaos.fleet import Worker, running
-from tests.chaos.history import Call, check, summary
+from tests.chaos import faults
+from tests.chaos.faults import Faults, Happened, Lane
+from tests.chaos.fleet import ROOT, Server, Supervisor, Worker, running
+from tests.chaos.history import STALE, Answer, Call, Violation, check, summary
+from tests.chaos.lanes import lane_of_database, lanes_of_supervisor, lanes_of_worker
 from tests.chaos.load import Load
+from tests.chaos.postgres import CrashingPostgres
 from tests.chaos.proxy import SlowProxy
 from tests.fakes.postgres import reachable_folder
 
@@ -37,20 +41,23 @@ class Result(NamedTuple):
 
     Attributes:
         calls: the history.
-        faults: when each fault began, and what it was.
+        happened: the faults.
     """
 
     calls: list[Call]
-    faults: list[tuple[float, str]]
+    happened: list[Happened]
 
 
 class Plan(NamedTuple):
     """What to do.
 
     Attributes:
-        seconds: for how long.
-        workers: how many.
+        seconds: for how long; longer if not every fault has happened alone by then, or too few
+            calls were answered.
+        calls: how many must have been answered.
+        workers: how many that are started alone.
         seed: of all choices.
+        supervised: whether there is a supervisor with two workers besides.
         faults: which; all for None.
         lease_seconds: of the workers.
         without: the safeguard that the workers do without.
@@ -61,6 +68,8 @@ class Plan(NamedTuple):
     seconds: float
     workers: int
     seed: int
+    supervised: bool = False
+    calls: int = 0
     faults: Sequence[str] | None = None
     lease_seconds: float = 0.5
     without: str | None = None
@@ -80,31 +89,84 @@ def run(plan: Plan) -> Result:
 def run_on(url: str, postgres: CrashingPostgres | None, plan: Plan) -> Result:
     """Let them loose on workers of this database, which is crashed if it is `postgres`'s."""
     with ExitStack() as stack:
-        proxies = [stack.enter_context(SlowProxy(url)) for _ in range(plan.workers)]
-        fleet = [
-            Worker(proxy.url, without=plan.without, log=plan.log, lease_seconds=plan.lease_seconds)
-            for proxy in proxies
-        ]
+        fleet, lanes = _fleet(url, plan, stack)
         stack.enter_context(running(*fleet))
-        load = Load(fleet, plan.seed, changers=3 * plan.workers, askers=2 * plan.workers)
-        nemesis = Faults(fleet, proxies, postgres, plan.lease_seconds, plan.seed)
-        chosen = nemesis.names if plan.faults is None else plan.faults
-        with load.running(), nemesis.happening(chosen):
-            end = monotonic() + plan.seconds
-            while (left := end - monotonic()) > 0:
-                Event().wait(min(left, 0.5 if plan.until_violation else _REPORT_SECONDS))
-                if plan.until_violation and check(load.calls[:]):
-                    break
-                if not plan.until_violation:
-                    sys.stderr.write(f"{summary(load.calls[:])}; {len(nemesis.happened)} faults\n")
+        load = Load(fleet, plan.seed, changers=3 * len(fleet), askers=2 * len(fleet))
+        lanes.append(lane_of_database(url, postgres))
+        nemesis = Faults(lanes, plan.lease_seconds, plan.seed, plan.faults)
+        with load.running(), nemesis.happening():
+            _watch(load, nemesis, plan)
     return Result(load.calls, nemesis.happened)
+
+
+def _fleet(url: str, plan: Plan, stack: ExitStack) -> tuple[list[Server], list[Lane]]:
+    fleet: list[Server] = []
+    lanes: list[Lane] = []
+    lease = plan.lease_seconds
+    for number in range(plan.workers):
+        proxy = stack.enter_context(SlowProxy(url))
+        worker = Worker(proxy.url, without=plan.without, log=plan.log, lease_seconds=lease)
+        fleet.append(worker)
+        lanes += lanes_of_worker(f"worker {number}", worker, proxy)
+    if plan.supervised:
+        proxy = stack.enter_context(SlowProxy(url))
+        supervisor = Supervisor(proxy.url, log=plan.log, lease_seconds=lease)
+        fleet.append(supervisor)
+        lanes += lanes_of_supervisor("the supervisor", supervisor, proxy)
+    return fleet, lanes
+
+
+def _watch(load: Load, nemesis: Faults, plan: Plan) -> None:
+    """Return when the time is over."""
+    end = monotonic() + plan.seconds
+    patience = 0.5 if plan.until_violation else _REPORT_SECONDS
+    while (left := end - monotonic()) > 0 or _answered(load.calls[:]) < plan.calls:
+        if nemesis.has_failed():
+            return
+        Event().wait(min(left, patience) if left > 0 else patience)
+        if plan.until_violation and any(v.rule == STALE for v in check(load.calls[:])):
+            return
+        if not plan.until_violation:
+            happened = faults.summary(nemesis.happened[:])
+            sys.stderr.write(f"{summary(load.calls[:])}; {happened}\n")
+    nemesis.happened_alone.wait()
+
+
+def _answered(calls: Sequence[Call]) -> int:
+    return sum(call.answer is not Answer.FAILED for call in calls)
+
+
+def _report(result: Result, seed: int) -> int:
+    violations = check(result.calls)
+    sys.stdout.write(f"{summary(result.calls)}\n{faults.summary(result.happened)}\n")
+    sys.stdout.write(f"{_answered(result.calls)} calls were answered\n")
+    sys.stdout.write(f"{len(violations)} violations\n")
+    for violation in violations[:_SHOWN]:
+        sys.stdout.write(f"{violation}\n")
+        for fault in _during(violation, result.happened):
+            sys.stdout.write(f"  meanwhile: {fault.fault} of {fault.lane}\n")
+    if not violations:
+        return 0
+    kept = ROOT / "build" / f"chaos-{seed}.jsonl"
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("".join(f"{json.dumps(line)}\n" for line in (*result.happened, *result.calls)))
+    sys.stdout.write(f"every call and every fault is in {kept.relative_to(ROOT)}\n")
+    return 1
+
+
+def _during(violation: Violation, happened: Sequence[Happened]) -> list[Happened]:
+    start, end = violation.calls[0].start, violation.calls[0].start + violation.seconds
+    return [fault for fault in happened if fault.start < end and start < fault.end]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run, check and report."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument(
+        "--calls", type=int, default=0, help="and longer until so many are answered"
+    )
+    parser.add_argument("--workers", type=int, default=3, help="besides the two of a supervisor")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--faults", help="which, separated by commas; default: all, mixed")
     parser.add_argument("--lease", type=float, default=0.5, help="of the workers, in seconds")
@@ -117,19 +179,15 @@ def main(arguments: Sequence[str]) -> int:
         seconds=chosen.minutes * 60,
         workers=chosen.workers,
         seed=chosen.seed,
+        supervised=chosen.without is None,
+        calls=chosen.calls,
         faults=None if chosen.faults is None else list(filter(None, chosen.faults.split(","))),
         lease_seconds=chosen.lease,
         without=chosen.without,
         log=chosen.log,
         until_violation=chosen.until_violation,
     )
-    result = run(plan)
-    violations = check(result.calls)
-    sys.stdout.write(f"{summary(result.calls)}; {len(result.faults)} faults\n")
-    sys.stdout.write(f"{len(violations)} violations\n")
-    for violation in violations[:_SHOWN]:
-        sys.stdout.write(f"{violation}\n")
-    return 1 if violations else 0
+    return _report(run(plan), chosen.seed)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,10 @@ class Page:
 
     def __init__(self, served: Served, environment: dict[str, str]) -> None:
         self._address = served.address
-        self._environment = environment | {"LICET_ADDRESS": served.address}
+        self._environment = environment | {
+            "LICET_ADDRESS": served.address,
+            "LICET_DATABASE_URL": served.database.url,
+        }
         self._printed = ""
 
     def run(self, block: Block) -> None:

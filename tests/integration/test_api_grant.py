@@ -290,7 +290,7 @@ def test_a_parent_that_ends_while_its_delegation_waits_delegates_nothing(
         )
         assert eventually(lambda: count(database, waiting) == 1)
         other.execute(
-            """SELECT licet.apply_mutations(jsonb_build_array(jsonb_build_object(
+            """SELECT licet.apply_mutations('[]', jsonb_build_array(jsonb_build_object(
                  'kind', 'revoke', 'request_id', 'r', 'digest', repeat('00', 32), 'id', %s::text,
                  'actor', 'caller:other', 'reason', '', 'trace_id', '', 'facts', '{}'::jsonb)))""",
             [parent.id],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -116,6 +117,19 @@ def test_a_database_of_ones_own_is_served_and_sigterm_drains(database: Database)
     with database.connect() as admin:
         found = admin.execute("SELECT event_id::text FROM audit.events").fetchall()
     assert found == [(decision.decision_id,)]
+
+
+def test_a_signal_that_another_thread_takes_stops_it_as_well(database: Database) -> None:
+    arguments, variables = serve_on(database, LICET_LISTEN="127.0.0.1:0")
+    with running(*arguments, variables=variables) as server:
+        address, _ = greeting(server)
+        with Client(address) as client:  # and the main thread waits meanwhile
+            client.authorize("agent:a", "read", "doc:x")
+        main = server.process.pid
+        threads = {int(task.name) for task in Path(f"/proc/{main}/task").iterdir()}
+        # As the kernel may do when the main thread has just been stopped or goes on.
+        assert ctypes.CDLL(None).tgkill(main, min(threads - {main}), signal.SIGTERM) == 0
+        assert server.process.wait(30) == 0
 
 
 def test_a_signal_that_comes_before_the_service_is_up_stops_it(data_dir: Path) -> None:

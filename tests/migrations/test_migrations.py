@@ -84,7 +84,9 @@ SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid =
 WHERE n.nspname IN ('licet', 'audit') AND c.relkind IN ('r', 'p') AND c.relname <> 'migrations'
 """
 
-APPLY = "SELECT status FROM licet.apply_mutations(%(mutations)s) ORDER BY ordinal"
+APPLY = """
+SELECT status FROM licet.apply_mutations(%(grants)s, %(revocations)s) ORDER BY ordinal
+"""
 REFUSE = "SELECT audit.record_refusal(%(event)s)"
 DECISION = """
 INSERT INTO audit.events VALUES (
@@ -160,7 +162,10 @@ def fill(database: Database) -> None:
         connection.execute(REPLICA)
         connection.execute("SET ROLE licet_server")
         for batch in mutations:
-            rows = connection.execute(APPLY, {"mutations": Jsonb(batch)}).fetchall()
+            revocations = [mutation for mutation in batch if mutation["kind"] == "revoke"]
+            grants = [mutation for mutation in batch if mutation not in revocations]
+            parameters = {"grants": Jsonb(grants), "revocations": Jsonb(revocations)}
+            rows = connection.execute(APPLY, parameters).fetchall()
             assert rows == [("done",)] * len(batch)
         connection.execute(REFUSE, {"event": Jsonb(refusal)})
         connection.execute(DECISION)

@@ -1,146 +1,101 @@
-"""The replica protocol over a model database, with time and every interleaving under control.
+"""The replica protocol over a model of the database, with time and every turn under control.
 
-What runs is licet's own: `Replica`, `Lease`, `CachedCapabilitySets`, `Observations`. Their threads
-take turns: each stops at every message to and from the database and at every look at a clock, and
-goes on when it is told. So a schedule is a list of turns, and the same schedule is the same run.
+What runs is licet's own, threads and waiting included: `Replica`, `Lease`, `CachedCapabilitySets`,
+`Acknowledgements`. Of the database there is what the protocol needs; a message stops before it
+arrives and once more before its answer does, so each can be late, and lost on either way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Event, Semaphore, Thread, current_thread
-from typing import Final
+from threading import current_thread
+from typing import Final, NamedTuple
 from uuid import UUID
-
-from typing_extensions import override
 
 from licet.app.ports import Deadline
 from licet.app.replication import Change, Registration, ReplicaEntry
 from licet.domain.capability_set import ALWAYS, NEVER, CapabilitySet, HeldCapability
-from licet.domain.errors import UnavailableError
+from licet.domain.errors import UnavailableError, UnconfirmedError
 from licet.domain.names import Action, CapabilityId, Principal, Resource
 from licet.domain.pattern import ResourcePattern
+from licet.replica import coherence
 from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.coherence import Replica
 from licet.replica.lease import LEASE_MARGIN, Lease
-from licet.writer.acknowledgements import Observations, Waiter
+from licet.writer import acknowledgements
+from licet.writer.acknowledgements import Acknowledgements
+from tests.properties.turns import Actor, Stage, point, replaced, until
 
 LEASE: Final = 1.0
+HOLDER: Final = Principal("agent:a")
 _EPOCH: Final = UUID(int=0)
 _READ: Final = Action("read")
 _DOC: Final = Resource("doc:x")
-_SECONDS: Final = 20.0
+_FOREVER: Final = Deadline(lambda: None)
+_CONFIRM_SECONDS: Final = 4.0
+_NEVER: Final = float("inf")
 
 
 class PromiseBrokenError(AssertionError):
     """A request was answered as no request may be."""
 
 
-class _KilledError(BaseException):
-    """Ends an actor where it stands."""
-
-
-class Actor(Thread):
-    """A thread that runs only while the schedule lets it."""
-
-    def __init__(self, target: Callable[[], None]) -> None:
-        """Start before the first line of `target`."""
-        super().__init__(daemon=True)
-        self._work = target
-        self._go, self._stopped = Semaphore(0), Semaphore(0)
-        self._killed = False
-        self._error: BaseException | None = None
-        self.finished = False
-        self.start()
-
-    @override
-    def run(self) -> None:
-        self._go.acquire()
-        try:
-            if not self._killed:
-                self._work()
-        except _KilledError:
-            pass
-        except BaseException as exc:  # noqa: BLE001 - raised where the turn was given
-            self._error = exc
-        self.finished = True
-        self._stopped.release()
-
-    def turn(self) -> None:
-        """Let it run to its next point."""
-        if self.finished:
-            return
-        self._go.release()
-        assert self._stopped.acquire(timeout=_SECONDS), "an actor waits for something real"
-        if self._error is not None:
-            raise self._error
-
-    def kill(self) -> None:
-        """End it where it stands."""
-        self._killed = True
-        self.turn()
-        self.join(_SECONDS)
-
-    def stop_here(self) -> None:
-        """Wait for the next turn."""
-        self._stopped.release()
-        self._go.acquire()
-        if self._killed:
-            raise _KilledError
-
-
-def point() -> None:
-    """Let others run first, if the schedule says so."""
-    actor = current_thread()
-    if isinstance(actor, Actor):
-        actor.stop_here()
-
-
 @dataclass(slots=True)
 class Known:
-    """A capability and what its callers were told, by the steps of the world."""
+    """A capability of `HOLDER` and what its callers were told, by the moments of the world."""
 
-    principal: Principal
-    granted: float = float("inf")
+    granted: float = _NEVER
     """When its grant had returned."""
-    revoking: float = float("inf")
+    revoking: float = _NEVER
     """When its first revocation started."""
-    revoked: float = float("inf")
+    revoked: float = _NEVER
     """When its first revocation had returned."""
     ended_revision: int | None = None
 
 
+class Entry(NamedTuple):
+    """A row of the register."""
+
+    beat: int
+    applied: int
+
+
 @dataclass(slots=True)
 class World:
-    """The database, time, and what was promised."""
+    """The database, and what was promised."""
 
-    time: float = 0.0
-    steps: int = 0
+    stage: Stage
+    tells: bool
+    """Whether notifications arrive; they need not."""
     revision: int = 0
     changes: list[Change] = field(default_factory=list)
-    entries: dict[UUID, tuple[int, int]] = field(default_factory=dict)
-    """Beat and applied revision of each incarnation."""
+    entries: dict[UUID, Entry] = field(default_factory=dict)
     capabilities: dict[CapabilityId, Known] = field(default_factory=dict)
+    moments: int = 0
     incarnations: int = 0
+    seen: set[str] = field(default_factory=set)
+    """What has happened of what a search must meet to be worth anything."""
 
-    def step(self) -> int:
+    def moment(self) -> int:
         """Return the number of this moment."""
-        self.steps += 1
-        return self.steps
+        self.moments += 1
+        return self.moments
 
-    def commit(self, *principals: Principal) -> int:
-        """Change what these principals hold."""
+    def commit(self, *, touches_all: bool) -> int:
+        """Change what the holder holds, and perhaps what everybody does."""
         self.revision += 1
-        self.changes.append(Change(self.revision, principals))
+        self.changes.append(Change(self.revision, None if touches_all else (HOLDER,)))
         return self.revision
 
-    def held(
+    def load(
         self, principals: Collection[Principal], deadline: Deadline
     ) -> Mapping[Principal, CapabilitySet]:
         """See `replica.capability_sets.Loader`."""
         del deadline
-        point()
+        if not isinstance(current_thread(), Actor):
+            raise UnavailableError("from memory or not at all")
+        point("read: sent")
         found = {
             principal: CapabilitySet(
                 principal,
@@ -148,210 +103,261 @@ class World:
                 [
                     HeldCapability(name, ResourcePattern("doc:x"), (_READ,), ALWAYS, NEVER)
                     for name, known in self.capabilities.items()
-                    if known.principal == principal and known.ended_revision is None
+                    if known.ended_revision is None
                 ],
             )
             for principal in principals
         }
-        point()
+        point("read: answered")
         return found
-
-    def fresh_incarnation(self) -> UUID:
-        """Return an id that was never used."""
-        self.incarnations += 1
-        return UUID(int=self.incarnations)
 
 
 class Session:
-    """See `app.replication.ReplicaSession` and `ReplicaObserver`; `lost` cuts it."""
+    """See `app.replication.ReplicaSession` and `ReplicaObserver`; `is_cut` ends it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, host: Host) -> None:
         """Connect."""
-        self._world = world
-        self.lost = False
+        point("connect")
+        self.host = host
+        self.world = host.world
+        self.is_cut = False
+        self._told = self.world.revision
 
-    def _message(self) -> None:
-        point()
-        if self.lost:
+    def message(self, label: str) -> None:
+        """Send or receive one."""
+        point(label)
+        if self.is_cut:
+            self.world.seen.add("cut")
             raise UnavailableError("cut")
 
     def register(self, incarnation: UUID) -> Registration:
         """See `ReplicaSession.register`."""
-        self._message()
-        self._world.entries[incarnation] = (0, self._world.revision)
-        self._message()
-        revision = self._world.revision
-        self._message()
+        self.message("register: sent")
+        self.world.entries[incarnation] = Entry(0, self.world.revision)
+        self.message("register: entered")
+        revision = self.world.revision
+        self.message("register: answered")
         return Registration(revision, _EPOCH)
 
     def changes_after(self, revision: int) -> Sequence[Change]:
         """See `ReplicaSession.changes_after`."""
-        self._message()
-        found = self._world.changes[revision:]
-        self._message()
+        self.message("changes: sent")
+        found = self.world.changes[revision:]
+        self._told = self.world.revision
+        self.message("changes: answered")
         return found
 
     def renew(self, incarnation: UUID, applied: int) -> UUID | None:
         """See `ReplicaSession.renew`."""
-        self._message()
-        entry = self._world.entries.get(incarnation)
+        self.message("renew: sent")
+        entry = self.world.entries.get(incarnation)
         if entry is not None:
-            self._world.entries[incarnation] = (entry[0] + 1, applied)
-        self._message()
+            self.world.entries[incarnation] = Entry(entry.beat + 1, applied)
+        self.message("renew: answered")
         return None if entry is None else _EPOCH
 
     def wait(self, seconds: float) -> None:
-        """Say nothing: any notification may be lost."""
+        """See `ReplicaSession.wait`; a connection that is cut is noticed at the next message."""
+        until(
+            "wait", lambda: self.world.tells and self.world.revision > self._told, max(seconds, 0.0)
+        )
 
     def deregister(self, incarnation: UUID) -> None:
         """See `ReplicaSession.deregister`."""
-        self._world.entries.pop(incarnation, None)
+        self.message("deregister: sent")
+        self.world.entries.pop(incarnation, None)
 
     def entries(self) -> Sequence[ReplicaEntry]:
         """See `ReplicaObserver.entries`."""
-        self._message()
-        found = [ReplicaEntry(name, *entry, LEASE) for name, entry in self._world.entries.items()]
-        self._message()
+        self.message("entries: sent")
+        found = [ReplicaEntry(name, *entry, LEASE) for name, entry in self.world.entries.items()]
+        self.message("entries: answered")
         return found
 
     def fence(self, incarnation: UUID, beat: int) -> bool:
         """See `ReplicaObserver.fence`."""
-        self._message()
-        entry = self._world.entries.get(incarnation)
-        hit = entry is not None and entry[0] == beat
+        self.message("fence: sent")
+        entry = self.world.entries.get(incarnation)
+        hit = entry is not None and entry.beat == beat
         if hit:
-            del self._world.entries[incarnation]
-        self._message()
+            del self.world.entries[incarnation]
+        self.world.seen.add("fenced" if hit else "not fenced")
+        self.message("fence: answered")
         return hit
 
     def close(self) -> None:
         """See `ReplicaSession.close`."""
 
 
+class _Pauses:
+    """See `coherence.Follower`: it is told between a change in memory and its acknowledgement."""
+
+    def reset(self, revision: int, epoch: UUID) -> None:
+        del revision, epoch
+        point("reset")
+
+    def append(self, changes: Sequence[Change]) -> None:
+        if changes:
+            point("applied")
+
+
 class Host:
-    """One process: a replica, a watcher, and the requests under way; subclasses plant a fault."""
+    """One process: a replica, those who wait for others, and requests; subclasses lack a rule."""
 
     sets_class: type[CachedCapabilitySets] = CachedCapabilitySets
-    replica_class: type[Replica] = Replica
     lease_class: type[Lease] = Lease
     session_class: type[Session] = Session
-    observations_class: type[Observations] = Observations
+    acknowledgements_class: type[Acknowledgements] = Acknowledgements
     margin: float = LEASE_MARGIN
 
-    def __init__(self, world: World, rate: float) -> None:
+    def __init__(self, world: World, name: str, rate: float) -> None:
         """Start it, its clock running at this rate."""
         self.world = world
+        self._name = name
         self._rate = rate
-        self.lease = self.lease_class(self.clock)
-        self.sets = self.sets_class(world.held, self.lease, 1 << 30, 100)
-        self.replica = self.replica_class(
-            lambda: self.session_class(world), self.sets, self.lease, world.fresh_incarnation, LEASE
-        )
-        self.following = self.session_class(world)
-        self.watching = self.session_class(world)
-        self.waiters: list[Waiter] = []
-        self.actors = [Actor(self._follow), Actor(self._watch)]
+        self._sessions: dict[str, Session] = {}
+        self._actors: list[Actor] = []
+        lease = self.lease_class(self.clock)
+        self.sets = self.sets_class(world.load, lease, 1 << 30, 100)
+        with (
+            replaced(coherence, Thread=self._thread),
+            replaced(acknowledgements, Thread=self._thread),
+        ):
+            self.replica = Replica(
+                self._connect, self.sets, lease, self.fresh_incarnation, LEASE, [_Pauses()]
+            )
+            self.acknowledgements = self.acknowledgements_class(
+                self._connect, self.clock, self.margin
+            )
+        self.replica.start(0.0)
+        self.acknowledgements.start()
+        self.following, self.watching = self._actors
 
     def clock(self) -> float:
         """Read the clock; whatever is done with the time is done later."""
-        now = self.world.time * self._rate
-        point()
+        now = self._now()
+        point("clock")
         return now
+
+    def fresh_incarnation(self) -> UUID:
+        """Return an id that was never used."""
+        self.world.incarnations += 1
+        return UUID(int=self.world.incarnations)
+
+    def cut(self, which: int) -> None:
+        """Cut the connection of one of the threads."""
+        sessions = list(self._sessions.values())
+        if sessions:
+            sessions[which % len(sessions)].is_cut = True
 
     def kill(self) -> None:
         """End everything where it stands."""
-        for actor in self.actors:
+        for actor in self._actors:
             actor.kill()
+            if actor in self.world.stage.actors:
+                self.world.stage.actors.remove(actor)
 
-    def _follow(self) -> None:
-        while True:
-            self.following = self.session_class(self.world)
-            try:
-                while True:
-                    self.replica.advance(self.following)
-                    point()
-            except UnavailableError:
-                continue
+    def stop(self) -> Actor:
+        """End the replica as a process does that is asked to."""
+        return self._run(self.replica.stop, "stop")
 
-    def _watch(self) -> None:
-        while True:
-            self.watching = self.session_class(self.world)
-            observations = self.observations_class(self.watching, self.clock, self.margin)
-            try:
-                while True:
-                    point()
-                    if self.waiters:
-                        observations.settle(self.waiters[:])
-                        self.waiters = [w for w in self.waiters if not w.done.is_set()]
-            except UnavailableError:
-                continue
+    def _now(self) -> float:
+        return self.world.stage.time * self._rate
 
-    def authorize(self, principal: Principal) -> None:
+    def _connect(self) -> Session:
+        session = self.session_class(self)
+        self._sessions[current_thread().name] = session
+        return session
+
+    def _thread(self, target: Callable[[], object], name: str, daemon: bool) -> Actor:
+        assert daemon
+        actor = Actor(self.world.stage, self._now, target, f"{self._name} {name}")
+        self._actors.append(actor)
+        return actor
+
+    def _run(self, target: Callable[[], object], name: str) -> Actor:
+        actor = self._thread(target, name, daemon=True)
+        actor.start()
+        return actor
+
+    def authorize(self) -> Actor:
         """Ask, and check the answer when it comes."""
-        started = self.world.step()
 
         def ask() -> None:
-            found = self.sets.get(principal, Deadline(self._patience_ends))
-            self._check(principal, found, started)
+            started = self.world.moment()
+            self._check(self.sets.get(HOLDER, _FOREVER), started)
 
-        self.actors.append(Actor(ask))
+        return self._run(ask, "authorize")
 
-    @staticmethod
-    def _patience_ends() -> float:
-        point()  # it lasts until the schedule says otherwise
-        return 0.0
+    def ask_memory(self) -> None:
+        """Ask for an answer before anybody has another turn; only memory can give it."""
+        if HOLDER not in self.sets:
+            return
+        try:
+            found = self.sets.get(HOLDER, _FOREVER)
+        except UnavailableError:
+            return
+        self.world.seen.add("from memory")
+        self._check(found, self.world.moment())
 
-    def _check(self, principal: Principal, found: CapabilitySet, started: int) -> None:
-        ended = self.world.step()
+    def _check(self, found: CapabilitySet, started: int) -> None:
+        ended = self.world.moment()
         allowed = {held.id for entry in found.living(_READ, _DOC) for held in entry}
         for name, known in self.world.capabilities.items():
             if name in allowed and known.revoked < started:
                 raise PromiseBrokenError(f"{name} allowed after its revocation had returned")
-            if known.principal != principal or name in allowed:
-                continue
-            if known.granted < started and known.revoking > ended:
+            if name not in allowed and known.granted < started and known.revoking > ended:
                 raise PromiseBrokenError(f"{name} denied after its grant had returned")
+            if name in allowed and known.revoking < started:
+                self.world.seen.add("old answer during a revocation")
 
-    def grant(self, principal: Principal) -> None:
-        """Grant the principal one more capability."""
+    def grant(self, *, touches_all: bool) -> Actor:
+        """Grant one more capability."""
         name = CapabilityId(f"c{len(self.world.capabilities)}")
+        known = self.world.capabilities[name] = Known(ended_revision=-1)
 
         def change() -> None:
-            point()
             self.before_commit()
-            self.world.capabilities[name] = Known(principal)
-            self.confirmed(self.world.commit(principal))
-            known = self.world.capabilities[name]
-            known.granted = min(known.granted, self.world.step())
+            point("commit")
+            known.ended_revision = None
+            self.confirmed(self.world.commit(touches_all=touches_all))
+            known.granted = self.world.moment()
+            self.world.stage.returned += 1
 
-        self.actors.append(Actor(change))
+        return self._run(change, "grant")
 
-    def revoke(self, name: CapabilityId) -> None:
+    def revoke(self, name: CapabilityId, *, touches_all: bool) -> Actor:
         """Revoke a capability, perhaps once more."""
         known = self.world.capabilities[name]
-        known.revoking = min(known.revoking, self.world.step())
 
         def change() -> None:
-            point()
+            known.revoking = min(known.revoking, self.world.moment())
             self.before_commit()
+            point("commit")
             if known.ended_revision is None:
-                known.ended_revision = self.world.commit(known.principal)
+                known.ended_revision = self.world.commit(touches_all=touches_all)
                 self.confirmed(known.ended_revision)
-            else:
+            elif known.ended_revision > 0:
                 self.confirmed_again(known.ended_revision)
-            known.revoked = min(known.revoked, self.world.step())
+            else:
+                return  # it was not granted yet
+            known.revoked = min(known.revoked, self.world.moment())
+            self.world.stage.returned += 1
 
-        self.actors.append(Actor(change))
+        return self._run(change, "revoke")
 
     def before_commit(self) -> None:
-        """Do nothing; for planted faults."""
+        """Do nothing; for what is done too early."""
 
     def confirmed(self, revision: int) -> None:
-        """Return when every replica has applied a revision."""
-        waiter = Waiter(revision, Event())
-        self.waiters.append(waiter)
-        while not waiter.done.is_set():
-            point()
+        """Return when every replica has applied a revision; told UNCONFIRMED, ask again."""
+        while True:
+            try:
+                self.acknowledgements.wait(revision, _FOREVER, _CONFIRM_SECONDS)
+            except UnconfirmedError:
+                self.world.seen.add("unconfirmed")
+            else:
+                return
 
     def confirmed_again(self, revision: int) -> None:
         """Wait for what somebody else has ended."""

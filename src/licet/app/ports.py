@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
+from uuid import UUID
 
 from licet.domain.audit_event import AuditEvent, RecordedEvent
 from licet.domain.canonical_json import JsonObject
@@ -153,6 +154,13 @@ class Revoke(NamedTuple):
     facts: JsonObject
 
 
+class Confirmation(NamedTuple):
+    """How many replicas have applied a revision, and how many were fenced for it."""
+
+    confirmed: int
+    fenced: int
+
+
 class Applied(NamedTuple):
     """What a mutation did.
 
@@ -160,11 +168,15 @@ class Applied(NamedTuple):
         status: `done`, `already_ended`, or the code of a refusal.
         revision: the revision that replicas must have applied.
         outcome: facts by kind of mutation; `replayed` when the same request came before.
+        history: in which that revision is meant; None where there is only one.
+        confirmation: of the replicas, or None when they were not waited for yet.
     """
 
     status: str
     revision: int
     outcome: dict[str, Any]
+    history: UUID | None = None
+    confirmation: Confirmation | None = None
 
 
 class Granted(NamedTuple):

@@ -46,7 +46,10 @@ class ReplicaSession(Protocol):
         ...
 
     def renew(self, incarnation: UUID, applied: int) -> UUID | None:
-        """Renew the entry, acknowledge, and return the history's epoch; None: the entry is gone."""
+        """Renew the entry, acknowledge, and return the history's epoch; None: the entry is gone.
+
+        In another history nothing is renewed, and its epoch is returned.
+        """
         ...
 
     def wait(self, seconds: float) -> None:
@@ -69,6 +72,8 @@ class ReplicaEntry(NamedTuple):
     beat: int
     applied: int
     lease_seconds: float
+    history: UUID | None = None
+    """The history that the register was read in; None where there is only one."""
 
 
 class ReplicaObserver(Protocol):

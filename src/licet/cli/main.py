@@ -17,7 +17,7 @@ from typing import Annotated, Final
 import typer
 
 from licet import __version__
-from licet.cli import audit, capabilities, migrate
+from licet.cli import audit, capabilities, epoch, migrate
 from licet.cli.authorize import authorize
 from licet.cli.errors import CommandError
 from licet.cli.grant import delegate, grant
@@ -46,6 +46,7 @@ app = typer.Typer(
 app.command()(serve)
 app.add_typer(migrate.app, name="migrate")
 app.command()(replicas)
+app.add_typer(epoch.app, name="epoch")
 app.command()(command(grant))
 app.command()(command(delegate))
 app.command()(command(revoke))

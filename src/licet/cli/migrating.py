@@ -15,24 +15,24 @@ from licet.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, data
 
 def up(data_dir: Path | None) -> Sequence[str]:
     """Apply what is missing and return the ids. Raises CommandError."""
-    with _administrator_url(data_dir) as url:
+    with administrator_url(data_dir) as url:
         return migrate.up(url)
 
 
 def down(data_dir: Path | None, count: int) -> Sequence[str]:
     """Take back the last migrations and return their ids. Raises CommandError."""
-    with _administrator_url(data_dir) as url:
+    with administrator_url(data_dir) as url:
         return migrate.down(url, count)
 
 
 def status(data_dir: Path | None) -> Sequence[migrate.MigrationState]:
     """Return the state of each migration. Raises CommandError."""
-    with _administrator_url(data_dir) as url:
+    with administrator_url(data_dir) as url:
         return migrate.status(url)
 
 
 @contextmanager
-def _administrator_url(data_dir: Path | None) -> Iterator[str]:
+def administrator_url(data_dir: Path | None) -> Iterator[str]:
     """Provide the address of the database; the embedded one runs as long as it is needed."""
     try:
         # Nothing is served, so a public address, which `serve` may have to refuse, does not matter.

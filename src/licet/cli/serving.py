@@ -7,7 +7,9 @@ import os
 import shlex
 import signal
 import sys
+from contextlib import suppress
 from queue import Empty, SimpleQueue
+from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:  # importing it would import gRPC
     from licet.bootstrap import Licet
 
 _SERVICE: Final = "licet.v1.AuthorizationService"
+_LOOK_SECONDS: Final = 0.5
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - not bound, replaced
 _EXAMPLES: Final[tuple[tuple[str, dict[str, object]], ...]] = (
     (
@@ -118,10 +121,13 @@ class _StopSignals:
 
     def wait(self, seconds: float | None = None) -> int | None:
         """Return the next one, or None after the time."""
-        try:
-            return self._signals.get(timeout=seconds)
-        except Empty:
-            return None
+        # Python handles a signal in its main thread, which the kernel wakes only if it hands the
+        # signal to that one. After a pause (SIGSTOP, a debugger) it may take any other.
+        end = float("inf") if seconds is None else monotonic() + seconds
+        while (left := end - monotonic()) > 0:
+            with suppress(Empty):
+                return self._signals.get(timeout=min(left, _LOOK_SECONDS))
+        return None
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.requested is not None and not self._is_worker:

@@ -9,6 +9,7 @@ A denial is not here: it is an answer (see `decision.py`).
     attempt
     |__ PreconditionError       by condition        nothing happened but for the record of the
     attempt
+    |__ HistoryUnconfirmedError HISTORY_UNCONFIRMED nothing happened; an operator must act first
     |__ RequestIdReusedError    REQUEST_ID_REUSED   nothing happened
     |__ ConflictError           CONFLICT            nothing happened; retry the call
     |__ OutOfRangeError         by condition        nothing happened; begin anew from now
@@ -94,6 +95,12 @@ class PreconditionError(RefusedError):
     """The state does not allow the change: the parent has ended, or has no depth left."""
 
     reason = "FAILED_PRECONDITION"
+
+
+class HistoryUnconfirmedError(LicetError):
+    """The database may have lost changes; none is made before its operator confirms its history."""
+
+    reason = "HISTORY_UNCONFIRMED"
 
 
 class RequestIdReusedError(LicetError):

@@ -173,8 +173,13 @@ class Replica:
             before = self._lease.now()
             epoch = session.renew(self._incarnation, self._applied)
             if epoch is None or epoch != self._epoch:
-                # Fenced, or history went backwards: nothing that is remembered counts.
-                _log.warning("replica %s was fenced; it registers anew", self._incarnation)
+                # Nothing that is remembered counts.
+                if epoch is None:
+                    _log.warning("replica %s was fenced; it registers anew", self._incarnation)
+                else:
+                    _log.warning(
+                        "replica %s finds another epoch; it registers anew", self._incarnation
+                    )
                 self._lease.end()
                 self._incarnation = None
                 return

@@ -34,6 +34,7 @@ class _Malformed:
 
 _MALFORMED: Final = _Malformed()
 _OURS: Final = "/licet."
+_MUTATIONS: Final = frozenset({"Grant", "Revoke"})
 _FOREIGN_STREAMS: Final = 16
 
 
@@ -41,15 +42,21 @@ class ErrorInterceptor(grpc.ServerInterceptor):
     """See the module. Health and reflection, which are not ours, pass nearly as they are."""
 
     def __init__(
-        self, streams: Streams, stream_pool: ThreadPoolExecutor, watch_pool: ThreadPoolExecutor
+        self,
+        streams: Streams,
+        stream_pool: ThreadPoolExecutor,
+        watch_pool: ThreadPoolExecutor,
+        mutation_pool: ThreadPoolExecutor,
     ) -> None:
-        """Run streams on pools of their own, one for each kind.
+        """Run streams and changes on pools of their own, one for each kind.
 
-        On the shared one, a few idle streams would shut out every other call.
+        On the shared one, a few idle streams, or changes that wait for a replica that is stopped,
+        would shut out every other call.
         """
         self._streams = streams
         self._stream_pool = stream_pool
         self._watch_pool = watch_pool
+        self._mutation_pool = mutation_pool
         self._foreign_pool = ThreadPoolExecutor(_FOREIGN_STREAMS, "licet-reflection")
         # Methods that do not exist are never kept, so clients cannot fill memory.
         self._wrapped: dict[str, _Handler] = {}
@@ -67,7 +74,11 @@ class ErrorInterceptor(grpc.ServerInterceptor):
             handler = continuation(handler_call_details)
             if handler is None:
                 return None
-            wrapped = self._wrap(handler) if method.startswith(_OURS) else self._apart(handler)
+            wrapped = (
+                self._wrap(handler, method.rpartition("/")[2] in _MUTATIONS)
+                if method.startswith(_OURS)
+                else self._apart(handler)
+            )
             self._wrapped[method] = wrapped
         return wrapped
 
@@ -85,11 +96,14 @@ class ErrorInterceptor(grpc.ServerInterceptor):
             behavior, handler.request_deserializer, handler.response_serializer
         )
 
-    def _wrap(self, handler: _Handler) -> _Handler:
+    def _wrap(self, handler: _Handler, is_mutation: bool) -> _Handler:  # noqa: FBT001 - a fact
         deserialize = _tolerant(handler.request_deserializer)
         if handler.unary_unary is not None:
+            behavior = _unary(handler.unary_unary)
+            if is_mutation:
+                behavior.experimental_thread_pool = self._mutation_pool  # type: ignore[attr-defined] # read by grpc
             return grpc.unary_unary_rpc_method_handler(
-                _unary(handler.unary_unary), deserialize, handler.response_serializer
+                behavior, deserialize, handler.response_serializer
             )
         if handler.stream_stream is not None:
             stream = _streaming(handler.stream_stream, self._streams)

@@ -45,7 +45,8 @@ class ServerLimits:
     """What the server takes at once.
 
     Attributes:
-        threads: calls that run at once, streams not counted.
+        threads: calls that run at once, streams and changes not counted.
+        mutations: changes at once, those that wait for the replicas included.
         streams: streams open at once.
         watchers: clients that watch changes at once.
         message_bytes: the largest message, either way.
@@ -55,6 +56,7 @@ class ServerLimits:
     """
 
     threads: int = 16
+    mutations: int = 256
     streams: int = 256
     watchers: int = 64
     message_bytes: int = 4 * 1024 * 1024
@@ -85,17 +87,22 @@ class Server:
         self._is_ready = is_ready
         self._limits = limits
         self._health = health.HealthServicer()
-        # A few more threads than streams, so that the stream over the limit can be told.
-        self._stream_pool = ThreadPoolExecutor(
-            limits.streams + 4, thread_name_prefix="licet-stream"
-        )
-        self._watch_pool = ThreadPoolExecutor(limits.watchers + 4, thread_name_prefix="licet-watch")
+        # A few more threads than places, so that who is over the limit can be told.
+        pools = [
+            ThreadPoolExecutor(places + 4, thread_name_prefix=f"licet-{kind}")
+            for kind, places in (
+                ("stream", limits.streams),
+                ("watch", limits.watchers),
+                ("mutation", limits.mutations),
+            )
+        ]
+        self._pools = pools
         self._watch = use_cases.watch
         self._watchers = Watchers(limits.watchers)
         self._streams = Streams(limits.streams)
         self._grpc = grpc.server(
             ThreadPoolExecutor(limits.threads, thread_name_prefix="licet-rpc"),
-            interceptors=[ErrorInterceptor(self._streams, self._stream_pool, self._watch_pool)],
+            interceptors=[ErrorInterceptor(self._streams, *pools)],
             options=[
                 # Two servers on one port would each get a part of the calls: what workers of one
                 # supervisor want, and what nobody else would notice.
@@ -111,7 +118,7 @@ class Server:
                 *_aging(limits),
             ],
         )
-        service = AuthorizationService(use_cases, self._watchers)
+        service = AuthorizationService(use_cases, limits.mutations, self._watchers)
         pb_grpc.add_AuthorizationServiceServicer_to_server(service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
@@ -178,7 +185,7 @@ class Server:
         self._streams.end(stopped)
         stopped.wait()
         self._watchers.stop()
-        for pool in (self._stream_pool, self._watch_pool):
+        for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)
         self._prober.join(_PROBE_SECONDS)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from threading import BoundedSemaphore
 
 import grpc
 from typing_extensions import override
@@ -17,6 +18,7 @@ from licet.app.ports import Deadline
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import WatchChanges
+from licet.domain.errors import ExhaustedError
 from licet.server import convert, render
 from licet.server.identity import ANONYMOUS
 from licet.server.watchers import Watchers
@@ -36,13 +38,29 @@ class UseCases:
     watch: WatchChanges
 
 
+class _Places:
+    """So many calls of a kind at once; one more raises ExhaustedError."""
+
+    def __init__(self, limit: int, message: str) -> None:
+        self._free = BoundedSemaphore(limit)
+        self._message = message
+
+    def __enter__(self) -> None:
+        if not self._free.acquire(blocking=False):
+            raise ExhaustedError(self._message)
+
+    def __exit__(self, *_: object) -> None:
+        self._free.release()
+
+
 class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     """Serves `licet.v1.AuthorizationService`."""
 
-    def __init__(self, use_cases: UseCases, watchers: Watchers) -> None:
-        """Serve these use cases."""
+    def __init__(self, use_cases: UseCases, max_mutations: int, watchers: Watchers) -> None:
+        """Serve these use cases, and at most so many changes at once: each holds a thread."""
         self._do = use_cases
         self._watchers = watchers
+        self._mutations = _Places(max_mutations, "too many changes are being made")
 
     @override
     def Authorize(
@@ -73,13 +91,15 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
 
     @override
     def Grant(self, request: pb.GrantRequest, context: grpc.ServicerContext) -> pb.GrantResponse:
-        return render.grant(self._do.grant(convert.grant(request), ANONYMOUS, _deadline(context)))
+        with self._mutations:
+            granted = self._do.grant(convert.grant(request), ANONYMOUS, _deadline(context))
+        return render.grant(granted)
 
     @override
     def Revoke(self, request: pb.RevokeRequest, context: grpc.ServicerContext) -> pb.RevokeResponse:
-        return render.revoke(
-            self._do.revoke(convert.revoke(request), ANONYMOUS, _deadline(context))
-        )
+        with self._mutations:
+            revoked = self._do.revoke(convert.revoke(request), ANONYMOUS, _deadline(context))
+        return render.revoke(revoked)
 
     @override
     def GetCapability(

@@ -31,6 +31,7 @@ from yoyo.migrations import Migration as YoyoMigration
 from yoyo.migrations import MigrationList, StepCollector, default_migration_table
 
 from licet.storage.errors import translated
+from licet.storage.pool import READ_WRITE
 from licet.storage.schema import (
     Migration,
     SchemaState,
@@ -199,7 +200,7 @@ def _parameters(admin_url: str) -> dict[str, Any]:
             "are percent-encoded: %40 for @, %2F for /."
         )
     ours = {"connect_timeout": _CONNECT_SECONDS, "application_name": "licet-migrate"}
-    return ours | parameters | {"client_encoding": "UTF8"}
+    return ours | parameters | {"client_encoding": "UTF8", "target_session_attrs": READ_WRITE}
 
 
 @contextmanager

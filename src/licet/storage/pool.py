@@ -16,6 +16,8 @@ from licet.domain.errors import DeadlineError
 from licet.storage.errors import translated
 from licet.storage.watchdog import GRACE_SECONDS, Watchdog
 
+READ_WRITE: Final = "read-write"
+"""Of several hosts the one that takes changes; a standby is never read, whatever the URL says."""
 _CHECK_SECONDS: Final = 1.0
 _SET_ROLE: LiteralString = "SET ROLE licet_server"
 _SET_TIMEOUT: LiteralString = "SELECT set_config('statement_timeout', %s, false)"
@@ -53,6 +55,7 @@ class Database:
                 "autocommit": True,
                 "row_factory": tuple_row,
                 "application_name": "licet",
+                "target_session_attrs": READ_WRITE,
                 "connect_timeout": 5,
                 # A peer that is gone without a word is noticed while nothing is sent, too.
                 "keepalives_idle": 5,

@@ -31,6 +31,8 @@ class Watchdog:
         # descriptor that is shut down is the one that was watched.
         self._changed = Condition()
         self._watched: dict[int, tuple[float, Connection[Any]]] = {}
+        self._was_used = False
+        self._is_asleep = False
         self._closed = False
         self._thread = Thread(target=self._run, name="licet-watchdog", daemon=True)
         self._thread.start()
@@ -41,7 +43,8 @@ class Watchdog:
         key = id(connection)
         with self._changed:
             self._watched[key] = (monotonic() + seconds, connection)
-            if len(self._watched) == 1:
+            self._was_used = True
+            if self._is_asleep:
                 self._changed.notify()
         try:
             yield
@@ -59,7 +62,10 @@ class Watchdog:
     def _run(self) -> None:
         with self._changed:
             while not self._closed:
-                self._changed.wait(_TICK_SECONDS if self._watched else None)
+                # In steady use it is not woken for each connection; it looks, every tick.
+                self._is_asleep = not self._was_used and not self._watched
+                self._was_used = False
+                self._changed.wait(None if self._is_asleep else _TICK_SECONDS)
                 now = monotonic()
                 for key, (end, connection) in list(self._watched.items()):
                     if now >= end:

@@ -13,12 +13,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Condition, Event, Thread
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
-from licet.app.ports import Deadline
+from licet.app.ports import Confirmation, Deadline
 from licet.app.replication import ReplicaEntry, ReplicaObserver
-from licet.domain.errors import LicetError, UnconfirmedError
+from licet.domain.errors import LicetError, OutcomeUnknownError, UnconfirmedError
 from licet.telemetry.metrics import WAIT_BUCKETS, Histogram
 
 _log: Final = logging.getLogger(__name__)
@@ -29,21 +29,32 @@ _POLL_SECONDS: Final = 0.002
 _RECONNECT_SECONDS: Final = 0.05
 
 
-class Confirmation(NamedTuple):
-    """How many replicas have applied a revision, and how many were fenced for it."""
-
-    confirmed: int
-    fenced: int
-
-
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """Waits for a revision. The rest is the answer, complete when `done` is set."""
+    """Waits for a revision, of a history if there are several.
+
+    The rest is the answer, complete when `done` is set; with `is_lost`, the history is another one.
+    """
 
     revision: int
     done: Event = field(default_factory=Event)
     fenced: int = 0
     confirmed: int = 0
+    history: UUID | None = None
+    is_lost: bool = False
+    since: float = 0.0
+    callers: int = 0
+    then: Callable[[Waiter], None] | None = None
+    """Tells so many callers, when it is done."""
+
+    def confirmation(self) -> Confirmation | LicetError:
+        """Return what its callers are told, when it is done."""
+        if self.is_lost:
+            return OutcomeUnknownError(
+                f"committed at revision {self.revision} of a history that is no more; see whether"
+                " it is in the present one"
+            )
+        return Confirmation(self.confirmed, self.fenced)
 
 
 class Acknowledgements:
@@ -84,19 +95,19 @@ class Acknowledgements:
             self._changed.notify()
         self._thread.join(5.0)
 
-    def wait(self, revision: int, deadline: Deadline, at_most: float) -> Confirmation:
-        """Wait for a committed revision.
+    def wait(
+        self, revision: int, deadline: Deadline, at_most: float, history: UUID | None = None
+    ) -> Confirmation:
+        """Wait for a revision that was committed in a history.
 
         Raises:
             UnconfirmedError: the deadline passed first; the change is committed.
+            OutcomeUnknownError: the history is another one by now, and the change may be lost.
         """
-        waiter = Waiter(revision)
-        began = self._clock()
-        with self._changed:
-            self._waiters.append(waiter)
-            self._changed.notify()
+        waiter = Waiter(revision, history=history, since=self._clock())
+        self._add(waiter)
         finished = waiter.done.wait(deadline.remaining(at_most))
-        self.waits.observe(self._clock() - began)
+        self.waits.observe(self._clock() - waiter.since)
         if not finished:
             with self._changed:
                 if waiter in self._waiters:
@@ -105,7 +116,23 @@ class Acknowledgements:
                 raise UnconfirmedError(
                     f"committed at revision {revision}; not every replica confirmed it in time"
                 )
-        return Confirmation(waiter.confirmed, waiter.fenced)
+        confirmation = waiter.confirmation()
+        if isinstance(confirmation, LicetError):
+            raise confirmation
+        return confirmation
+
+    def when_confirmed(
+        self, revision: int, history: UUID | None, callers: int, then: Callable[[Waiter], None]
+    ) -> None:
+        """See `group_commit.Confirms`."""
+        self._add(
+            Waiter(revision, history=history, since=self._clock(), callers=callers, then=then)
+        )
+
+    def _add(self, waiter: Waiter) -> None:
+        with self._changed:
+            self._waiters.append(waiter)
+            self._changed.notify()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -143,9 +170,18 @@ class Acknowledgements:
             self.fenced += observations.settle(waiters)
             with self._changed:
                 self._waiters = [waiter for waiter in self._waiters if not waiter.done.is_set()]
+            self._tell(waiters)
             if self._waiters:
                 self._stopping.wait(pause)
                 pause = min(pause * 2, _POLL_SECONDS)
+
+    def _tell(self, waiters: Sequence[Waiter]) -> None:
+        now = self._clock()
+        for waiter in waiters:
+            if waiter.then is not None and waiter.done.is_set():
+                for _ in range(waiter.callers):
+                    self.waits.observe(now - waiter.since)
+                waiter.then(waiter)
 
 
 class Observations:
@@ -167,6 +203,9 @@ class Observations:
             How many replicas were fenced.
         """
         entries = self._observer.entries()
+        waiters = _of_this_history(waiters, entries)
+        if not waiters:
+            return 0
         now = self._clock()
         self._remember(entries, now)
         needed = max(waiter.revision for waiter in waiters)
@@ -200,3 +239,21 @@ class Observations:
             before = known.get(entry.incarnation)
             same = before is not None and before[0] == entry.beat
             self._since[entry.incarnation] = before if before and same else (entry.beat, now)
+
+
+def _of_this_history(
+    waiters: Sequence[Waiter], entries: Sequence[ReplicaEntry]
+) -> Sequence[Waiter]:
+    """Return who can be told by these entries; tell those whose history is no more.
+
+    Who waits in a named history is told by an entry read in it, and not by there being none: this
+    process has one of its own, or is about to.
+    """
+    found = []
+    for waiter in waiters:
+        if waiter.history is None or (entries and entries[0].history == waiter.history):
+            found.append(waiter)
+        elif entries:
+            waiter.is_lost = True
+            waiter.done.set()
+    return found

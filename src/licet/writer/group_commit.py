@@ -10,14 +10,12 @@ makes it so.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Final, Protocol
+from uuid import UUID
 
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
@@ -28,14 +26,22 @@ from licet.domain.errors import (
     LicetError,
     OutcomeUnknownError,
     UnavailableError,
+    UnconfirmedError,
 )
+from licet.writer.acknowledgements import Waiter
 
 _log: Final = logging.getLogger(__name__)
 
 BATCH: Final = 200
 MUTATION_SECONDS: Final = 15.0
 """How long a mutation is tried when its caller set no earlier deadline."""
+_CHANGES: Final = frozenset({"done", "already_ended"})
+"""Statuses of mutations whose revision must hold on every replica."""
 _POLL_SECONDS: Final = 0.2
+_GATHER_SECONDS: Final = 0.003
+"""For how long a batch that could be sent waits for the replicas to confirm the one before: what
+comes meanwhile shares its commit, and its confirmation. They take about a millisecond; one that is
+silent holds nobody up."""
 
 
 class BatchStore(Protocol):
@@ -46,23 +52,60 @@ class BatchStore(Protocol):
         ...
 
 
-@dataclass(slots=True)
+class Confirms(Protocol):
+    """Tells when a revision holds on every replica; see `acknowledgements`."""
+
+    def when_confirmed(
+        self, revision: int, history: UUID | None, callers: int, then: Callable[[Waiter], None]
+    ) -> None:
+        """Call `then`, which must not block, once; for so many callers."""
+        ...
+
+
 class _Submitted:
-    mutation: Grant | Revoke
-    deadline: Deadline
-    result: Future[Applied] = field(default_factory=Future)
+    """A mutation and its caller, who sleeps until the lock is released: once, at the end."""
+
+    __slots__ = ("applied", "committed", "deadline", "done", "error", "is_sent", "mutation")
+
+    def __init__(self, mutation: Grant | Revoke, deadline: Deadline) -> None:
+        self.mutation = mutation
+        self.deadline = deadline
+        self.is_sent = False
+        self.committed: Applied | None = None
+        """What it did, which the replicas have not confirmed yet."""
+        self.applied: Applied | None = None
+        self.error: Exception | None = None
+        self.done = Lock()
+        self.done.acquire()
 
     def left(self) -> float:
         return self.deadline.remaining(MUTATION_SECONDS)
+
+    def commit(self, applied: Applied) -> None:
+        self.committed = applied
+
+    def resolve(self, applied: Applied) -> None:
+        self.applied = applied
+        self.done.release()
+
+    def fail(self, error: Exception) -> None:
+        self.error = error
+        self.done.release()
 
 
 class GroupCommit:
     """See the module."""
 
-    def __init__(self, store: BatchStore) -> None:
-        """Commit to this store."""
+    def __init__(self, store: BatchStore, confirms: Confirms | None = None) -> None:
+        """Commit to this store, and wait for the replicas if there is somebody who can tell."""
         self._store = store
+        self._confirms = confirms
         self._queue: SimpleQueue[_Submitted] = SimpleQueue()
+        # Guards `is_sent` of those in the queue: a mutation is either given up or sent.
+        self._sending = Lock()
+        # Set but while a batch waits for the replicas.
+        self._is_confirmed = Event()
+        self._is_confirmed.set()
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="licet-commit", daemon=True)
 
@@ -78,25 +121,46 @@ class GroupCommit:
     def submit(self, mutation: Grant | Revoke, deadline: Deadline) -> Applied:
         """Commit a mutation with others and return what it did.
 
+        What it changed has been waited for when `confirmation` is set.
+
         Raises:
             DeadlineError: the deadline passed before it was sent; nothing happened.
-            OutcomeUnknownError: it passed after that; it happened whole or not at all.
-            UnavailableError, ConflictError: nothing happened.
+            OutcomeUnknownError: it passed after that, or the history is another one by now; it
+                happened whole or not at all.
+            UnconfirmedError: it is committed, and not every replica has confirmed it in time.
+            UnavailableError, ConflictError, HistoryUnconfirmedError: nothing happened.
         """
         submitted = _Submitted(mutation, deadline)
         self._queue.put(submitted)
-        try:
-            return submitted.result.result(submitted.left())
-        except FutureTimeoutError as exc:
-            if submitted.result.cancel():
-                if deadline.remaining(MUTATION_SECONDS) > 0:
-                    raise UnavailableError("the database takes no changes now") from exc
-                raise DeadlineError("the deadline passed before the change was sent") from exc
-            if submitted.result.done():
-                return submitted.result.result()
+        # An acquired lock is how a thread sleeps at least cost; it is released once.
+        if not submitted.done.acquire(timeout=submitted.left()):
+            self._give_up(submitted)
+        if submitted.error is not None:
+            raise submitted.error
+        if submitted.applied is None:
+            raise RuntimeError("a mutation was settled without an outcome")
+        return submitted.applied
+
+    def _give_up(self, submitted: _Submitted) -> None:
+        """Say what is known of a mutation whose time is over, unless that is its outcome."""
+        with self._sending:
+            was_sent = submitted.is_sent
+            submitted.is_sent = True
+        if not was_sent:
+            if submitted.left() > 0:
+                raise UnavailableError("the database takes no changes now")
+            raise DeadlineError("the deadline passed before the change was sent")
+        if submitted.applied is not None or submitted.error is not None:
+            return
+        if submitted.committed is None:
             raise OutcomeUnknownError(
-                f"the outcome is not known yet; ask again with request_id {mutation.request_id}"
-            ) from exc
+                "the outcome is not known yet; ask again with request_id"
+                f" {submitted.mutation.request_id}"
+            )
+        raise UnconfirmedError(
+            f"committed at revision {submitted.committed.revision}; not every replica confirmed it"
+            " in time"
+        )
 
     def _run(self) -> None:
         while True:
@@ -111,9 +175,14 @@ class GroupCommit:
         batch: list[_Submitted] = []
         with suppress(Empty):
             batch.append(self._queue.get(timeout=_POLL_SECONDS))
+            self._is_confirmed.wait(_GATHER_SECONDS)
             while len(batch) < BATCH:
                 batch.append(self._queue.get_nowait())
-        return [item for item in batch if item.result.set_running_or_notify_cancel()]
+        with self._sending:
+            sent = [item for item in batch if not item.is_sent]
+            for item in sent:
+                item.is_sent = True
+        return sent
 
     def _settle(self, batch: Sequence[_Submitted]) -> None:
         try:
@@ -122,11 +191,30 @@ class GroupCommit:
             if not isinstance(exc, LicetError):
                 _log.exception("a batch of mutations failed on a bug")
             for item in batch:
-                item.result.set_exception(exc)
+                item.fail(exc)
             return
+        # A refusal has changed nothing, and what happened earlier is of another revision: who has
+        # to wait for that does it alone.
+        newest = max(results, key=lambda applied: (applied.status in _CHANGES, applied.revision))
+        changed = []
         for item, applied in zip(batch, results, strict=True):
-            with suppress(InvalidStateError):
-                item.result.set_result(applied)
+            if (
+                self._confirms is not None
+                and applied.status in _CHANGES
+                and applied.revision == newest.revision
+            ):
+                item.commit(applied)
+                changed.append(item)
+            else:
+                item.resolve(applied)
+        if self._confirms is not None and changed:
+            is_confirmed = self._is_confirmed = Event()
+
+            def tell(waiter: Waiter) -> None:
+                is_confirmed.set()
+                _tell(changed, waiter)
+
+            self._confirms.when_confirmed(newest.revision, newest.history, len(changed), tell)
 
     def _apply(self, batch: Sequence[_Submitted]) -> Sequence[Applied]:
         mutations = [item.mutation for item in batch]
@@ -158,3 +246,12 @@ class GroupCommit:
 
     def _sleep(self, seconds: float) -> None:
         self._stopping.wait(seconds)
+
+
+def _tell(changed: Sequence[_Submitted], waiter: Waiter) -> None:
+    confirmation = waiter.confirmation()
+    for item in changed:
+        if isinstance(confirmation, LicetError):
+            item.fail(confirmation)
+        elif item.committed is not None:
+            item.resolve(item.committed._replace(confirmation=confirmation))

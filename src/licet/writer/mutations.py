@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from licet.app.ports import Applied, Capabilities, Deadline, Grant, Granted, Revoke, Revoked
+from licet.app.ports import (
+    Applied,
+    Capabilities,
+    Confirmation,
+    Deadline,
+    Grant,
+    Granted,
+    Revoke,
+    Revoked,
+)
 from licet.domain.audit_event import AuditEvent
 from licet.domain.capability import Capability
 from licet.domain.errors import (
@@ -18,7 +27,7 @@ from licet.domain.errors import (
 )
 from licet.domain.instant import Instant
 from licet.domain.names import CapabilityId
-from licet.writer.acknowledgements import Acknowledgements, Confirmation
+from licet.writer.acknowledgements import Acknowledgements
 from licet.writer.group_commit import MUTATION_SECONDS, GroupCommit
 
 _REFUSALS: Final = {
@@ -109,7 +118,11 @@ class MutationWriter:
         self._attempts.refuse(event, deadline)
 
     def _confirmed(self, applied: Applied, deadline: Deadline) -> Confirmation:
-        return self._acknowledgements.wait(applied.revision, deadline, MUTATION_SECONDS)
+        if applied.confirmation is not None:
+            return applied.confirmation
+        return self._acknowledgements.wait(
+            applied.revision, deadline, MUTATION_SECONDS, applied.history
+        )
 
     def _stored(self, applied: Applied, deadline: Deadline) -> Granted:
         capability_id = CapabilityId(applied.outcome["capability_id"])

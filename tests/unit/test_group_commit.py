@@ -1,0 +1,275 @@
+"""Group commit on a store that answers, fails, or does it and fails: what callers are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+
+import pytest
+
+from licet.app.ports import Applied, Deadline, Grant, Revoke, RevokeTarget
+from licet.domain.canonical_json import EMPTY
+from licet.domain.errors import (
+    ConflictError,
+    DeadlineError,
+    LicetError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+from licet.writer.group_commit import BATCH, GroupCommit
+from tests.unit.builders import CALLER, PATIENT, identifier
+
+_SECONDS = 10.0
+
+
+def revoke(request_id: str) -> Revoke:
+    target = RevokeTarget(capability_id=identifier(1))
+    return Revoke(request_id, bytes(32), target, "", CALLER, "", EMPTY)
+
+
+class Patience:
+    """A deadline that passes when a test says so, though a wait for it began before."""
+
+    def __init__(self, left: float = _SECONDS) -> None:
+        self.left = left
+        self.deadline = Deadline(lambda: self.left)
+
+
+class Store:
+    """Keeps what was applied, by request id; each call meets the next of `faults`, if any is left.
+
+    A fault says what is raised and whether the batch was applied before.
+    """
+
+    def __init__(self) -> None:
+        self.applied: dict[str, int] = {}
+        self.batches: list[list[str]] = []
+        self.lefts: list[float] = []
+        self.faults: list[tuple[Exception, bool]] = []
+        self.fails_always: Exception | None = None
+        self.meanwhile: Callable[[], object] = lambda: None
+        """What happens while a batch is applied."""
+        self.begun = Event()
+        self.go_on = Event()
+        self.go_on.set()
+
+    def apply(self, batch: Sequence[Grant | Revoke], deadline: Deadline) -> Sequence[Applied]:
+        self.batches.append([mutation.request_id for mutation in batch])
+        self.begun.set()
+        self.lefts.append(deadline.remaining(100.0))
+        assert self.go_on.wait(_SECONDS)
+        self.meanwhile()
+        error, happens = self.faults.pop(0) if self.faults else (self.fails_always, True)
+        if happens:
+            for mutation in batch:
+                self.applied.setdefault(mutation.request_id, len(self.batches))
+        if error is not None:
+            raise error
+        return [Applied("done", self.applied[mutation.request_id], {}) for mutation in batch]
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+def commit(store: Store) -> Iterator[GroupCommit]:
+    group = GroupCommit(store)
+    group.start()
+    yield group
+    store.go_on.set()
+    group.stop()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as executor:
+        yield executor
+
+
+@pytest.fixture
+def occupied(store: Store, commit: GroupCommit, pool: ThreadPoolExecutor) -> Future[Applied]:
+    """Provide a commit that is under way until `store.go_on` is set."""
+    store.go_on.clear()
+    first = pool.submit(commit.submit, revoke("first"), PATIENT)
+    assert store.begun.wait(_SECONDS)
+    return first
+
+
+def queued(commit: GroupCommit, count: int) -> None:
+    pause = Event()
+    for _ in range(1000):
+        if commit._queue.qsize() == count:  # noqa: SLF001 - nobody else is told
+            return
+        pause.wait(0.01)
+    pytest.fail(f"{count} mutations do not wait")
+
+
+def test_what_waits_while_another_commits_is_committed_together(
+    store: Store, commit: GroupCommit, pool: ThreadPoolExecutor, occupied: Future[Applied]
+) -> None:
+    calls = [pool.submit(commit.submit, revoke(name), PATIENT) for name in "abc"]
+    queued(commit, 3)
+    store.go_on.set()
+    assert occupied.result(_SECONDS).revision == 1
+    assert [call.result(_SECONDS).revision for call in calls] == [2, 2, 2]
+    assert store.batches[0] == ["first"]
+    assert sorted(store.batches[1]) == ["a", "b", "c"]
+
+
+def test_a_batch_has_a_bound(store: Store) -> None:
+    group = GroupCommit(store)
+    with ThreadPoolExecutor(BATCH + 1) as many:
+        calls = [many.submit(group.submit, revoke(str(n)), PATIENT) for n in range(BATCH + 1)]
+        queued(group, BATCH + 1)
+        group.start()
+        for call in calls:
+            call.result(_SECONDS)
+    group.stop()
+    assert [len(batch) for batch in store.batches] == [BATCH, 1]
+
+
+def test_each_caller_is_told_of_his_own(store: Store, commit: GroupCommit) -> None:
+    assert [commit.submit(revoke(name), PATIENT).revision for name in "aba"] == [1, 2, 1]
+    assert store.applied == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(
+    "error", [UnavailableError("gone"), ConflictError("collided"), DeadlineError("late")]
+)
+def test_what_surely_failed_is_told_to_all_and_not_tried_again(
+    store: Store,
+    commit: GroupCommit,
+    pool: ThreadPoolExecutor,
+    occupied: Future[Applied],
+    error: LicetError,
+) -> None:
+    calls = [pool.submit(commit.submit, revoke(name), PATIENT) for name in "ab"]
+    queued(commit, 2)
+    store.faults = [(error, False), (error, False)]
+    store.go_on.set()
+    for call in (occupied, *calls):
+        with pytest.raises(type(error)):
+            call.result(_SECONDS)
+    assert len(store.batches) == 2
+    assert not store.applied
+    # The next one is not in their way.
+    assert commit.submit(revoke("next"), PATIENT).revision == 3
+
+
+def test_a_bug_is_told_as_what_it_is_and_the_next_is_committed(
+    store: Store, commit: GroupCommit
+) -> None:
+    store.faults = [(ZeroDivisionError(), False)]
+    with pytest.raises(ZeroDivisionError):
+        commit.submit(revoke("a"), PATIENT)
+    assert commit.submit(revoke("b"), PATIENT).revision == 2
+
+
+@pytest.mark.parametrize("happened", [False, True])
+def test_after_a_lost_answer_the_same_batch_is_sent_again(
+    store: Store, commit: GroupCommit, happened: bool
+) -> None:
+    store.faults = [(OutcomeUnknownError("lost"), happened)]
+    # The first outcome when it did happen, and else that of the second attempt.
+    assert commit.submit(revoke("a"), PATIENT).revision == (1 if happened else 2)
+    assert store.batches == [["a"], ["a"]]
+
+
+@pytest.mark.parametrize("happened", [False, True])
+@pytest.mark.parametrize("error", [UnavailableError("gone"), ConflictError("collided")])
+def test_whatever_comes_after_a_lost_answer_it_is_asked_for_until_it_is_known(
+    store: Store, commit: GroupCommit, happened: bool, error: LicetError
+) -> None:
+    lost = OutcomeUnknownError("lost")
+    store.faults = [(lost, happened), (error, False), (lost, happened), (error, False)]
+    assert commit.submit(revoke("a"), PATIENT).revision == (1 if happened else 5)
+    assert store.batches == [["a"]] * 5
+
+
+@pytest.mark.parametrize("happened", [False, True])
+@pytest.mark.parametrize("error", [UnavailableError("gone"), DeadlineError("late")])
+def test_after_a_lost_answer_nobody_is_told_that_nothing_happened(
+    store: Store, commit: GroupCommit, happened: bool, error: LicetError
+) -> None:
+    store.faults = [(OutcomeUnknownError("lost"), happened), (error, False)]
+    patience = Patience()
+    store.meanwhile = lambda: setattr(patience, "left", 0.0)
+    with pytest.raises(OutcomeUnknownError, match="request_id"):
+        commit.submit(revoke("a"), patience.deadline)
+    assert ("a" in store.applied) == happened
+    # Whoever asks again under the same key learns it.
+    again = commit.submit(revoke("a"), PATIENT)
+    assert again.revision == (1 if happened else 3)
+
+
+@pytest.mark.parametrize(
+    ("left", "error"), [(0.0, DeadlineError), (1.0, UnavailableError)], ids=["late", "too-long"]
+)
+def test_one_who_gives_up_before_it_is_sent_is_told_so_and_it_is_never_sent(
+    store: Store,
+    commit: GroupCommit,
+    occupied: Future[Applied],
+    left: float,
+    error: type[LicetError],
+) -> None:
+    lefts = iter([0.01])
+    with pytest.raises(error):
+        commit.submit(revoke("late"), Deadline(lambda: next(lefts, left)))
+    store.go_on.set()
+    occupied.result(_SECONDS)
+    commit.submit(revoke("next"), PATIENT)
+    assert store.batches == [["first"], ["next"]]
+
+
+def test_one_who_gives_up_when_it_is_sent_does_not_know_and_it_happens(
+    store: Store, commit: GroupCommit
+) -> None:
+    def left() -> float:
+        assert store.begun.wait(_SECONDS)
+        return 0.01
+
+    store.go_on.clear()
+    with pytest.raises(OutcomeUnknownError, match="request_id late"):
+        commit.submit(revoke("late"), Deadline(left))
+    store.go_on.set()
+    assert commit.submit(revoke("late"), PATIENT).revision == 1
+
+
+def test_a_batch_lives_as_long_as_its_most_patient_caller(
+    store: Store, commit: GroupCommit, pool: ThreadPoolExecutor, occupied: Future[Applied]
+) -> None:
+    short, long = Patience(5.0), Patience(9.0)
+    calls = [
+        pool.submit(commit.submit, revoke(name), patience.deadline)
+        for name, patience in (("short", short), ("long", long))
+    ]
+    queued(commit, 2)
+    store.go_on.set()
+    for call in (occupied, *calls):
+        call.result(_SECONDS)
+    assert store.lefts == [15.0, 9.0]
+
+
+def test_what_waits_when_it_is_stopped_is_committed(store: Store) -> None:
+    group = GroupCommit(store)
+    with ThreadPoolExecutor(1) as one:
+        call = one.submit(group.submit, revoke("a"), PATIENT)
+        queued(group, 1)
+        group.start()
+        group.stop()
+        assert call.result(_SECONDS).revision == 1
+
+
+def test_stopping_ends_the_asking_after_a_lost_answer(store: Store) -> None:
+    group = GroupCommit(store)
+    group.start()
+    store.fails_always = OutcomeUnknownError("lost")
+    with ThreadPoolExecutor(1) as one:
+        call = one.submit(group.submit, revoke("a"), PATIENT)
+        assert store.begun.wait(_SECONDS)
+        group.stop()
+        with pytest.raises(OutcomeUnknownError):
+            call.result(_SECONDS)
