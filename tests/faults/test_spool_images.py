@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from licet.spool.reader import Damage, DamageKind
+from licet.spool.reader import Damage, DamageKind, SpoolReader
 from licet.spool.segment import FRAME, HEADER_BYTES
 from licet.spool.writer import Durability
-from tests.fakes.spool import WRITER, leaves_of, recover, writing
+from tests.fakes.spool import WRITER, leaves_of, recover, runs, writing
 
 IMAGES: Final = 150
 """Of each way to damage a spool."""
@@ -205,6 +205,38 @@ def test_damage_in_the_middle_says_where_it_is(tmp_path: Path) -> None:
     assert damages == [Damage(DamageKind.CORRUPT, name, begin, spool.places[6].begin, 5, 5)]
     # Whoever has the event already has lost nothing.
     assert recover(tmp_path, 5)[1] == []
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_segment_that_somebody_deleted_is_named_as_lost(tmp_path: Path, position: int) -> None:
+    spool = Spool(tmp_path, Durability.NONE)
+    gone = spool.used[position]
+    (tmp_path / f"{WRITER:012x}" / gone).unlink()
+    expected = sorted(s for s, place in spool.places.items() if place.file == gone)
+    found, damages = recover(tmp_path)
+    assert lost(damages) == expected
+    assert sorted([*found, *expected]) == sorted(spool.leaves)
+
+
+def test_damage_under_a_living_writer_is_named_as_far_as_was_asked_for(tmp_path: Path) -> None:
+    with writing(tmp_path) as writer:
+        for number in range(10):
+            writer.append(b"%d" % number)
+        (path,) = writer.folder.path.glob("00000001-*")
+        with path.open("r+b") as file:
+            for sequence in range(4, 8):  # 48 bytes each
+                file.seek(HEADER_BYTES + 48 * (sequence - 1) + 20)
+                file.write(b"damage")
+        through = 5
+        reader = SpoolReader(writer.folder, 0, lambda: through)
+        assert [run.first for run in runs(reader)] == [1]
+        assert reader.position == 5
+        assert lost(reader.damages()) == [4, 5]
+        through = 10
+        (run,) = runs(reader)
+        assert (run.first, len(run.leaves)) == (8, 3)
+        assert lost(reader.damages()) == [6, 7]
+        reader.close()
 
 
 def test_bytes_that_look_like_a_frame_are_not_taken_for_one(tmp_path: Path) -> None:

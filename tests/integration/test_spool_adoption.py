@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections import Counter
 from pathlib import Path
 from threading import Barrier, Event, Lock, Thread
@@ -39,6 +40,25 @@ def test_an_adopter_that_dies_is_followed_by_another(tmp_path: Path) -> None:
     assert first is not None
     first.close()
     assert recover(tmp_path) == (leaves_of([b"one"]), [])
+
+
+def test_an_adopter_that_was_overtaken_has_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening a folder and locking it, somebody else adopts and removes it."""
+    lock = fcntl.flock
+    with writing(tmp_path) as writer:
+        writer.append(b"one")
+
+    def overtake(descriptor: int, operation: int) -> None:
+        monkeypatch.undo()
+        other = SpoolFolder.adopt(tmp_path)
+        assert other is not None
+        other.remove()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", overtake)
+    assert SpoolFolder.adopt(tmp_path) is None
 
 
 def test_there_is_nothing_to_adopt_where_nothing_was_written(tmp_path: Path) -> None:
