@@ -165,6 +165,19 @@ def test_an_archive_may_come_in_small_pieces() -> None:
     assert (header, leaves) == WHOLE
 
 
+def test_what_follows_an_archive_is_noticed_in_the_next_piece_too() -> None:
+    class Exactly(BytesIO):
+        """A stream whose first piece is the archive, whole."""
+
+        @override
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(len(SMALL_PACKED))
+
+    with pytest.raises(ArchiveError, match="something follows"):
+        for _ in read_archive(Exactly(SMALL_PACKED + b"x")):
+            pass
+
+
 def test_an_archive_that_unpacks_to_very_much_is_read_in_blocks() -> None:
     leaves = [bytes(65_535)] * 1000
     packed = BytesIO(written((described(0, leaves), leaves)))

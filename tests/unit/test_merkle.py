@@ -229,6 +229,28 @@ def test_a_proof_proves_nothing_else(log: AuditLog, size: int) -> None:
     refused_consistency(size, size, ())
 
 
+@pytest.mark.parametrize("size", [2, 3, 5, 8, 100, 256])
+def test_a_proof_that_ends_below_the_root_proves_nothing(log: AuditLog, size: int) -> None:
+    # What it leads to is the hash of a subtree; a forger may well call that a root.
+    proof = log.tree(size).inclusion_proof(0)
+    for count in range(len(proof)):
+        subtree = root_of(0, 1 << count)
+        assert not verify_inclusion(HASHES[0], 0, size, proof[:count], subtree)
+    proof = log.tree(size).consistency_proof(1)
+    for count in range(1, len(proof)):
+        subtree = root_of(0, 1 << count)
+        assert not verify_consistency(1, size, HASHES[0], subtree, proof[:count])
+
+
+def test_what_is_no_hash_proves_nothing_though_the_bytes_behind_each_other_are_right() -> None:
+    root = root_of(0, 2)
+    for cut in (0, 31, 33, 64):
+        joined = HASHES[0] + HASHES[1]
+        left, right = joined[:cut], joined[cut:]
+        assert not verify_inclusion(left, 0, 2, (right,), root)
+        assert not verify_consistency(1, 2, left, root, (right,))
+
+
 def test_a_log_that_was_empty_is_consistent_with_every_other() -> None:
     root = leaf_hash(b"x")
     assert verify_consistency(0, 0, EMPTY_ROOT, EMPTY_ROOT, ())

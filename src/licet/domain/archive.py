@@ -198,13 +198,14 @@ class _Unpacked:
         """Unpack a block more; tell whether there was one."""
         unpacked = b""
         while not unpacked and not self._packed.eof:
+            # While something is still packed, at least gzip's trailer has not been consumed.
             packed = self._packed.unconsumed_tail or self._stream.read(_BLOCK)
+            if not packed:
+                raise ArchiveError("the archive ends too early")
             try:
                 unpacked = self._packed.decompress(packed, _BLOCK)
             except zlib.error as error:
                 raise ArchiveError(f"the archive is damaged: {error}") from error
-            if not packed and not unpacked:
-                raise ArchiveError("the archive ends too early")
         self._block = self._block[self._at :] + unpacked
         self._at = 0
         return bool(unpacked)
