@@ -29,9 +29,9 @@ $$;
 
 -- As before, and what it has stored is queued.
 -- squawk-ignore renaming-object
-ALTER FUNCTION licet.apply_mutations(jsonb) RENAME TO apply_batch;
-CREATE FUNCTION licet.apply_mutations(mutations jsonb)
-RETURNS TABLE (ordinal integer, status text, revision bigint, outcome jsonb)
+ALTER FUNCTION licet.apply_mutations(jsonb, jsonb) RENAME TO apply_batch;
+CREATE FUNCTION licet.apply_mutations(grants jsonb, revocations jsonb)
+RETURNS TABLE (ordinal integer, status text, revision bigint, outcome jsonb, history uuid)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   before bigint;
@@ -40,7 +40,7 @@ BEGIN
   PERFORM pg_advisory_xact_lock(20010);
   before := audit.last_change_seq();
   since := clock_timestamp();
-  RETURN QUERY SELECT b.ordinal, b.status, b.revision, b.outcome FROM licet.apply_batch(mutations) AS b;
+  RETURN QUERY SELECT * FROM licet.apply_batch(grants, revocations);
   PERFORM audit.queue_changes(before, since, clock_timestamp());
 END $$;
 
@@ -98,8 +98,8 @@ END $$;
 REVOKE ALL ON FUNCTION
   audit.change_event_id(bigint), audit.last_change_seq(), audit.queue_changes(bigint, timestamptz, timestamptz),
   audit.record_refusal(jsonb), audit.record_own(text, text, jsonb), audit.pass_over(bigint, bigint, bigint, text, bytea),
-  licet.apply_mutations(jsonb)
+  licet.apply_mutations(jsonb, jsonb)
 FROM PUBLIC;
-REVOKE ALL ON FUNCTION licet.apply_batch(jsonb), audit.store_refusal(jsonb) FROM licet_server;
-GRANT EXECUTE ON FUNCTION licet.apply_mutations(jsonb), audit.record_refusal(jsonb) TO licet_server;
+REVOKE ALL ON FUNCTION licet.apply_batch(jsonb, jsonb), audit.store_refusal(jsonb) FROM licet_server;
+GRANT EXECUTE ON FUNCTION licet.apply_mutations(jsonb, jsonb), audit.record_refusal(jsonb) TO licet_server;
 GRANT EXECUTE ON FUNCTION audit.pass_over(bigint, bigint, bigint, text, bytea) TO licet_server, licet_sealer;

@@ -30,10 +30,12 @@ def _sequence_has_no_gap(database: Database) -> bool:
     """Say whether the numbers in event ids run from one to what each writer has shipped."""
     found = rows(
         database,
-        """SELECT w.shipped_seq, count(e.event_id),
-                  coalesce(max(('x' || right(replace(e.event_id::text, '-', ''), 15))::bit(60)::bigint), 0)
-           FROM audit.writers AS w LEFT JOIN audit.events AS e
-             ON left(replace(e.event_id::text, '-', ''), 12) = lpad(to_hex(w.writer_id), 12, '0')
+        """SELECT w.shipped_seq, count(e.seq), coalesce(max(e.seq), 0)
+           FROM audit.writers AS w LEFT JOIN (
+             SELECT ('x' || left(id, 12))::bit(48)::bigint AS writer_id,
+                    ('x' || right(id, 15))::bit(60)::bigint AS seq
+             FROM (SELECT replace(event_id::text, '-', '') AS id FROM audit.events) AS ids
+           ) AS e USING (writer_id)
            GROUP BY w.writer_id, w.shipped_seq""",
     )
     return all(shipped == number == last for shipped, number, last in found)

@@ -12,7 +12,8 @@ def _is_sealed(database: Database) -> bool:
     ((waiting, sealed, signed, stored),) = rows(
         database,
         """SELECT (SELECT count(*) FROM audit.queue), (SELECT tree_size FROM audit.log),
-                  (SELECT max(tree_size) FROM audit.checkpoints), (SELECT count(*) FROM audit.events)
+                  (SELECT max(tree_size) FROM audit.checkpoints),
+                  (SELECT count(*) FROM audit.events)
         """,
     )
     return waiting == 0 and sealed == signed == stored

@@ -94,6 +94,17 @@ INSERT INTO audit.events VALUES (
   'doc:a/b', '', 'deny', 'NO_CAPABILITY', '', '', '', 1, '{}')
 """
 WRITER = "INSERT INTO audit.writers (writer_id) VALUES (1)"
+QUARANTINED = "SELECT audit.pass_over(1, 1, 1, 'SQLSTATE 22021', '\\x00')"
+SEALED = """
+INSERT INTO audit.batches (epoch, first_leaf, n, writer_id, first_id, last_id, min_at, max_at,
+                           leaf_hashes)
+SELECT 1, 0, q.n, q.writer_id, q.first_id, q.last_id, q.min_at, q.max_at,
+       repeat('x', 32 * q.n::integer)::bytea
+FROM audit.queue AS q ORDER BY q.batch_id LIMIT 1;
+INSERT INTO audit.nodes VALUES (1, 1, 0, sha256(''));
+INSERT INTO audit.checkpoints (epoch, tree_size, root, note) VALUES (1, 1, sha256(''), 'a note');
+INSERT INTO audit.archives VALUES ('events_20260101', 'a file', sha256(''), 1, gen_random_uuid());
+"""
 REPLICA = """
 INSERT INTO licet.replicas (incarnation, applied, lease_seconds)
 VALUES (gen_random_uuid(), 1, 1)
@@ -170,6 +181,9 @@ def fill(database: Database) -> None:
         connection.execute(REFUSE, {"event": Jsonb(refusal)})
         connection.execute(DECISION)
         connection.execute(WRITER)
+        connection.execute(QUARANTINED)
+        connection.execute("SET ROLE licet_sealer")
+        connection.execute(SEALED)
 
 
 def objects(connection: psycopg.Connection) -> dict[tuple[str, str], str]:
