@@ -85,13 +85,13 @@ BEGIN
   IF NOT FOUND THEN
     RETURN false;
   END IF;
-  IF raw IS NOT NULL THEN
+  IF raw IS NULL THEN
+    PERFORM audit.record_own('audit.incident', 'EVENTS_LOST',
+      jsonb_build_object('writer_id', writer, 'first', first_seq, 'last', last_seq, 'why', why));
+  ELSE
     INSERT INTO audit.quarantine (writer_id, seq, raw, error) VALUES (writer, first_seq, raw, why);
+    PERFORM audit.record_own('audit.quarantined', '', jsonb_build_object('writer_id', writer, 'sequence', first_seq, 'why', why));
   END IF;
-  PERFORM audit.record_own(
-    CASE WHEN raw IS NULL THEN 'audit.incident' ELSE 'audit.quarantined' END,
-    CASE WHEN raw IS NULL THEN 'EVENTS_LOST' ELSE 'EVENT_QUARANTINED' END,
-    jsonb_build_object('writer', lpad(to_hex(writer), 12, '0'), 'first', first_seq, 'last', last_seq, 'why', why));
   RETURN true;
 END $$;
 

@@ -22,7 +22,7 @@ from licet.app.ports import Deadline
 from licet.config import Settings
 from licet.domain.audit_batch import MAC_KEY_BYTES, MacKeys
 from licet.domain.audit_event import EventType
-from licet.domain.errors import UnavailableError
+from licet.domain.errors import LicetError, UnavailableError
 from licet.replica.clock import DatabaseClock
 from licet.spool.adoption import Adoption
 from licet.spool.folder import SpoolFolder
@@ -94,17 +94,14 @@ def start(
     with _held(folder):
         keys = _mac_keys(settings, folder)
         custody = _custody(settings, folder, keys, store)
-    steward = None if custody is None else _steward(settings, url, clock, custody, stack)
     spools = folder / f"spool-{database_id}"
-    retention = Retention(settings.spool_retain_seconds, settings.spool_max_mib << 19)
     writer_id = audit_writer_id(clock)
     store.register(writer_id, _soon(_START_SECONDS))
-    writer = SpoolWriter(
-        SpoolFolder.create(spools, writer_id),
-        Durability(settings.audit_durability),
-        max_bytes=settings.spool_max_mib << 20,
-    )
+    writer = _writer(settings, SpoolFolder.create(spools, writer_id))
+    stack.callback(_leave, writer, store)
+    steward = None if custody is None else _steward(settings, url, clock, custody, stack)
     log = SpoolAuditLog(writer, clock.now)
+    retention = Retention(settings.spool_retain_seconds, settings.spool_max_mib << 19)
     shipper = Shipper(writer.folder, store, keys, retention, lambda: writer.appended)
     shipping = ShippingThread(shipper, log.tell_refused)
     stack.callback(_close, log, writer, shipping, shipper)
@@ -112,9 +109,8 @@ def start(
     shipping.start()
 
     def recovered(adopted: Shipper) -> None:
-        facts = {"last": adopted.shipped, "lost": adopted.lost}
-        writer = f"{adopted.folder.writer_id:012x}"
-        log.append(EventType.WRITER_RECOVERED, "", {"writer": writer, **facts})
+        facts = {"writer_id": adopted.folder.writer_id, "last_sequence": adopted.shipped}
+        log.append(EventType.WRITER_RECOVERED, "", {**facts, "lost": adopted.lost})
 
     adoption = Adoption(
         spools,
@@ -130,9 +126,9 @@ def start(
 def _close(
     log: SpoolAuditLog, writer: SpoolWriter, shipping: ShippingThread, shipper: Shipper
 ) -> None:
-    """Record the end, store what is on record, and leave the folder to those who adopt it."""
+    """Record the end, and store what is on record."""
     try:
-        log.append(EventType.WRITER_CLOSED, "", {"last": log.recorded + 1})
+        log.append(EventType.WRITER_CLOSED, "", {})
     except UnavailableError as exc:
         _log.warning("the end of this audit writer is not on record: %s", exc)
     writer.close()
@@ -141,7 +137,28 @@ def _close(
         waiting = writer.appended - shipper.shipped
         _log.error("%d audit events are left in the spool %s", waiting, writer.folder.path)
     shipper.close()
-    writer.folder.close()
+
+
+def _writer(settings: Settings, folder: SpoolFolder) -> SpoolWriter:
+    try:
+        durability = Durability(settings.audit_durability)
+        return SpoolWriter(folder, durability, max_bytes=settings.spool_max_mib << 20)
+    except BaseException:
+        folder.close()
+        raise
+
+
+def _leave(writer: SpoolWriter, store: PostgresEventStore) -> None:
+    """Remove the spool if all of it is stored, sealed and signed; else leave it to an adopter."""
+    folder = writer.folder
+    try:
+        is_stored = store.shipped(folder.writer_id, _soon(_FLUSH_SECONDS)) >= writer.appended
+        if is_stored and store.is_settled(folder.writer_id, _soon(_FLUSH_SECONDS)):
+            folder.remove()
+            return
+    except LicetError as exc:
+        _log.info("the spool %s is left for the next process: %s", folder.path, exc)
+    folder.close()
 
 
 def _steward(

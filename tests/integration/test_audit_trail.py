@@ -16,7 +16,7 @@ def _is_sealed(database: Database) -> bool:
                   (SELECT count(*) FROM audit.events)
         """,
     )
-    return waiting == 0 and sealed == signed == stored
+    return bool(waiting == 0 and sealed == signed == stored)
 
 
 def test_what_was_decided_and_changed_is_sealed_and_signed(database: Database) -> None:

@@ -132,7 +132,7 @@ def _reload(transaction: SealingTransaction) -> Frontier:
 def _facts(mismatch: Mismatch) -> tuple[str, Mapping[str, JsonValue]]:
     batch = mismatch.batch
     return "BATCH_MISMATCH", {
-        "writer": f"{batch.writer_id:012x}",
+        "writer_id": batch.writer_id,
         "first_id": str(batch.first_id),
         "last_id": str(batch.last_id),
         "stored": batch.events,
