@@ -98,8 +98,8 @@ BEGIN
              WHEN earlier.request_id IS NOT NULL THEN earlier.status
              WHEN given.parent_id IS NOT NULL AND parent.id IS NULL THEN 'PARENT_NOT_FOUND'
              WHEN parent.ended_revision IS NOT NULL THEN 'PARENT_ENDED'
-             WHEN parent.expires_at <= at THEN 'PARENT_EXPIRED'
-             WHEN given.expires_at <= at THEN 'ALREADY_EXPIRED'
+             WHEN parent.expires_at <= apply_grants.at THEN 'PARENT_EXPIRED'   -- licet.requests has an `at`, too
+             WHEN given.expires_at <= apply_grants.at THEN 'ALREADY_EXPIRED'
              ELSE 'done' END AS status,
            CASE
              WHEN earlier.digest = decode(given.digest, 'hex') THEN earlier.outcome || '{"replayed": true}'

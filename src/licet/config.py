@@ -77,6 +77,9 @@ class Settings(BaseSettings):
         default_factory=available_cores,
         description="Processes that serve, all on one port. Unset: as many as there are cores.",
     )
+    pin_workers: bool = Field(
+        default=True, description="Keep each worker on a core of its own when there is one a core."
+    )
     connection_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
         default=30.0,
         description="How long a client's connection is kept by one of several workers.",

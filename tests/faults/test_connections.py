@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from time import monotonic
 from uuid import uuid4
 
@@ -21,11 +22,16 @@ from licet.storage.replicas import PostgresReplicaObserver, PostgresReplicaSessi
 from tests.fakes.postgres import Database, eventually, reachable_folder
 from tests.fakes.proxy import PostgresProxy
 
+_OPEN_SECONDS = 30.0
 READ_ONLY = "SHOW transaction_read_only"
 
 
 def session(url: str, lease_seconds: float = 0.25) -> PostgresReplicaSession:
     return PostgresReplicaSession(url, "test", lease_seconds, monotonic, lambda *_: None)
+
+
+def _same(left: float | None) -> float | None:
+    return left
 
 
 @contextmanager
@@ -101,3 +107,16 @@ def test_of_several_hosts_the_one_is_taken_that_takes_changes() -> None:
 def _is_read_only(url: str) -> bool:
     with psycopg.connect(url) as connection:
         return connection.execute(READ_ONLY).fetchone() == ("on",)
+
+
+def test_each_statement_of_a_shared_connection_is_limited_by_its_own_deadline(
+    database: Database,
+) -> None:
+    limits = PoolLimits(min_size=1, max_size=1)
+    with closing(PooledDatabase(database.url, limits)) as pool:
+        pool.open(_OPEN_SECONDS)
+        found = []
+        for left in (None, None, 1.5, 1.5, 0.75, None):
+            with pool.connection(Deadline(partial(_same, left))) as connection:
+                found.append(connection.execute("SHOW statement_timeout").fetchone())
+    assert found == [(limit,) for limit in ("5s", "5s", "1500ms", "1500ms", "750ms", "5s")]

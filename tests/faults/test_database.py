@@ -59,7 +59,7 @@ def test_a_grant_whose_deadline_passes_at_a_lock_has_granted_nothing(
 
 
 def test_a_grant_without_a_deadline_is_bounded_by_the_servers_limit(database: Database) -> None:
-    with serving(database, statement_seconds=0.2) as served, _mutations_blocked(database):
+    with serving(database, statement_seconds=1) as served, _mutations_blocked(database):
         slow = refused(
             lambda: served.stub.Grant(
                 pb.GrantRequest(principal="agent:a", actions=["read"], resource="doc:x")

@@ -122,7 +122,7 @@ def test_a_database_of_ones_own_is_served_and_sigterm_drains(database: Database)
 
 
 def test_a_signal_that_another_thread_takes_stops_it_as_well(database: Database) -> None:
-    arguments, variables = serve_on(database, LICET_LISTEN="127.0.0.1:0")
+    arguments, variables = serve_on(database, LICET_LISTEN="127.0.0.1:0", LICET_WORKERS="1")
     with running(*arguments, variables=variables) as server:
         address, _ = greeting(server)
         with Client(address) as client:  # and the main thread waits meanwhile

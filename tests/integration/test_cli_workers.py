@@ -71,6 +71,34 @@ def test_what_one_worker_changed_holds_on_all(database: Database) -> None:
 
 
 @pytest.mark.timeout(240)
+def cores_of(pid: int) -> list[frozenset[int]]:
+    """Return the cores that each thread of a process may use."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [frozenset(os.sched_getaffinity(int(task.name))) for task in tasks]
+
+
+@pytest.mark.parametrize(("pins", "usable"), [("true", 2), ("false", 2), ("true", 1)])
+def test_as_many_workers_as_cores_are_kept_to_one_each(
+    database: Database, pins: str, usable: int
+) -> None:
+    before = os.sched_getaffinity(0)
+    if len(before) < usable:
+        pytest.skip("there is one core")
+    chosen = frozenset(sorted(before)[:usable])
+    os.sched_setaffinity(0, chosen)
+    try:
+        with supervised(database, LICET_PIN_WORKERS=pins) as (server, _):
+            # Of every thread, those of gRPC included.
+            found = [set(cores_of(pid)) for pid in workers_of(server)]
+            assert set(cores_of(server.process.pid)) == {chosen}
+    finally:
+        os.sched_setaffinity(0, before)
+    if pins == "true" and usable == 2:
+        assert sorted(found, key=str) == [{frozenset({core})} for core in sorted(chosen)]
+    else:
+        assert found == [{chosen}, {chosen}]
+
+
 def test_a_killed_worker_is_replaced_and_sighup_replaces_all(database: Database) -> None:
     with supervised(database) as (server, address):
         before = workers_of(server)

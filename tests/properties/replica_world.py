@@ -156,9 +156,9 @@ class Session:
         self.message("renew: answered")
         return None if entry is None else _EPOCH
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> bool:
         """See `ReplicaSession.wait`; a connection that is cut is noticed at the next message."""
-        until(
+        return until(
             "wait", lambda: self.world.tells and self.world.revision > self._told, max(seconds, 0.0)
         )
 

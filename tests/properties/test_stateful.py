@@ -46,6 +46,8 @@ SOON: Final = 25_000
 """Microseconds after which some capabilities expire: long enough to be used, and to wait for."""
 FAR: Final = 3_600_000_000
 _CLOCK: Final = SystemClock()
+_ROUND_TRIP: Final = 250_000
+"""Microseconds that the server's question for the database's time may take on a loaded machine."""
 _SEQUENCES: Final = count()
 
 holders = st.integers(0, 2)
@@ -179,8 +181,12 @@ class LicetMachine(RuleBasedStateMachine):
         return f"t{self.number}:{name.removeprefix('x:')}"
 
     def instants(self, before: int, *boundaries: int | None) -> list[Instant]:
-        """Return the instants since `before` at which the model may give different answers."""
-        after = _CLOCK.now()
+        """Return the instants since `before` at which the model may give different answers.
+
+        The server knows the database's clock to within a round trip, and takes what is about to
+        expire for expired.
+        """
+        after = _CLOCK.now() + _ROUND_TRIP
         between = {b for b in boundaries if b is not None and before < b <= after}
         return [Instant(instant) for instant in sorted({before, *between, after})]
 

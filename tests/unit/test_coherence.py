@@ -80,7 +80,7 @@ class Database:
         self._ends("renew")
         return None if entry is None else self.epoch
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> bool:
         raise NotImplementedError
 
     def deregister(self, incarnation: UUID) -> None:
@@ -134,6 +134,12 @@ class Rig:
         """Take one step and return what happened."""
         self.database.calls.clear()
         self.replica.advance(self.database)
+        return list(self.database.calls)
+
+    def acknowledge(self) -> list[str]:
+        """Answer a notification and return what happened."""
+        self.database.calls.clear()
+        self.replica.acknowledge(self.database)
         return list(self.database.calls)
 
     def fail(self) -> None:
@@ -277,3 +283,39 @@ def test_in_another_history_nothing_counts_that_is_remembered(registered: Rig) -
     assert registered.advance() == ["register", "memory reset 3", "follower reset 3"]
     assert registered.replica.applied == 3
     assert registered.lease.is_valid()
+
+
+def test_a_notified_change_is_evicted_then_told_then_acknowledged_and_the_lease_is_what_it_was(
+    registered: Rig,
+) -> None:
+    registered.clock.now = 100.25
+    registered.database.commit(Change(6, (ALICE,)))
+    assert registered.acknowledge() == ["changes", "evict user:alice 6", "follower [6]", "renew"]
+    assert registered.database.entries[UUID(int=1)] == [1, 6]
+    assert registered.lasts_until() == 101.0
+
+
+def test_a_notification_of_what_is_applied_already_renews_nothing(registered: Rig) -> None:
+    assert registered.acknowledge() == ["changes"]
+    assert registered.database.entries[UUID(int=1)] == [0, 5]
+
+
+def test_what_was_not_read_when_a_notification_was_acknowledged_is_read_before_the_lease_is_longer(
+    registered: Rig,
+) -> None:
+    registered.clock.now = 100.25
+    registered.database.commit(Change(6, (ALICE,)))
+    registered.database.during["renew"] = [Change(7, None)]
+    registered.acknowledge()
+    assert registered.replica.applied == 6
+    assert registered.lasts_until() == 101.0
+    assert registered.advance()[:3] == ["changes", "evict all 7", "follower [7]"]
+    assert registered.lasts_until() == 101.25
+
+
+def test_one_who_was_fenced_finds_it_out_when_it_acknowledges(registered: Rig) -> None:
+    registered.database.entries.clear()
+    registered.database.commit(Change(6, (ALICE,)))
+    registered.acknowledge()
+    assert not registered.lease.is_valid()
+    assert registered.advance() == ["register", "memory reset 6", "follower reset 6"]

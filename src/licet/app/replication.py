@@ -52,8 +52,8 @@ class ReplicaSession(Protocol):
         """
         ...
 
-    def wait(self, seconds: float) -> None:
-        """Return at the next notification of a change, or after the time."""
+    def wait(self, seconds: float) -> bool:
+        """Return at the next notification of a change, or after the time; say whether it came."""
         ...
 
     def deregister(self, incarnation: UUID) -> None:

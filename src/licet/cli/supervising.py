@@ -14,7 +14,7 @@ from licet.domain.errors import LicetError
 from licet.storage import migrate
 from licet.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, data_folder
 from licet.storage.migrate import MigrationError
-from licet.supervisor import Fleet, Patience, Worker, WorkerError, reserved_port
+from licet.supervisor import Fleet, Patience, Worker, WorkerError, own_core, reserved_port
 from licet.telemetry import host as host_metrics
 from licet.telemetry.metrics import serve as serve_metrics
 
@@ -46,7 +46,7 @@ def supervise(
             environment = _environment(settings, f"{host}:{held}", url)
 
             fleet = Fleet(
-                lambda slot: Worker(slot, _COMMAND, environment),
+                lambda slot: Worker(slot, _COMMAND, environment, core=_core(settings, slot)),
                 settings.workers,
                 Patience(
                     settings.connection_seconds * 1.1 + _LEAVE_SECONDS, settings.drain_seconds
@@ -61,6 +61,10 @@ def supervise(
                 return 0  # a Ctrl-C reaches initdb as well, which fails then
             raise CommandError(str(exc)) from exc
     return _HURRIED if was_hurried else 0
+
+
+def _core(settings: Settings, slot: int) -> int | None:
+    return own_core(slot, settings.workers) if settings.pin_workers else None
 
 
 def _database(settings: Settings, stack: ExitStack) -> str | None:

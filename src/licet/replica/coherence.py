@@ -7,7 +7,9 @@ One thread, one connection. The numbers are the steps of the protocol:
 (4) register a fresh incarnation, then read the revision, then forget everything older;
 (5) on a notification, or when a renewal is due: read the changes, evict what they touched;
 (6) renew, which acknowledges what was applied; read the changes once more; only then is the lease
-    extended, counted from before the renewal was sent. Evict before acknowledging, always;
+    extended, counted from before the renewal was sent. Evict before acknowledging, always. Between
+    two renewals that are due, a notification is answered with the same without reading once more,
+    and extends nothing: to the others that is a renewal after which the replica was stopped;
 (7) after any error: another connection; the lease runs out by itself.
 
 Invariant: while the lease is valid, every change that was answered with OK before this moment has
@@ -134,10 +136,12 @@ class Replica:
     def _follow(self, session: ReplicaSession) -> None:
         while not self._stopping.is_set():
             self.advance(session)
-            if self._incarnation is not None:
-                due = self._renewed + self._lease_seconds / 3
+            while self._incarnation is not None and not self._stopping.is_set():
+                left = self._renewed + self._lease_seconds / 3 - self._lease.now()
                 # A short wait, because nothing but a change ends it: `stop` does not.
-                session.wait(min(due - self._lease.now(), _WAIT_SECONDS))
+                if left <= 0 or not session.wait(min(left, _WAIT_SECONDS)):
+                    break
+                self.acknowledge(session)
         self._lease.end()
         if self._incarnation is not None:
             session.deregister(self._incarnation)
@@ -166,22 +170,19 @@ class Replica:
         self._registered.set()
         _log.info("replica %s registered at revision %d", incarnation, position.revision)
 
+    def acknowledge(self, session: ReplicaSession) -> None:
+        """Take steps (5) and (6) for those who wait for them now, without extending the lease."""
+        changes = session.changes_after(self._applied)
+        self._apply(changes)
+        if changes:
+            self._is_renewed(session)
+
     def step(self, session: ReplicaSession) -> None:
         """Take steps (5) and (6) once, and (6) again while there are changes."""
         self._apply(session.changes_after(self._applied))
-        while self._incarnation is not None:
+        while True:
             before = self._lease.now()
-            epoch = session.renew(self._incarnation, self._applied)
-            if epoch is None or epoch != self._epoch:
-                # Nothing that is remembered counts.
-                if epoch is None:
-                    _log.warning("replica %s was fenced; it registers anew", self._incarnation)
-                else:
-                    _log.warning(
-                        "replica %s finds another epoch; it registers anew", self._incarnation
-                    )
-                self._lease.end()
-                self._incarnation = None
+            if not self._is_renewed(session):
                 return
             changes = session.changes_after(self._applied)
             self._apply(changes)
@@ -189,6 +190,21 @@ class Replica:
             self._lease.extend(before + self._lease_seconds)
             if not changes:
                 return
+
+    def _is_renewed(self, session: ReplicaSession) -> bool:
+        """Renew, and say whether what is remembered counts; if not, the lease is over."""
+        if self._incarnation is None:
+            return False
+        epoch = session.renew(self._incarnation, self._applied)
+        if epoch is not None and epoch == self._epoch:
+            return True
+        if epoch is None:
+            _log.warning("replica %s was fenced; it registers anew", self._incarnation)
+        else:
+            _log.warning("replica %s finds another epoch; it registers anew", self._incarnation)
+        self._lease.end()
+        self._incarnation = None
+        return False
 
     def _apply(self, changes: Sequence[Change]) -> None:
         for change in changes:

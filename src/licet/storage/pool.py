@@ -42,6 +42,13 @@ class PoolLimits:
     max_waiting: int = 256
 
 
+class _Pooled(Connection[TupleRow]):
+    """A connection of the pool, which knows what a statement on it may take."""
+
+    limit: int | None = None
+    """The session's statement_timeout in milliseconds; None: not known."""
+
+
 class Database:
     """A pool of connections in autocommit mode."""
 
@@ -49,8 +56,9 @@ class Database:
         """Prepare the pool; `open` starts it."""
         self._limits = limits
         self._watchdog = Watchdog()
-        self._pool: ConnectionPool[Connection[TupleRow]] = ConnectionPool(
+        self._pool: ConnectionPool[_Pooled] = ConnectionPool(
             conninfo,
+            connection_class=_Pooled,
             kwargs={
                 "autocommit": True,
                 "row_factory": tuple_row,
@@ -112,10 +120,16 @@ class Database:
         ):
             left = deadline.remaining(limits.statement_seconds)
             with self._watchdog.watching(connection, left + GRACE_SECONDS):
-                # 0 would mean: no limit.
-                connection.execute(_SET_TIMEOUT, [str(max(1, int(left * 1000)))])
+                self._limit(connection, max(1, int(left * 1000)))  # 0 would mean: no limit
                 with translated(deadline_bound=left < limits.statement_seconds):
                     yield connection
+
+    def _limit(self, connection: _Pooled, milliseconds: int) -> None:
+        """Let a statement run so long; mostly it is what the last one was allowed."""
+        if connection.limit != milliseconds:
+            connection.limit = None  # what a statement that fails has set is not known
+            connection.execute(_SET_TIMEOUT, [str(milliseconds)])
+            connection.limit = milliseconds
 
     def _configure(self, connection: Connection[Any]) -> None:
         with self._watchdog.watching(connection, _CHECK_SECONDS):

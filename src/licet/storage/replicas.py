@@ -116,11 +116,11 @@ class _Session:
         yield
         self.execute("COMMIT")
 
-    def wait(self, seconds: float) -> None:
-        """Return at the next notification, or after the time. Raises UnavailableError."""
+    def wait(self, seconds: float) -> bool:
+        """Say whether a notification came before the time was over. Raises UnavailableError."""
         with translated(deadline_bound=False):
-            for _ in self._connection.notifies(timeout=max(seconds, 0.0), stop_after=1):
-                pass
+            # All that have come by then: one reading of the changes answers them.
+            return bool(list(self._connection.notifies(timeout=max(seconds, 0.0), stop_after=1)))
 
     def close(self) -> None:
         self._watchdog.close()
@@ -250,9 +250,9 @@ class PostgresReplicaSession:
             _OBSERVE, {"epoch": self._earlier.epoch, "revision": self._earlier.revision}
         )
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> bool:
         """See `ReplicaSession.wait`."""
-        self._session.wait(seconds)
+        return self._session.wait(seconds)
 
     def deregister(self, incarnation: UUID) -> None:
         """See `ReplicaSession.deregister`."""

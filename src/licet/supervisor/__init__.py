@@ -5,7 +5,7 @@ from __future__ import annotations
 from licet.supervisor.fleet import Fleet, Patience, WorkerError
 from licet.supervisor.port import reserved_port
 from licet.supervisor.reports import Reports, follow_supervisor
-from licet.supervisor.worker import Worker
+from licet.supervisor.worker import Worker, own_core
 
 __all__ = [
     "Fleet",
@@ -14,5 +14,6 @@ __all__ = [
     "Worker",
     "WorkerError",
     "follow_supervisor",
+    "own_core",
     "reserved_port",
 ]

@@ -25,6 +25,15 @@ SILENT_SECONDS: Final = 10.0
 _READ_BYTES: Final = 4096
 
 
+def own_core(slot: int, count: int) -> int | None:
+    """Return the core for the worker of a slot, if there are as many workers as usable cores.
+
+    None otherwise: with fewer, several servers on one host would all choose the first cores.
+    """
+    usable = sorted(os.sched_getaffinity(0))
+    return usable[slot] if 1 < count == len(usable) else None
+
+
 class Worker:
     """A started worker. Changed by the supervisor's main thread only; metrics read it as well."""
 
@@ -34,6 +43,7 @@ class Worker:
         command: Sequence[str],
         environment: Mapping[str, str],
         silent_after: float = SILENT_SECONDS,
+        core: int | None = None,
     ) -> None:
         """Start it.
 
@@ -42,6 +52,7 @@ class Worker:
             command: the program and its arguments.
             environment: all of its environment.
             silent_after: seconds after which one that says nothing is called silent.
+            core: the one that it is kept to; None: all that this process may use.
         """
         self.slot = slot
         self.started = monotonic()
@@ -75,6 +86,11 @@ class Worker:
             os.close(theirs)
             os.close(their_lifeline)
         self.pid = self._process.pid
+        if core is not None:
+            # It is a single thread yet; those that it starts inherit it. A core that went away in
+            # this moment is no reason not to serve.
+            with suppress(OSError):
+                os.sched_setaffinity(self.pid, {core})
 
     @property
     def silent_seconds(self) -> float:
