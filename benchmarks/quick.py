@@ -14,6 +14,7 @@ QUICK: Final = Effort(
     principals=Rounds(5, 0.6),
     in_memory=10,
     repetitions=2,
+    audit_events=300_000,
 )
 
 if __name__ == "__main__":

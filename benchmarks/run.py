@@ -12,7 +12,16 @@ from typing import Final
 import grpc
 from rich.console import Console
 
-from benchmarks import h2load, matching, memory, reads_and_changes, report, seed, throughput
+from benchmarks import (
+    audit_log,
+    h2load,
+    matching,
+    memory,
+    reads_and_changes,
+    report,
+    seed,
+    throughput,
+)
 from benchmarks.figures import BenchmarkError, Figure
 from benchmarks.report import Progress
 from benchmarks.seed import FEW, MANY
@@ -52,6 +61,7 @@ class Effort:
         principals: rounds of the comparison of principals.
         in_memory: how many rounds of matching without a server.
         repetitions: of what one client does.
+        audit_events: in the log that is read page by page.
     """
 
     name: str
@@ -59,6 +69,7 @@ class Effort:
     principals: Rounds
     in_memory: int
     repetitions: int
+    audit_events: int
 
 
 def main(effort: Effort) -> int:
@@ -99,7 +110,7 @@ def _measure(effort: Effort, progress: Progress) -> list[Figure]:
             *throughput.measure_matching(stand, _FLEET[0], _MANY[0], effort.principals, progress),
         ]
         weights = memory.measure(stand.url, _GROUPS, progress)
-        audit = reads_and_changes.measure_audit(stand, _FLEET[0], progress)
+    audit = audit_log.measure(cores, effort.audit_events, progress)
     return [*under_load, *in_memory, *calls, *weights, *audit]
 
 

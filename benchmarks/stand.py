@@ -63,8 +63,9 @@ class Stand:
         self.url = url
         self.load = Load(port, folder)
         self._process = process
+        self.address = f"127.0.0.1:{port}"
         self._channel = grpc.insecure_channel(
-            f"127.0.0.1:{port}", [("grpc.max_receive_message_length", -1)]
+            self.address, [("grpc.max_receive_message_length", -1)]
         )
         self.stub = AuthorizationServiceStub(self._channel)
         self._admin = psycopg.connect(url, autocommit=True)

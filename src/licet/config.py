@@ -112,6 +112,10 @@ class Settings(BaseSettings):
         default=100_000,
         description="Decisions waiting to be stored before further ones are refused.",
     )
+    audit_page_seconds: Annotated[float, Field(ge=0.005, le=5)] = Field(
+        default=0.07,
+        description="How long events are looked for before a page of the audit log comes short.",
+    )
     metrics_listen: str | None = Field(
         default=None,
         description="Address on which Prometheus finds the metrics over HTTP. Unset: nowhere.",

@@ -12,6 +12,7 @@ from typing import Final
 from licet.app.ports import (
     AuditFilter,
     AuditPosition,
+    AuditWalk,
     CapabilityFilter,
     Deadline,
     Grant,
@@ -72,14 +73,14 @@ class Events:
 
     def page(
         self, wanted: AuditFilter, before: AuditPosition | None, limit: int, _: Deadline
-    ) -> Sequence[RecordedEvent]:
+    ) -> AuditWalk:
         self.asked.append((wanted, before, limit))
         found = [
             recorded
             for recorded in self._events
-            if before is None or (recorded.event.occurred_at, recorded.event_id) < before
+            if before is None or (recorded.event.occurred_at, recorded.event_id) < before[:2]
         ]
-        return found[:limit]
+        return AuditWalk(found[:limit], None)
 
 
 class Journal:

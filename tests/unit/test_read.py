@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from licet.app import read
-from licet.app.ports import AuditFilter, CapabilityFilter, Deadline, Tree
+from licet.app.ports import AuditFilter, AuditPosition, CapabilityFilter, Deadline, Tree
 from licet.app.read import MAX_DESCENDANTS, PAGE_BYTES, Page, QueryAudit, ReadCapabilities
 from licet.domain.audit_event import RecordedEvent, event_id, event_id_text
 from licet.domain.canonical_json import EMPTY, JsonObject
@@ -104,7 +104,7 @@ def test_a_page_is_asked_for_with_one_more_than_it_shows() -> None:
     last = recorded(2)
     assert events.asked == [
         (AuditFilter(), None, 3),
-        (AuditFilter(), (last.event.occurred_at, last.event_id), 3),
+        (AuditFilter(), AuditPosition(last.event.occurred_at, last.event_id), 3),
     ]
 
 
