@@ -45,12 +45,13 @@ INSERT INTO audit.{name} (v, event_id, occurred_at, event_type, actor, principal
   capability_id, result, reason, policy_id, session_id, trace_id, revision, metadata)
 SELECT 1, ('00000000-0001-8000-8' || lpad(to_hex(n), 15, '0'))::uuid,
   to_timestamp({begin}) + (n - {first}) * interval '1 day' / {count},
-  CASE WHEN n % 199 = 0 THEN 'grant' WHEN n % 997 = 0 THEN 'revoke' ELSE 'decision' END,
+  CASE WHEN n % 398 = 0 THEN 'delegate' WHEN n % 199 = 0 THEN 'grant'
+       WHEN n % 997 = 0 THEN 'revoke' ELSE 'decision' END,
   'service:gate-' || h % 20,
   CASE WHEN h % 3 = 0 THEN 'agent:hot' ELSE 'agent:' || h % 50000 END,
   CASE WHEN n % 199 = 0 OR n % 997 = 0 THEN '' ELSE 'action-' || h % 30 END,
   'doc:team-' || h % 2000 || '/reports/' || h % 7919,
-  '019a0000-0000-7000-8000-' || lpad(to_hex(h % 60000), 12, '0'),
+  '019a0000-0000-7000-8000-' || lpad(to_hex(h % 5000), 12, '0'),
   CASE WHEN n % 199 = 0 OR n % 997 = 0 THEN 'done' WHEN h % 50 = 1 THEN 'deny' ELSE 'allow' END,
   CASE WHEN h % 50 = 1 THEN CASE WHEN h % 7 = 0 THEN 'CAPABILITY_EXPIRED' ELSE 'NO_CAPABILITY' END
        ELSE '' END,
@@ -58,7 +59,7 @@ SELECT 1, ('00000000-0001-8000-8' || lpad(to_hex(n), 15, '0'))::uuid,
   CASE WHEN h % 4 = 0 THEN 's-' || h % 100000 ELSE '' END,
   CASE WHEN h % 10 = 0 THEN 't-' || n / 20 ELSE '' END, n,
   CASE WHEN n % 199 = 0 THEN jsonb_build_object('ticket', n, 'tenant', 't' || h % 100,
-       'parent_id', '019a0000-0000-7000-8000-' || lpad(to_hex(h % 50000), 12, '0'))
+       'parent_id', '019a0000-0000-7000-8000-' || lpad(to_hex(h % 5000), 12, '0'))
        WHEN h % 3 = 1 THEN '{{"region": "north"}}' ELSE '{{}}' END
 FROM (SELECT n, (n * 2654435761) % 1000003 AS h
       FROM generate_series({first}::bigint, {first} + {count} - 1) AS n) AS numbered;
@@ -106,7 +107,7 @@ def _metadata(**fields: str | int) -> Struct:
 
 
 def _filters(draw: random.Random, events: int) -> dict[str, pb.QueryAuditRequest]:
-    capability = f"019a0000-0000-7000-8000-{draw.randrange(50_000):012x}"
+    capability = f"019a0000-0000-7000-8000-{draw.randrange(5000):012x}"
     return {
         "no filter": pb.QueryAuditRequest(),
         "a third of all": pb.QueryAuditRequest(principal=_HOT),
@@ -188,9 +189,9 @@ def _page(stand: Stand, request: pb.QueryAuditRequest) -> tuple[float, bool]:
 def _trails(stand: Stand, draw: random.Random) -> Iterator[float]:
     with closing(Client(stand.address)) as client:
         for _ in range(_CALLS):
-            capability = f"019a0000-0000-7000-8000-{draw.randrange(50_000):012x}"
+            capability = f"019a0000-0000-7000-8000-{draw.randrange(5000):012x}"
             begin = perf_counter()
-            if not trail_of(client, {"capability_id": capability}, 100).events:
+            if not trail_of(client, {"capability_id": capability}, 1000).events:
                 raise BenchmarkError(f"{capability} has no events")
             yield 1000 * (perf_counter() - begin)
 

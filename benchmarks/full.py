@@ -14,7 +14,7 @@ FULL: Final = Effort(
     principals=Rounds(15, 2.0),
     in_memory=30,
     repetitions=5,
-    audit_events=3_000_000,
+    audit_events=10_000_000,
 )
 
 if __name__ == "__main__":

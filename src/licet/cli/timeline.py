@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -18,8 +18,8 @@ _WIDTH: Final = 60
 _LABEL: Final = 8
 
 
-def print_timeline(console: Console, events: Iterable[AuditEvent]) -> None:
-    """Draw the decisions among these events; nothing if there are fewer than two instants."""
+def print_timeline(console: Console, events: Sequence[AuditEvent]) -> None:
+    """Draw the decisions among these events; nothing if all are of one instant."""
     allowed = [e.occurred_at for e in events if e.result == "allow"]
     denied = [e.occurred_at for e in events if e.result == "deny"]
     instants = allowed + denied

@@ -36,6 +36,8 @@ from licet.storage.pool import Database
 
 _OUTLINE_SECONDS: Final = 10.0
 """How long the sizes of partitions are remembered: they only say where slices are cut."""
+_UNTIMED: Final = AuditFilter._fields.index("since")
+"""How many fields of a filter say something else than when."""
 _PATIENCE: Final = 3
 """How many budgets the first slice of a page may take, if it is small."""
 _BEFORE_ALL: Final = EventId("00000000-0000-0000-0000-000000000000")
@@ -74,8 +76,8 @@ SELECT {columns} FROM audit.events AS e WHERE {where}
 ORDER BY e.occurred_at DESC, e.event_id DESC LIMIT %(limit)s
 """
 # All that match, and then the newest of them. PostgreSQL cannot know how often metadata contains
-# something or a pattern matches; told to stop at the limit, it hopes for many matches and walks
-# along the time index.
+# something, a pattern matches, or two conditions hold at once; told to stop at the limit, it hopes
+# for early matches and walks along an index that is in order.
 _ALL_FIRST: Final[LiteralString] = """
 WITH m AS MATERIALIZED (SELECT e.* FROM audit.events AS e WHERE {where})
 SELECT {columns} FROM m AS e
@@ -240,8 +242,7 @@ def slice_statement(
         conditions.append(SQL(_TO))
     if before is not None and _end_of(before) > before.occurred_at:
         conditions.append(SQL(_AFTER))
-    is_guess = wanted.metadata is not None or _has_pattern(wanted)
-    return SQL(_ALL_FIRST if is_rare and is_guess else _IN_ORDER).format(
+    return SQL(_ALL_FIRST if is_rare and _is_guess(wanted) else _IN_ORDER).format(
         columns=SQL(_COLUMNS), where=SQL(" AND ").join(conditions) if conditions else SQL("true")
     )
 
@@ -261,6 +262,12 @@ def slice_parameters(
     if before is not None and _end_of(before) > before.occurred_at:
         parameters |= {"at": rfc3339(before.occurred_at), "id": before.event_id}
     return parameters
+
+
+def _is_guess(wanted: AuditFilter) -> bool:
+    """Say whether PostgreSQL has no statistics of how often a filter matches."""
+    conditions = sum(field not in {None, ()} for field in wanted[:_UNTIMED])
+    return conditions > 1 or wanted.metadata is not None or _has_pattern(wanted)
 
 
 def _has_pattern(wanted: AuditFilter) -> bool:
