@@ -44,11 +44,11 @@ _BEFORE_ALL: Final = EventId("00000000-0000-0000-0000-000000000000")
 """No event has this id: a position with it is between two instants."""
 
 # Partitions newest first; what is not bounded on both sides is left out. Statistics may be missing
-# or old, so that the greater of the two counts; no event is read.
+# or old, so that the greatest counts; an event takes about 300 bytes. No event is read.
 _OUTLINE: Final[LiteralString] = r"""
 SELECT (extract(epoch FROM b.bounds[1]::timestamptz) * 1000000)::bigint AS lower,
        (extract(epoch FROM b.bounds[2]::timestamptz) * 1000000)::bigint AS upper,
-       greatest(c.reltuples, pg_stat_get_live_tuples(c.oid))::bigint,
+       greatest(c.reltuples, pg_stat_get_live_tuples(c.oid), pg_relation_size(c.oid) / 500)::bigint,
        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
 FROM pg_inherits AS i
 JOIN pg_class AS c ON c.oid = i.inhrelid
@@ -166,6 +166,7 @@ class _Walk:
         self._pace = FIRST_PACE if resumed is None else resumed
         # That little matches has shown: in this walk, or in the one that ended short before it.
         self._is_rare = resumed is not None
+        self._begins_anew = False
         self._found: list[RecordedEvent] = []
 
     def walk(self, budget_seconds: float, clock: Callable[[], float]) -> AuditWalk:
@@ -179,6 +180,8 @@ class _Walk:
         while True:
             piece = self._outline.slice(self._lower, self._upper, self._pace)
             if not self._take(piece, patience):
+                # In a large slice there may be many after all. A small one is slow.
+                self._begins_anew = self._pace > FIRST_PACE
                 self._pace -= 1
                 break
             if len(self._found) == self._limit or piece.is_last or piece.lower is None:
@@ -194,10 +197,11 @@ class _Walk:
         return AuditWalk(self._found, self._rest())
 
     def _rest(self) -> AuditPosition:
+        pace = None if self._begins_anew else self._pace
         if self._before is not None and self._upper == _end_of(self._before):
             # Not past its instant, some of whose events have been on earlier pages.
-            return self._before._replace(pace=self._pace)
-        return AuditPosition(self._upper, _BEFORE_ALL, self._pace)
+            return self._before._replace(pace=pace)
+        return AuditPosition(self._upper, _BEFORE_ALL, pace)
 
     def _take(self, piece: Slice, seconds: float) -> bool:
         """Take what a slice has. Returns False if that takes longer."""

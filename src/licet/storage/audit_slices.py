@@ -19,7 +19,6 @@ GROWTH: Final = 8
 FIRST_PACE: Final = 0
 _LARGEST_PACE: Final = 12
 _SMALLEST_PACE: Final = -3
-_UNKNOWN_ROWS: Final = 100_000
 
 
 class Partition(NamedTuple):
@@ -31,13 +30,7 @@ class Partition(NamedTuple):
 
     @classmethod
     def estimated(cls, lower: int, upper: int, rows: int, now: int) -> Partition:
-        """Return a partition of which PostgreSQL may not know how many rows it has.
-
-        What has not happened yet has no events, so that those of today lie before `now`.
-        """
-        if rows <= 0:
-            # Rather too many than too few: a slice that is too small costs a statement.
-            rows = _UNKNOWN_ROWS if lower <= now else 0
+        """Return a partition. What it has lies before `now`: nothing else has happened yet."""
         return cls(Instant(lower), Instant(min(upper, max(now, lower + 1))), rows)
 
 
