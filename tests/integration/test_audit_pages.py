@@ -13,15 +13,17 @@ from typing import Any, LiteralString
 
 import pytest
 
-from licet.app.ports import AuditFilter
+from licet.app.ports import AuditFilter, AuditPosition
 from licet.app.read import QueryAudit
 from licet.client import AuditEvent, Client
 from licet.domain.audit_event import RecordedEvent
 from licet.domain.canonical_json import JsonObject
-from licet.domain.instant import Instant
+from licet.domain.instant import Instant, from_datetime
+from licet.domain.names import EventId
 from licet.domain.pattern import ResourcePattern
 from licet.storage import pool as storage
 from licet.storage.audit_pages import PostgresAuditPages
+from licet.storage.audit_slices import FIRST_ROWS, Partition
 from licet.storage.tokens import SignedPageTokens
 from tests.fakes.api import rows
 from tests.fakes.postgres import Cluster, Database
@@ -250,6 +252,26 @@ CREATE POLICY writing ON audit.events FOR INSERT WITH CHECK (true);
 """
 
 
+def test_slices_that_are_cut_at_events_have_each_of_them_once(database: Database) -> None:
+    fields = {"base": BASE, "days": 1, "events": 864}
+    with database.connect() as admin:
+        admin.execute(_PARTITIONS, fields)
+        admin.execute(_FILL, fields)  # one each 100 s
+    pool = storage.Database(database.url, storage.PoolLimits())
+    pool.open(30)
+    try:
+        pages = PostgresAuditPages(pool, 10.0, Ticking(3.0))
+        # Believed to be so full that slices of the first pace take 100 s.
+        day = Partition(Instant(BASE - DAY), Instant(BASE), 864 * FIRST_ROWS)
+        pages._outline = (monotonic() + 1000, (day,))  # noqa: SLF001 - what it would have read
+        query = QueryAudit(pages, SignedPageTokens(b"k" * 32))
+        found = list(_walk(query, AuditFilter(), 1000))
+    finally:
+        pool.close()
+    assert len(found) > 100
+    assert sorted(e.event.revision for page in found for e in page) == list(range(1, 865))
+
+
 def test_a_log_of_which_each_row_takes_long_is_read_in_short_pages(database: Database) -> None:
     fields = {"base": BASE, "days": 2, "events": 1000}
     with database.connect() as admin:
@@ -258,15 +280,27 @@ def test_a_log_of_which_each_row_takes_long_is_read_in_short_pages(database: Dat
     with serving(database) as served, Client(served.address) as client:
         with database.connect() as admin:
             admin.execute(_SLOW)
+            # Every row is looked at, and one in 200 matches.
+            admin.execute("DROP INDEX audit.event_resource_pattern_idx")
         taken: list[float] = []
         events: list[AuditEvent] = []
         token = ""
         # 2 s for a single statement, and nobody could say so in advance.
         while token or not taken:
             begin = monotonic()
-            page = client.audit_page(token, event_types=["grant", "decision"], timeout=30)
+            page = client.audit_page(token, page_size=1, resource="doc:team-7/**", timeout=30)
             taken.append(monotonic() - begin)
             events += page.events
             token = page.next_page_token
-        assert len(events) == len({event.event_id for event in events}) == 1000
+        assert [event.revision for event in events] == [7, 207, 407, 607, 807]
         assert max(taken) < SLACK_SECONDS
+    # A slice that begins at an event and is given up leaves the walk at that event.
+    at = AuditPosition(from_datetime(events[0].occurred_at), EventId(events[0].event_id))
+    wanted = AuditFilter(resource=ResourcePattern("doc:team-7/**"))
+    pool = storage.Database(database.url, storage.PoolLimits())
+    pool.open(30)
+    try:
+        walk = PostgresAuditPages(pool, 0.02).page(wanted, at, 2, PATIENT)
+    finally:
+        pool.close()
+    assert walk == ((), at._replace(pace=-1))

@@ -185,7 +185,7 @@ class _Walk:
                 self._pace -= 1
                 break
             if len(self._found) == self._limit or piece.is_last or piece.lower is None:
-                return AuditWalk(self._found, None)
+                return AuditWalk(tuple(self._found), None)
             self._upper = piece.lower
             self._is_rare = True
             now = clock()
@@ -194,7 +194,7 @@ class _Walk:
                 self._pace += 1
             elif took > patience:
                 break
-        return AuditWalk(self._found, self._rest())
+        return AuditWalk(tuple(self._found), self._rest())
 
     def _rest(self) -> AuditPosition:
         pace = None if self._begins_anew else self._pace
