@@ -167,7 +167,7 @@ def trail(
     limit: Annotated[
         int,
         typer.Option(min=0, help="The newest so many decisions, and as many changes; 0: all."),
-    ] = 1000,
+    ] = 100,
 ) -> int:
     """Tell the life of one capability, principal, session or trace, oldest first.
 

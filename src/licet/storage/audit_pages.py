@@ -39,7 +39,7 @@ _OUTLINE_SECONDS: Final = 10.0
 _UNTIMED: Final = AuditFilter._fields.index("since")
 """How many fields of a filter say something else than when."""
 _PATIENCE: Final = 3
-"""How many budgets the first slice of a page may take, if it is small."""
+"""How many budgets the first slice of a page may take, if it is smaller than usual."""
 _BEFORE_ALL: Final = EventId("00000000-0000-0000-0000-000000000000")
 """No event has this id: a position with it is between two instants."""
 
@@ -176,7 +176,7 @@ class _Walk:
         if self._lower is not None and self._lower >= self._upper:
             return AuditWalk((), None)
         # What is small may take longer: if that is too slow, size is not the reason.
-        patience = budget_seconds * (_PATIENCE if self._pace <= FIRST_PACE else 1)
+        patience = budget_seconds * (_PATIENCE if self._pace < FIRST_PACE else 1)
         while True:
             piece = self._outline.slice(self._lower, self._upper, self._pace)
             if not self._take(piece, patience):
