@@ -13,6 +13,7 @@ import grpc
 from rich.console import Console
 
 from benchmarks import (
+    audit_log,
     h2load,
     matching,
     memory,
@@ -70,6 +71,7 @@ class Effort:
         protocol: rounds of the comparison with a server without the replica protocol.
         mutations: rounds of the comparison of many clients that mutate with one.
         revocations: how many rounds of revocations.
+        audit_events: in the log that is read page by page.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Effort:
     protocol: Rounds
     mutations: Rounds
     revocations: int
+    audit_events: int
 
 
 def main(effort: Effort) -> int:
@@ -122,7 +125,7 @@ def _measure(effort: Effort, progress: Progress) -> list[Figure]:
             *throughput.measure_matching(stand, _FLEET[0], _MANY[0], effort.principals, progress),
         ]
         weights = memory.measure(stand.url, _GROUPS, progress)
-        audit = reads_and_changes.measure_audit(stand, _FLEET[0], progress)
+    audit = audit_log.measure(cores, effort.audit_events, progress)
     return [
         *under_load,
         *_several_servers(cores, effort, progress),

@@ -35,6 +35,7 @@ from licet.server.lifecycle import AddServices, Server, ServerLimits
 from licet.server.service import UseCases
 from licet.storage import migrate, schema
 from licet.storage.audit import PostgresAuditEvents
+from licet.storage.audit_pages import PostgresAuditPages
 from licet.storage.capabilities import PostgresCapabilities
 from licet.storage.changes import PostgresChanges
 from licet.storage.embedded import EmbeddedPostgres, data_folder
@@ -148,7 +149,7 @@ class Licet:
             grant=GrantCapability(capabilities, mutations, clock, ids),
             revoke=RevokeCapabilities(capabilities, mutations, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),
-            audit=QueryAudit(events, tokens),
+            audit=QueryAudit(PostgresAuditPages(database, settings.audit_page_seconds), tokens),
             watch=WatchChanges(
                 Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
             ),

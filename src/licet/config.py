@@ -157,6 +157,10 @@ class Settings(BaseSettings):
         description="Key that authenticates events until they are sealed; the same on all hosts."
         " Unset: one of this host's own.",
     )
+    audit_page_seconds: Annotated[float, Field(ge=0.005, le=5)] = Field(
+        default=0.07,
+        description="How long events are looked for before a page of the audit log comes short.",
+    )
     metrics_listen: str | None = Field(
         default=None,
         description="Address on which Prometheus finds the metrics over HTTP. Unset: nowhere.",

@@ -339,7 +339,8 @@ class Client:
     ) -> AuditPage:
         """Read one page of audit events: the newest, or that of a `next_page_token`.
 
-        A `page_size` of 0 is the server's default.
+        A `page_size` of 0 is the server's default. A page may be short or empty and still have a
+        successor: events are searched for within a time, and its `next_page_token` goes on.
 
         Raises:
             LicetCallError: it was not answered.

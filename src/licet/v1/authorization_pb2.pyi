@@ -686,7 +686,7 @@ class QueryAuditRequest(_message.Message):
     trace_id: _builtins.str
     """The trace, exactly."""
     page_size: _builtins.int
-    """How many to return, 1 to 1,000. 0: 100. A page may be shorter and still have a successor."""
+    """How many to return, 1 to 1,000. 0: 100. A page may be shorter, even empty, and still have a successor."""
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same filter. Empty: the first page."""
     @_builtins.property
@@ -731,7 +731,8 @@ Global___QueryAuditRequest: _TypeAlias = QueryAuditRequest  # noqa: Y015
 @_typing.final
 class QueryAuditResponse(_message.Message):
     """One page of audit events, newest first. Every event that was stored before the first page was read appears on
-    exactly one page; later ones may or may not.
+    exactly one page; later ones may or may not. A page that would take long to fill comes short or empty with a token:
+    the search goes on with the next page, and is over when there is no token.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -740,7 +741,7 @@ class QueryAuditResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page. Empty: this was the last."""
+    """For the next page, whatever the number of events on this one. Empty: this was the last."""
     checkpoint: _builtins.str
     """The signed checkpoint up to which the log is sealed. Empty: nothing is sealed."""
     @_builtins.property
