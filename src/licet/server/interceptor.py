@@ -7,7 +7,7 @@ call.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeAlias
 
@@ -39,13 +39,12 @@ _FOREIGN_STREAMS: Final = 16
 class ErrorInterceptor(grpc.ServerInterceptor):
     """See the module. Health and reflection, which are not ours, pass nearly as they are."""
 
-    def __init__(self, stream_pool: ThreadPoolExecutor, watch_pool: ThreadPoolExecutor) -> None:
-        """Run streams on pools of their own, one for each kind.
+    def __init__(self, stream_pools: Mapping[str, ThreadPoolExecutor]) -> None:
+        """Run streams on pools of their own, one for each method, by its name.
 
         On the shared one, a few idle streams would shut out every other call.
         """
-        self._stream_pool = stream_pool
-        self._watch_pool = watch_pool
+        self._stream_pools = stream_pools
         self._foreign_pool = ThreadPoolExecutor(_FOREIGN_STREAMS, "licet-reflection")
         # Methods that do not exist are never kept, so clients cannot fill memory.
         self._wrapped: dict[str, _Handler] = {}
@@ -63,7 +62,9 @@ class ErrorInterceptor(grpc.ServerInterceptor):
             handler = continuation(handler_call_details)
             if handler is None:
                 return None
-            wrapped = self._wrap(handler) if method.startswith(_OURS) else self._apart(handler)
+            wrapped = (
+                self._wrap(method, handler) if method.startswith(_OURS) else self._apart(handler)
+            )
             self._wrapped[method] = wrapped
         return wrapped
 
@@ -81,7 +82,7 @@ class ErrorInterceptor(grpc.ServerInterceptor):
             behavior, handler.request_deserializer, handler.response_serializer
         )
 
-    def _wrap(self, handler: _Handler) -> _Handler:
+    def _wrap(self, method: str, handler: _Handler) -> _Handler:
         deserialize = _tolerant(handler.request_deserializer)
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
@@ -89,13 +90,13 @@ class ErrorInterceptor(grpc.ServerInterceptor):
             )
         if handler.stream_stream is not None:
             behavior = _streaming(handler.stream_stream)
-            behavior.experimental_thread_pool = self._stream_pool  # type: ignore[attr-defined] # read by grpc
+            behavior.experimental_thread_pool = self._stream_pools[method]  # type: ignore[attr-defined] # read by grpc
             return grpc.stream_stream_rpc_method_handler(
                 behavior, deserialize, handler.response_serializer
             )
         if handler.unary_stream is not None:
             behavior = _server_streaming(handler.unary_stream)
-            behavior.experimental_thread_pool = self._watch_pool  # type: ignore[attr-defined] # read by grpc
+            behavior.experimental_thread_pool = self._stream_pools[method]  # type: ignore[attr-defined] # read by grpc
             return grpc.unary_stream_rpc_method_handler(
                 behavior, deserialize, handler.response_serializer
             )

@@ -14,15 +14,17 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from licet.domain.errors import UnavailableError
+from licet.server.audit_service import AuditService
 from licet.server.interceptor import ErrorInterceptor
 from licet.server.service import AuthorizationService, UseCases
 from licet.server.watchers import Watchers
-from licet.v1 import authorization_pb2
+from licet.v1 import audit_service_pb2, audit_service_pb2_grpc, authorization_pb2
 from licet.v1 import authorization_pb2_grpc as pb_grpc
 
 _log: Final = logging.getLogger(__name__)
 
 SERVICE: Final = authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationService"].full_name
+AUDIT_SERVICE: Final = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 _PROBE_SECONDS: Final = 1.0
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -40,6 +42,7 @@ class ServerLimits:
         threads: calls that run at once, streams not counted.
         streams: streams open at once.
         watchers: clients that watch changes at once.
+        exports: clients that export the audit log at once.
         message_bytes: the largest message, either way.
         connection_streams: calls at once on one connection.
         shares_port: other workers of this host listen on the same port.
@@ -48,6 +51,7 @@ class ServerLimits:
     threads: int = 16
     streams: int = 256
     watchers: int = 64
+    exports: int = 4
     message_bytes: int = 4 * 1024 * 1024
     connection_streams: int = 1024
     shares_port: bool = False
@@ -79,11 +83,23 @@ class Server:
             limits.streams + 4, thread_name_prefix="licet-stream"
         )
         self._watch_pool = ThreadPoolExecutor(limits.watchers + 4, thread_name_prefix="licet-watch")
+        self._export_pool = ThreadPoolExecutor(
+            limits.exports + 4, thread_name_prefix="licet-export"
+        )
         self._watch = use_cases.watch
         self._watchers = Watchers(limits.watchers)
+        self._exports = Watchers(limits.exports, doing="export the audit log of")
         self._grpc = grpc.server(
             ThreadPoolExecutor(limits.threads, thread_name_prefix="licet-rpc"),
-            interceptors=[ErrorInterceptor(self._stream_pool, self._watch_pool)],
+            interceptors=[
+                ErrorInterceptor(
+                    {
+                        f"/{SERVICE}/StreamAuthorize": self._stream_pool,
+                        f"/{SERVICE}/WatchChanges": self._watch_pool,
+                        f"/{AUDIT_SERVICE}/ExportAudit": self._export_pool,
+                    }
+                )
+            ],
             options=[
                 # Two servers on one port would each get a part of the calls: what workers of one
                 # supervisor want, and what nobody else would notice.
@@ -100,9 +116,12 @@ class Server:
         )
         service = AuthorizationService(use_cases, limits.streams, self._watchers)
         pb_grpc.add_AuthorizationServiceServicer_to_server(service, self._grpc)
+        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
+            AuditService(use_cases.prove, self._exports), self._grpc
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
+            (SERVICE, AUDIT_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
         )
         if add_services is not None:
             add_services(self._grpc)
@@ -119,6 +138,7 @@ class Server:
         """Serve. Health says SERVING as soon as the first probe succeeded."""
         self._set_health(_SERVING if self._is_ready() else _NOT_SERVING)
         self._watchers.start()
+        self._exports.start()
         self._grpc.start()
         self._prober.start()
 
@@ -131,9 +151,11 @@ class Server:
         self._health.enter_graceful_shutdown()
         self._watch.close()
         self._watchers.drain()
+        self._exports.drain()
         self._grpc.stop(grace_seconds).wait()
         self._watchers.stop()
-        for pool in (self._stream_pool, self._watch_pool):
+        self._exports.stop()
+        for pool in (self._stream_pool, self._watch_pool, self._export_pool):
             pool.shutdown(wait=False, cancel_futures=True)
         self._prober.join(_PROBE_SECONDS)
 
@@ -149,5 +171,5 @@ class Server:
                 )
 
     def _set_health(self, status: int) -> None:
-        for service in ("", SERVICE):
+        for service in ("", SERVICE, AUDIT_SERVICE):
             self._health.set(service, status)

@@ -22,8 +22,10 @@ from licet.domain.errors import (
     ExhaustedError,
     InvalidRequestError,
     LicetError,
+    NotAsSealedError,
     NotFoundError,
     NotPermittedError,
+    NotSealedError,
     OutcomeUnknownError,
     OutOfRangeError,
     PreconditionError,
@@ -42,6 +44,8 @@ CODES: Final[dict[type[LicetError], int]] = {
     NotFoundError: Code.NOT_FOUND,
     NotPermittedError: Code.PERMISSION_DENIED,
     PreconditionError: Code.FAILED_PRECONDITION,
+    NotSealedError: Code.FAILED_PRECONDITION,
+    NotAsSealedError: Code.DATA_LOSS,
     RequestIdReusedError: Code.ALREADY_EXISTS,
     ConflictError: Code.ABORTED,
     OutOfRangeError: Code.OUT_OF_RANGE,
@@ -55,6 +59,7 @@ CODES: Final[dict[type[LicetError], int]] = {
 
 _RETRY_MILLISECONDS: Final[dict[type[LicetError], int]] = {
     ConflictError: 20,
+    NotSealedError: 1000,
     ExhaustedError: 1000,
     SlowConsumerError: 20,
     UnavailableError: 250,
