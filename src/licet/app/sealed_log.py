@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 from uuid import UUID
@@ -47,6 +48,10 @@ class SealedLogReader(Protocol):
 
     def last_leaf(self, epoch: int) -> int:
         """Return the end of the epoch's last batch; 0 where there is none."""
+        ...
+
+    def last_checkpoint(self, epoch: int) -> int:
+        """Return the size of the epoch's latest checkpoint; 0 where there is none."""
         ...
 
     def batch_start(self, epoch: int, leaf: int) -> int:
@@ -114,6 +119,10 @@ class Incident(NamedTuple):
 
 class AuditLogReader(SealedLogReader, Protocol):
     """What stands around the tree."""
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Let all reads within the block see one state of the log."""
+        ...
 
     def epochs(self) -> Sequence[int]:
         """Return the epochs that have batches, the first one first."""

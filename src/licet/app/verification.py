@@ -78,11 +78,12 @@ class Walk:
         expected = b"".join(batch.hashes for batch in batches)
         found = self._log.row_hashes(self._epoch, first, stop)
         self._report.leaves += len(found) // HASH_BYTES
+        is_unbroken = self._is_unbroken(batches)
         for batch in batches:
             self._follow(batch)
         if found != expected:
             self._compare_all(batches)
-        if self._is_unbroken(batches):
+        if is_unbroken:
             self._grow(first, expected)
         self.at = max(batch.first_leaf + batch.leaves for batch in batches)
         return True
@@ -90,14 +91,12 @@ class Walk:
     def finish(self) -> None:
         """Bring what was walked to the newest root: that of the head, or of a checkpoint."""
         head = self._log.head()
-        size = head.size if head.epoch == self._epoch else self._log.last_leaf(self._epoch)
-        beyond = self._log.checkpoints(self._epoch, max(size, self.at), (1 << 63) - 1)
-        for checkpoint_size, _, _ in beyond[-1:]:
-            self._find(
-                Code.CHECKPOINT_BEYOND,
-                f"a checkpoint of {checkpoint_size} leaves was signed, and {size} are there",
-                checkpoint_size - 1,
-            )
+        # In this order, because the log may grow meanwhile.
+        signed = self._log.last_checkpoint(self._epoch)
+        size = self._log.last_leaf(self._epoch)
+        if signed > size:
+            text = f"a checkpoint of {signed} leaves was signed, and {size} are there"
+            self._find(Code.CHECKPOINT_BEYOND, text, signed - 1)
         if self._kept is not None and self._kept.size > size:
             text = f"the log had {self._kept.size} leaves, and now {size}: its end was cut off"
             self._find(Code.TRUSTED_ROLLBACK, text, size)

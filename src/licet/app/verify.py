@@ -29,25 +29,35 @@ def verify_whole(
 ) -> Iterator[int]:
     """Verify everything: every epoch, what waits to be sealed, and what stands around the tree.
 
-    For what is in no batch to be told from what is being sealed, the log must not change meanwhile:
-    read it in one snapshot.
+    The log may grow meanwhile: what was sealed is as it was, and the end of it, with all that is
+    not sealed yet, is looked at in one snapshot.
     """
     done = 0
     sequences: Sequences = {}
-    for epoch in log.epochs():
+    walks: dict[int, Walk] = {}
+
+    def walk_on(epoch: int) -> Iterator[int]:
         ranges = (archived or {}).get(epoch, ())
-        walk = Walk(log, trust, report, epoch, 0, sequences, ranges)
+        walk = walks.get(epoch) or Walk(log, trust, report, epoch, 0, sequences, ranges)
+        walks[epoch] = walk
         end = log.last_leaf(epoch)
         while walk.step(end):
             yield done + walk.at
-        walk.finish()
-        done += walk.at
-    queued = _verify_queue(log, report, sequences)
-    _verify_tails(log, report, sequences)
-    if log.row_count() != report.leaves + queued:
-        _find_strays(log, report)
-    verify_capabilities(log, report)
-    _tell_incidents(log, report)
+
+    for epoch in log.epochs():
+        yield from walk_on(epoch)
+        done += walks[epoch].at
+    with log.snapshot():
+        for epoch in log.epochs():
+            for _ in walk_on(epoch):
+                pass
+            walks[epoch].finish()
+        queued = _verify_queue(log, report, sequences)
+        _verify_tails(log, report, sequences)
+        if log.row_count() != report.leaves + queued:
+            _find_strays(log, report)
+        verify_capabilities(log, report)
+        _tell_incidents(log, report)
 
 
 def verify_range(  # noqa: PLR0913, PLR0917 - what, against what, and from where to where

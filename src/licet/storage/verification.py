@@ -13,6 +13,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg import Connection
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
 from licet.app.sealed_log import Incident, SealedBatch
@@ -27,6 +28,7 @@ from licet.storage.tree import read_hashes
 
 _SET_ROLE: Final[LiteralString] = "SET ROLE licet_auditor"
 _BEGIN: Final[LiteralString] = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_END: Final[LiteralString] = "ROLLBACK"
 # Rows are found by the index that is meant for it, batch by batch, and sorted in memory.
 _SETTINGS: Final[LiteralString] = """
 SELECT set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false),
@@ -86,6 +88,10 @@ class PostgresAuditLog:
         """See `SealedLogReader.last_leaf`."""
         return self._number(sql.LAST_LEAF, {"epoch": epoch})
 
+    def last_checkpoint(self, epoch: int) -> int:
+        """See `SealedLogReader.last_checkpoint`."""
+        return self._number(sql.LAST_CHECKPOINT, {"epoch": epoch})
+
     def batch_start(self, epoch: int, leaf: int) -> int:
         """See `SealedLogReader.batch_start`."""
         return self._number(sql.BATCH_START, {"epoch": epoch, "leaf": leaf})
@@ -118,6 +124,19 @@ class PostgresAuditLog:
     def passed_over(self, writer_id: int) -> Sequence[tuple[int, int]]:
         """See `SealedLogReader.passed_over`."""
         return [(r[0], r[1]) for r in self._rows(sql.PASSED_OVER, {"writer": f"{writer_id:012x}"})]
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """See `AuditLogReader.snapshot`."""
+        if self._connection.info.transaction_status != TransactionStatus.IDLE:
+            yield  # all is one
+            return
+        with translated(deadline_bound=False):
+            self._connection.execute(_BEGIN)
+            try:
+                yield
+            finally:
+                self._connection.execute(_END)
 
     def epochs(self) -> Sequence[int]:
         """See `AuditLogReader.epochs`."""

@@ -24,6 +24,10 @@ LAST_LEAF: Final[LiteralString] = """
 SELECT coalesce((SELECT b.first_leaf + b.n FROM audit.batches AS b
                  WHERE b.epoch = %(epoch)s ORDER BY b.first_leaf DESC LIMIT 1), 0)
 """
+LAST_CHECKPOINT: Final[LiteralString] = """
+SELECT coalesce((SELECT max(c.tree_size) FROM audit.checkpoints AS c
+                 WHERE c.epoch = %(epoch)s), 0)
+"""
 BATCH_START: Final[LiteralString] = """
 SELECT coalesce((SELECT max(b.first_leaf) FROM audit.batches AS b
                  WHERE b.epoch = %(epoch)s AND b.first_leaf <= %(leaf)s), 0)
