@@ -26,6 +26,7 @@ class Code(StrEnum):
     ROOT_MISMATCH = "root.mismatch"
     CHECKPOINT_ROOT = "checkpoint.root"
     CHECKPOINT_FORGED = "checkpoint.forged"
+    CHECKPOINT_MISSING = "checkpoint.missing"
     CHECKPOINT_BEYOND = "checkpoint.beyond"
     TRUSTED_ROLLBACK = "trusted.rollback"
     TRUSTED_FORK = "trusted.fork"

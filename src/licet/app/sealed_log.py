@@ -50,8 +50,12 @@ class SealedLogReader(Protocol):
         """Return the end of the epoch's last batch; 0 where there is none."""
         ...
 
-    def last_checkpoint(self, epoch: int) -> int:
-        """Return the size of the epoch's latest checkpoint; 0 where there is none."""
+    def newest_checkpoint(self, epoch: int) -> tuple[int, bytes, str] | None:
+        """Return size, root and note of the epoch's latest checkpoint."""
+        ...
+
+    def is_unsigned(self, epoch: int, size: int) -> bool:
+        """Tell whether leaves behind a size were sealed more than a minute ago."""
         ...
 
     def batch_start(self, epoch: int, leaf: int) -> int:

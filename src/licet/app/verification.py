@@ -13,7 +13,6 @@ from uuid import UUID
 
 from licet.app.findings import Code, Finding, Report
 from licet.app.sealed_log import Ranges, SealedBatch, SealedLogReader, Sequences, Trust
-from licet.app.sealing import Head
 from licet.domain.merkle import HASH_BYTES, Frontier, Node, leaf_hash
 from licet.domain.merkle_cover import root_of, subtrees_of
 from licet.domain.merkle_proof import StoredTree
@@ -89,35 +88,37 @@ class Walk:
         return True
 
     def finish(self) -> None:
-        """Bring what was walked to the newest root: that of the head, or of a checkpoint."""
-        head = self._log.head()
+        """Bring what was walked to the newest roots: the one signed last, and that of the head."""
         # In this order, because the log may grow meanwhile.
-        signed = self._log.last_checkpoint(self._epoch)
+        newest, head = self._log.newest_checkpoint(self._epoch), self._log.head()
         size = self._log.last_leaf(self._epoch)
-        if signed > size:
-            text = f"a checkpoint of {signed} leaves was signed, and {size} are there"
-            self._find(Code.CHECKPOINT_BEYOND, text, signed - 1)
         if self._kept is not None and self._kept.size > size:
             text = f"the log had {self._kept.size} leaves, and now {size}: its end was cut off"
             self._find(Code.TRUSTED_ROLLBACK, text, size)
-        if head.epoch == self._epoch:
-            self._finish_at(head)
-
-    def _finish_at(self, head: Head) -> None:
-        if self._frontier is None:
+        if newest is not None and newest[0] > size:
+            text = f"a checkpoint of {newest[0]} leaves was signed, and {size} are there"
+            self._find(Code.CHECKPOINT_BEYOND, text, newest[0] - 1)
+        elif newest is not None and newest[0] > self.at and self._frontier is not None:
+            self._check_checkpoint(*newest, self._root_at(self._frontier, newest[0]))
+        if self._log.is_unsigned(self._epoch, 0 if newest is None else newest[0]):
+            text = "leaves were sealed more than a minute ago, and no checkpoint was signed since"
+            self._find(Code.CHECKPOINT_MISSING, text, 0 if newest is None else newest[0])
+        if head.epoch != self._epoch or self._frontier is None:
             return
         if self.at > head.size:
             text = f"the log says that it has {head.size} leaves, and {self.at} are stored"
             self._find(Code.ROOT_MISMATCH, text, head.size)
-            return
-        try:
-            rest = self._tree(head.size).cover(self.at, head.size)
-            root = root_of((*subtrees_of(self._frontier), *rest))
-        except ValueError:
-            root = b""
-        if root != head.root:
+        elif self._root_at(self._frontier, head.size) != head.root:
             text = f"the leaves do not have the root that the log says of {head.size} leaves"
             self._find(Code.ROOT_MISMATCH, text, None)
+
+    def _root_at(self, frontier: Frontier, size: int) -> bytes:
+        """Return the root at a size, of what was walked and the stored tree behind it."""
+        try:
+            rest = self._tree(size).cover(self.at, size)
+        except ValueError:
+            return b""
+        return root_of((*subtrees_of(frontier), *rest))
 
     def _is_unbroken(self, batches: Sequence[SealedBatch]) -> bool:
         at = self.at

@@ -88,9 +88,14 @@ class PostgresAuditLog:
         """See `SealedLogReader.last_leaf`."""
         return self._number(sql.LAST_LEAF, {"epoch": epoch})
 
-    def last_checkpoint(self, epoch: int) -> int:
-        """See `SealedLogReader.last_checkpoint`."""
-        return self._number(sql.LAST_CHECKPOINT, {"epoch": epoch})
+    def newest_checkpoint(self, epoch: int) -> tuple[int, bytes, str] | None:
+        """See `SealedLogReader.newest_checkpoint`."""
+        rows = self._rows(sql.NEWEST_CHECKPOINT, {"epoch": epoch})
+        return (rows[0][0], bytes(rows[0][1]), rows[0][2]) if rows else None
+
+    def is_unsigned(self, epoch: int, size: int) -> bool:
+        """See `SealedLogReader.is_unsigned`."""
+        return bool(self._rows(sql.IS_UNSIGNED, {"epoch": epoch, "size": size}))
 
     def batch_start(self, epoch: int, leaf: int) -> int:
         """See `SealedLogReader.batch_start`."""

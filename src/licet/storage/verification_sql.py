@@ -24,9 +24,15 @@ LAST_LEAF: Final[LiteralString] = """
 SELECT coalesce((SELECT b.first_leaf + b.n FROM audit.batches AS b
                  WHERE b.epoch = %(epoch)s ORDER BY b.first_leaf DESC LIMIT 1), 0)
 """
-LAST_CHECKPOINT: Final[LiteralString] = """
-SELECT coalesce((SELECT max(c.tree_size) FROM audit.checkpoints AS c
-                 WHERE c.epoch = %(epoch)s), 0)
+NEWEST_CHECKPOINT: Final[LiteralString] = """
+SELECT c.tree_size, c.root, c.note FROM audit.checkpoints AS c
+WHERE c.epoch = %(epoch)s ORDER BY c.tree_size DESC LIMIT 1
+"""
+IS_UNSIGNED: Final[LiteralString] = """
+SELECT FROM audit.batches AS b
+WHERE b.epoch = %(epoch)s AND b.first_leaf >= %(size)s
+  AND b.sealed_at < clock_timestamp() - interval '1 minute'
+LIMIT 1
 """
 BATCH_START: Final[LiteralString] = """
 SELECT coalesce((SELECT max(b.first_leaf) FROM audit.batches AS b
