@@ -62,10 +62,7 @@ class SealedLog:
         self, events: Sequence[AuditEvent], writer: int = 1, *, keys: MacKeys = KEYS
     ) -> list[UUID]:
         """Store events as a writer's shipper does, in one batch, and return their ids."""
-        if writer not in self._sequences:
-            self._sequences[writer] = count(1)
-            self.admin.execute("INSERT INTO audit.writers (writer_id) VALUES (%s)", [writer])
-        sequences = list(islice(self._sequences[writer], len(events)))
+        sequences = list(islice(self.sequences(writer), len(events)))
         identifiers = [event_id(writer, sequence) for sequence in sequences]
         leaves = [leaf(i, event) for i, event in zip(identifiers, events, strict=True)]
         instants = [event.occurred_at for event in events]
@@ -83,6 +80,13 @@ class SealedLog:
         with self.admin.transaction():
             assert store_batch(self.admin, sequences[0], keys.authenticated(batch), leaves)
         return [UUID(int=i) for i in identifiers]
+
+    def sequences(self, writer: int) -> Iterator[int]:
+        """Return what numbers a writer's events; it is registered with the first."""
+        if writer not in self._sequences:
+            self._sequences[writer] = count(1)
+            self.admin.execute("INSERT INTO audit.writers (writer_id) VALUES (%s)", [writer])
+        return self._sequences[writer]
 
     def seal(self) -> int:
         """Seal all that waits, and return how many leaves that were."""
