@@ -58,6 +58,7 @@ def test_every_event_is_proved_to_be_in_the_log(
 ) -> None:
     identifiers = log.grow(600, batch=7)
     log.grow(13, writer=2)
+    proof = ""
     for index in (0, 1, 6, 7, 255, 256, 511, 599):
         request = pb.ProveInclusionRequest(event_id=str(identifiers[index]))
         answer = proofs.stub.ProveInclusion(request, timeout=10)
@@ -67,8 +68,9 @@ def test_every_event_is_proved_to_be_in_the_log(
         assert verify_inclusion(leaf_hash(answer.leaf), index, size, list(answer.hashes), root)
         text = inclusion_proof(answer.proof)
         assert (text.extra, text.note) == (answer.leaf, answer.checkpoint.note)
+        proof = answer.proof
     file = tmp_path / "proof"
-    file.write_text(answer.proof, encoding="utf-8")
+    file.write_text(proof, encoding="utf-8")
     assert run_verifier("inclusion", "--key", KEY, file).status == 0
 
 
@@ -96,8 +98,8 @@ def test_what_is_not_sealed_yet_can_be_asked_for_again(
     log.grow(10)
     [stored] = log.ship(some_events(1))
     request = pb.ProveInclusionRequest(event_id=str(stored))
-    for step in (lambda: 0, log.seal):
-        step()
+    for seals in (False, True):
+        assert not seals or log.seal() == 1
         failed = refused(lambda: proofs.stub.ProveInclusion(request, timeout=10))
         assert failed.code is grpc.StatusCode.FAILED_PRECONDITION
         assert (failed.reason, failed.retry) == ("NOT_SEALED", True)
@@ -130,7 +132,7 @@ def test_nothing_is_proved_of_what_was_altered(log: SealedLog, proofs: ServedPro
 
 
 def test_the_log_is_proved_to_have_only_grown(log: SealedLog, proofs: ServedProofs) -> None:
-    roots = {}
+    roots: dict[int, bytes] = {}
     for size in (3, 256, 300, 700):
         log.grow(size - (max(roots) if roots else 0))
         found = proofs.stub.GetCheckpoint(pb.GetCheckpointRequest(), timeout=10)

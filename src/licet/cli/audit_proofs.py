@@ -43,6 +43,10 @@ _Since: TypeAlias = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Prove that the log only grew since this checkpoint."),
 ]
+_Leaf: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--leaf", metavar="FILE", help="The event's leaf, if it is in an archive."),
+]
 _File: TypeAlias = Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")]
 _From: TypeAlias = Annotated[int, typer.Option("--from", min=0, help="The first leaf.")]
 _To: TypeAlias = Annotated[
@@ -111,6 +115,7 @@ def prove(
     invocation: Invocation,
     event: _Event = "",
     since: _Since = None,
+    leaf: _Leaf = None,
     key: KeyOption = None,
     key_file: KeyFileOption = None,
 ) -> int:
@@ -125,7 +130,8 @@ def prove(
     if since is None:
         with invocation.client() as client:
             proof = client.proofs.inclusion(event)
-        holds = _holds(lambda: _is_included(proof, opened(proof.checkpoint.note, trusted)))
+        shown = proof.leaf or _archived(leaf)
+        holds = _holds(lambda: _is_included(proof, shown, opened(proof.checkpoint.note, trusted)))
     else:
         try:
             old = opened(text_of(since), trusted)
@@ -177,8 +183,17 @@ def export(
     return 0
 
 
-def _is_included(proof: LogProof, statement: Checkpoint) -> bool:
-    hashed = leaf_hash(proof.leaf)
+def _archived(leaf: Path | None) -> bytes:
+    if leaf is None:
+        raise CommandError("the event is no longer in the database: give its leaf with --leaf")
+    try:
+        return leaf.read_bytes()
+    except OSError as exc:
+        raise CommandError(f"cannot read {leaf}: {exc.strerror}") from exc
+
+
+def _is_included(proof: LogProof, leaf: bytes, statement: Checkpoint) -> bool:
+    hashed = leaf_hash(leaf)
     return verify_inclusion(hashed, proof.leaf_index, statement.size, proof.hashes, statement.root)
 
 

@@ -100,19 +100,7 @@ class Server:
                     }
                 )
             ],
-            options=[
-                # Two servers on one port would each get a part of the calls: what workers of one
-                # supervisor want, and what nobody else would notice.
-                ("grpc.so_reuseport", int(limits.shares_port)),
-                ("grpc.max_receive_message_length", limits.message_bytes),
-                ("grpc.max_send_message_length", limits.message_bytes),
-                ("grpc.max_concurrent_streams", limits.connection_streams),
-                # A client may ping an idle connection this often before it is taken for a flood.
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                # A client that vanished without a word gives its streams back within a minute.
-                ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.keepalive_timeout_ms", 20_000),
-            ],
+            options=_options(limits),
         )
         service = AuthorizationService(use_cases, limits.streams, self._watchers)
         pb_grpc.add_AuthorizationServiceServicer_to_server(service, self._grpc)
@@ -173,3 +161,19 @@ class Server:
     def _set_health(self, status: int) -> None:
         for service in ("", SERVICE, AUDIT_SERVICE):
             self._health.set(service, status)
+
+
+def _options(limits: ServerLimits) -> list[tuple[str, int]]:
+    return [
+        # Two servers on one port would each get a part of the calls: what workers of one
+        # supervisor want, and what nobody else would notice.
+        ("grpc.so_reuseport", int(limits.shares_port)),
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.max_send_message_length", limits.message_bytes),
+        ("grpc.max_concurrent_streams", limits.connection_streams),
+        # A client may ping an idle connection this often before it is taken for a flood.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # A client that vanished without a word gives its streams back within a minute.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+    ]
