@@ -10,6 +10,7 @@ import pytest
 from licet.app.findings import Code, Report
 from licet.app.sealed_log import Trust
 from licet.app.verify import verify_range
+from licet.domain.checkpoint import Checkpoint
 from licet.steward.signing import verify_ed25519
 from licet.storage.verification import opened_log
 from licet.v1 import authorization_pb2
@@ -49,10 +50,37 @@ def test_a_part_is_brought_to_the_signed_root(log: SealedLog) -> None:
     assert Code.CHECKPOINT_ROOT in part(log, 100, 200).counts
 
 
-def part(log: SealedLog, first: int, end: int) -> Report:
+@pytest.mark.parametrize(("first", "end"), [(0, 0), (0, 20), (60, 80), (80, 90), (90, 0)])
+def test_a_part_is_verified_with_the_checkpoint_that_was_kept(
+    log: SealedLog, first: int, end: int
+) -> None:
+    log.grow(70)
+    signed = log.state.read()
+    assert signed is not None
+    log.grow(30)
+    kept = Checkpoint(*signed)
+    assert part(log, first, end, kept).is_clean
+    other = kept._replace(root=bytes(32))
+    assert set(part(log, first, end, other).counts) == {Code.TRUSTED_FORK}
+    later = kept._replace(size=101)
+    assert set(part(log, first, end, later).counts) == {Code.TRUSTED_ROLLBACK}
+    elsewhere = kept._replace(origin="licet.example/other")
+    assert set(part(log, first, end, elsewhere).counts) == {Code.TRUSTED_ROLLBACK}
+
+
+def test_a_log_that_was_wiped_shows_with_the_checkpoint_that_was_kept(log: SealedLog) -> None:
+    log.grow(20)
+    signed = log.state.read()
+    assert signed is not None
+    tables = ("events", "batches", "nodes", "checkpoints", "writers", "log")
+    log.tamper(*(f"TRUNCATE audit.{table}" for table in tables))
+    assert set(log.verify(Checkpoint(*signed)).counts) == {Code.TRUSTED_ROLLBACK}
+
+
+def part(log: SealedLog, first: int, end: int, kept: Checkpoint | None = None) -> Report:
     report = Report()
     with opened_log(log.database.url, snapshot=True) as reader:
-        trust = Trust(SIGNER.key, verify_ed25519)
+        trust = Trust(SIGNER.key, verify_ed25519, kept)
         for _ in verify_range(reader, trust, report, 1, first, end):
             pass
     return report

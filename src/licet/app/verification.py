@@ -15,7 +15,7 @@ from licet.app.findings import Code, Finding, Report
 from licet.app.sealed_log import Ranges, SealedBatch, SealedLogReader, Sequences, Trust
 from licet.domain.merkle import HASH_BYTES, Frontier, Node, leaf_hash
 from licet.domain.merkle_cover import root_of, subtrees_of
-from licet.domain.merkle_proof import StoredTree
+from licet.domain.merkle_proof import StoredTree, verify_consistency
 
 SLICE_LEAVES: Final = 1 << 14
 """How many leaves are verified at once."""
@@ -64,6 +64,7 @@ class Walk:
         if self.at:
             self._frontier = self._cover(0, self.at)
         self._check_signed(self.at - 1, self.at)
+        self._check_kept_before()
 
     def step(self, end: int) -> bool:
         """Verify the next slice of the leaves up to `end`; False when there is none."""
@@ -95,6 +96,8 @@ class Walk:
         if self._kept is not None and self._kept.size > size:
             text = f"the log had {self._kept.size} leaves, and now {size}: its end was cut off"
             self._find(Code.TRUSTED_ROLLBACK, text, size)
+        elif self._kept is not None and self._kept.size > self.at and self._frontier is not None:
+            self._check_kept(self._kept.size, self._root_at(self._frontier, self._kept.size))
         if newest is not None and newest[0] > size:
             text = f"a checkpoint of {newest[0]} leaves was signed, and {size} are there"
             self._find(Code.CHECKPOINT_BEYOND, text, newest[0] - 1)
@@ -184,6 +187,19 @@ class Walk:
         kept = self._kept
         if kept is not None and kept.size == size and kept.root != root:
             self._find(Code.TRUSTED_FORK, f"the first {size} leaves were others: rewritten", None)
+
+    def _check_kept_before(self) -> None:
+        """Check that the checkpoint that was kept grew into the tree that the walk begins with."""
+        kept, frontier = self._kept, self._frontier
+        if kept is None or frontier is None or not 0 < kept.size < self.at:
+            return
+        try:
+            proof = self._tree(self.at).consistency_proof(kept.size)
+        except ValueError:
+            proof = ()
+        if not verify_consistency(kept.size, self.at, kept.root, frontier.root(), proof):
+            text = f"the first {kept.size} leaves were others: rewritten"
+            self._find(Code.TRUSTED_FORK, text, None)
 
     def _check_nodes(self, nodes: Sequence[Node]) -> None:
         for level in {node.level for node in nodes}:

@@ -52,6 +52,7 @@ def verify_whole(
             for _ in walk_on(epoch):
                 pass
             walks[epoch].finish()
+        _find_kept(log, trust, report, log.epochs())
         queued = _verify_queue(log, report, sequences)
         _verify_tails(log, report, sequences)
         if log.row_count() != report.leaves + queued:
@@ -75,6 +76,7 @@ def verify_range(  # noqa: PLR0913, PLR0917 - what, against what, and from where
     newest root, or do not.
     """
     ranges = (archived or {}).get(epoch, ())
+    _find_kept(log, trust, report, [epoch])
     walk = Walk(log, trust, report, epoch, first, None, ranges)
     begin, stop = walk.at, min(end or log.last_leaf(epoch), log.last_leaf(epoch))
     while walk.step(stop):
@@ -113,6 +115,14 @@ def verify_capabilities(log: AuditLogReader, report: Report) -> None:
     for event, what in log.event_faults(_LIMIT):
         text = f"the log has this {what}, and no capability shows it"
         report.add(Finding(Code.EVENT_CAPABILITY, text, subject=event))
+
+
+def _find_kept(log: AuditLogReader, trust: Trust, report: Report, epochs: Sequence[int]) -> None:
+    """Check that the log that a checkpoint was kept of is there at all."""
+    kept = trust.kept
+    if kept is not None and kept.origin not in {log.origin(epoch) for epoch in epochs}:
+        text = f"the log that you kept a checkpoint of, {kept.origin}, is not there"
+        report.add(Finding(Code.TRUSTED_ROLLBACK, text))
 
 
 def _verify_queue(log: AuditLogReader, report: Report, sequences: Sequences) -> int:

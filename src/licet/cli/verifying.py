@@ -38,6 +38,10 @@ class Verification:
 
     def part(self, epoch: int, first: int, end: int) -> tuple[Iterator[int], int]:
         """Return what verifies leaves of an epoch, and how many there are."""
+        kept = self._trust.kept
+        if not epoch and kept is not None:
+            of_kept = [e for e in self._log.epochs() if self._log.origin(e) == kept.origin]
+            epoch = next(iter(of_kept), 0)
         epoch = epoch or self._log.head().epoch
         archived = self._archived()
         stop = end or self._log.last_leaf(epoch)
