@@ -153,6 +153,8 @@ class Licet:
             watch=WatchChanges(
                 Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
             ),
+            prove=trail.prove,
+            latest_checkpoint=trail.latest,
         )
         self.server = Server(
             *(use_cases, settings.listen, _server_limits(settings, self._shares_port)),

@@ -19,11 +19,13 @@ from time import monotonic
 from typing import Final
 
 from licet.app.ports import Deadline
+from licet.app.prove import ProveAudit
 from licet.config import Settings
 from licet.domain.audit_batch import MAC_KEY_BYTES, MacKeys
 from licet.domain.audit_event import EventType
 from licet.domain.errors import LicetError, UnavailableError
 from licet.replica.clock import DatabaseClock
+from licet.replica.latest_checkpoint import LatestCheckpoint
 from licet.spool.adoption import Adoption
 from licet.spool.folder import SpoolFolder
 from licet.spool.log import SpoolAuditLog
@@ -36,6 +38,7 @@ from licet.steward.steward import Custody, Plan, Steward
 from licet.storage.audit_shipping import PostgresEventStore
 from licet.storage.embedded import default_data_root
 from licet.storage.pool import Database
+from licet.storage.proofs import PostgresSealedLogs
 from licet.storage.sealing import PostgresSealing
 from licet.writer.ids import audit_writer_id
 
@@ -53,11 +56,15 @@ class AuditTrail:
         log: takes decisions.
         shipper: of this process's spool.
         steward: None on a host that does not sign.
+        prove: what is said of the log as it is sealed.
+        latest: the last checkpoint, kept in memory.
     """
 
     log: SpoolAuditLog
     shipper: Shipper
     steward: Steward | None
+    prove: ProveAudit
+    latest: LatestCheckpoint
 
     @property
     def pending(self) -> int:
@@ -120,7 +127,12 @@ def start(
     )
     stack.callback(adoption.stop)
     adoption.start()
-    return AuditTrail(log, shipper, steward)
+    sealed = PostgresSealedLogs(database)
+    latest = LatestCheckpoint(sealed)
+    stack.callback(latest.stop)
+    latest.start()
+    key = "" if custody is None else custody.signer.key.text()
+    return AuditTrail(log, shipper, steward, ProveAudit(sealed, key), latest)
 
 
 def _close(

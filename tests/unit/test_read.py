@@ -152,7 +152,7 @@ def test_a_page_fits_a_message_whatever_the_metadata(metadata: JsonObject) -> No
     query = QueryAudit(Events([recorded(n, metadata) for n in range(count, 0, -1)]), TOKENS)
     found = query(AuditFilter(), 1000, "", PATIENT)
     assert found.next_token
-    assert MESSAGE_BYTES // 8 < render.audit(found).ByteSize() < MESSAGE_BYTES
+    assert MESSAGE_BYTES // 8 < render.audit(found, None, 0).ByteSize() < MESSAGE_BYTES
 
 
 def test_a_page_of_long_names_fits_a_message() -> None:

@@ -82,15 +82,21 @@ def write_archive(stream: BinaryIO, segments: Iterable[tuple[Segment, Iterable[b
     Raises:
         ArchiveError: leaves are not those that their header announces, or segments overlap.
     """
+    stream.writelines(packed_archive(segments))
+
+
+def packed_archive(segments: Iterable[tuple[Segment, Iterable[bytes]]]) -> Iterator[bytes]:
+    """Yield the bytes of an archive, a piece at a time; see `write_archive`."""
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
     end = 0
     for header, leaves in segments:
         if header.first < end or not header.count or not is_key_name(header.origin):
             raise ArchiveError("segments have an origin, are in order, and are not empty")
         end = header.first + header.count
-        stream.write(packer.compress(header.text().encode()))
-        stream.writelines(packer.compress(block) for block in _framed(header, leaves))
-    stream.write(packer.flush())
+        yield packer.compress(header.text().encode())
+        for block in _framed(header, leaves):
+            yield packer.compress(block)
+    yield packer.flush()
 
 
 def read_archive(stream: BinaryIO) -> Iterator[tuple[Segment, Iterator[bytes]]]:
