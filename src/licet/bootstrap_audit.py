@@ -95,7 +95,7 @@ def start(
         keys = _mac_keys(settings, folder)
         custody = _custody(settings, folder, keys, store)
     steward = None if custody is None else _steward(settings, url, clock, custody, stack)
-    spools = folder / f"spool-{database_id}"
+    spools = spools_of(settings, log_id, database_id)
     retention = Retention(settings.spool_retain_seconds, settings.spool_max_mib << 19)
     writer_id = audit_writer_id(clock)
     store.register(writer_id, _soon(_START_SECONDS))
@@ -156,6 +156,11 @@ def _steward(
     stack.callback(steward.stop)
     steward.start()
     return steward
+
+
+def spools_of(settings: Settings, log_id: str, database_id: str) -> Path:
+    """Return the folder of this host's spools for a database."""
+    return _host_folder(settings, log_id) / f"spool-{database_id}"
 
 
 def custody_of(settings: Settings, log_id: str, *, new_key_name: str | None = None) -> Custody:

@@ -19,7 +19,7 @@ from licet.steward.steward import Plan, Steward
 from licet.storage.sealing import PostgresSealing
 from licet.writer.ids import audit_writer_id
 from tests.fakes.api import count, rows
-from tests.fakes.postgres import Cluster, Database, eventually
+from tests.fakes.postgres import Database, eventually
 from tests.fakes.proxy import Fault, PostgresProxy
 from tests.fakes.sealing import (
     Pushy,
@@ -253,7 +253,8 @@ def test_events_of_any_time_are_sealed_in_the_order_of_their_sequence(
     [
         ("UPDATE audit.events SET resource = 'doc:other' WHERE event_id = %s", 3),
         (
-            "UPDATE audit.events SET occurred_at = occurred_at + interval '1 us' WHERE event_id = %s",
+            "UPDATE audit.events SET occurred_at = occurred_at + interval '1 us'"
+            " WHERE event_id = %s",
             2,
         ),
         ("DELETE FROM audit.events WHERE event_id = %s", 2),

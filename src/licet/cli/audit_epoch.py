@@ -66,7 +66,9 @@ def new_epoch(
     ):
         settings = config.load(data_dir=data_dir, listen="127.0.0.1:0")
         name = epochs.base_of(connection.head()) if new_key else None
-        custody = bootstrap_audit.custody_of(settings, connection.log_id(), new_key_name=name)
+        log_id, database_id = connection.identity()
+        custody = bootstrap_audit.custody_of(settings, log_id, new_key_name=name)
+        spools = bootstrap_audit.spools_of(settings, log_id, database_id)
         try:
             begun = epochs.begin_epoch(connection, custody, audit_writer_id(SystemClock()), wish)
         except (epochs.EpochError, StateFileError) as exc:
@@ -74,11 +76,18 @@ def new_epoch(
     key = custody.signer.named(begun.origin).key.text()
     if json or invocation_of(context).as_json:
         output.print_json(
-            {"epoch": begun.epoch, "origin": begun.origin, "key": key, "cause": begun.cause}
+            {
+                "epoch": begun.epoch,
+                "origin": begun.origin,
+                "key": key,
+                "cause": begun.cause,
+                "spools": str(spools),
+            }
         )
     else:
         had = "had begun, and is finished" if begun.is_resumed else "began"
         typer.echo(f"epoch {begun.epoch} of the audit log {had}; its public key is {key}")
+        typer.echo(f"the spools of this database are in {spools}")
     return 0
 
 

@@ -33,7 +33,7 @@ _REGISTER: Final[LiteralString] = (
 )
 _IS_SIGNED: Final[LiteralString] = "SELECT EXISTS (SELECT FROM audit.checkpoints)"
 # A copy of a database has its log's id, and must not be shipped what is the original's.
-_IDENTITY: Final[LiteralString] = """
+IDENTITY: Final[LiteralString] = """
 SELECT l.log_id::text, concat_ws('-', s.system_identifier, d.oid)
 FROM audit.log AS l, pg_control_system() AS s, pg_database AS d
 WHERE d.datname = current_database()
@@ -137,7 +137,7 @@ class PostgresEventStore:
     def identity(self, deadline: Deadline) -> tuple[str, str]:
         """Return what names the log, whatever its origin and epoch, and what names the database."""
         with self._database.connection(deadline) as connection:
-            row = connection.execute(_IDENTITY).fetchone()
+            row = connection.execute(IDENTITY).fetchone()
         if row is None:
             raise RuntimeError("audit.log has no row")
         return row[0], row[1]

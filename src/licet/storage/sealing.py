@@ -22,6 +22,7 @@ from licet.domain.merkle import EMPTY_ROOT, Node, ReadHashes
 from licet.storage.audit_shipping import (
     COPY_HEADER,
     COPY_TRAILER,
+    IDENTITY,
     SEQUENCE_BITS,
     store_batch,
 )
@@ -94,7 +95,6 @@ _BEGIN_EPOCH: Final[LiteralString] = """
 UPDATE audit.log SET origin = %(origin)s, epoch = %(epoch)s, tree_size = 0, root = %(empty)s
 WHERE epoch = %(old_epoch)s AND tree_size = %(old_size)s AND root = %(old_root)s
 """
-_LOG_ID: Final[LiteralString] = "SELECT l.log_id::text FROM audit.log AS l"
 _LATEST_OF_ALL: Final[LiteralString] = """
 SELECT split_part(c.note, chr(10), 1), c.tree_size, c.root
 FROM audit.checkpoints AS c ORDER BY c.epoch DESC, c.tree_size DESC LIMIT 1
@@ -204,13 +204,13 @@ class PostgresSealing:
             rows = self._connection.execute(_STANDINGS, {"limit": limit}).fetchall()
         return {writer_id: last_id.int & SEQUENCE_BITS for writer_id, last_id in rows}
 
-    def log_id(self) -> str:
-        """Return what names the log, whatever its origin and epoch."""
+    def identity(self) -> tuple[str, str]:
+        """Return what names the log, whatever its origin and epoch, and what names the database."""
         with translated(deadline_bound=False):
-            row = self._connection.execute(_LOG_ID).fetchone()
+            row = self._connection.execute(IDENTITY).fetchone()
         if row is None:
             raise RuntimeError("audit.log has no row")
-        return str(row[0])
+        return row[0], row[1]
 
     def reader(self, epoch: int) -> ReadHashes:
         """See `app.sealing.Checkpoints.reader`."""
