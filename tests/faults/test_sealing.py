@@ -10,6 +10,7 @@ from statistics import median
 from threading import Event, Thread
 from time import monotonic
 from typing import LiteralString
+from urllib.request import urlopen
 
 import pytest
 
@@ -73,6 +74,14 @@ STEPS = (
 FAULTS = [(step, False) for step in STEPS] + [
     (step, True) for step in STEPS if b"nodes" not in step
 ]
+
+
+def is_signed_to_the_head(database: Database) -> bool:
+    unsigned = """
+    SELECT count(*) FROM audit.log AS l WHERE EXISTS (SELECT FROM audit.queue) OR NOT EXISTS (
+      SELECT FROM audit.checkpoints AS c WHERE c.epoch = l.epoch AND c.tree_size = l.tree_size)
+    """
+    return count(database, unsigned) == 0
 
 
 @pytest.mark.parametrize(("statement", "happened"), FAULTS)
@@ -220,6 +229,61 @@ def test_a_transaction_that_idles_in_another_database_holds_up_nothing(
     assert_whole(database)
 
 
+def test_the_log_of_the_process_has_checkpoints_and_not_all_of_them(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "licet.steward.steward")
+
+    def told() -> list[str]:
+        return [m for m in caplog.messages if m.startswith("checkpoint ")]
+
+    with stewarding(database, tmp_path) as steward, writing_to(database) as writer:
+        assert eventually(lambda: len(told()) == 1, PATIENCE)
+        for _ in range(5):
+            writer.store()
+            assert eventually(lambda: is_signed_to_the_head(database), PATIENCE)
+        assert steward.checkpoint is not None
+    [line] = told()  # once a minute at most
+    [note] = rows(
+        database,
+        "SELECT note FROM audit.checkpoints WHERE tree_size = %s",
+        int(line.split()[2]),
+    )
+    assert line.split()[1:] == note[0].splitlines()[:3]
+
+
+def test_what_hinders_sealing_or_signing_is_in_the_metrics(
+    database: Database, tmp_path: Path
+) -> None:
+    with serving(database, state_dir=tmp_path, metrics_listen="127.0.0.1:0") as served:
+
+        def metric(name: str) -> float:
+            url = f"http://127.0.0.1:{served.licet.metrics_port}/metrics"
+            with urlopen(url, timeout=10) as answer:
+                lines = answer.read().decode().splitlines()
+            [value] = [line.split()[-1] for line in lines if line.startswith(f"{name} ")]
+            return float(value)
+
+        assert eventually(lambda: metric("licet_audit_events_sealed_total") > 0, PATIENCE)
+        assert metric("licet_audit_mismatches_total") == 0
+        assert metric("licet_audit_signing_refused") == 0
+        with database.connect() as admin, admin.transaction():
+            # Queued, and not what it says: as if the event had been deleted.
+            admin.execute(
+                """INSERT INTO audit.queue (writer_id, first_id, last_id, min_at, max_at, n, digest)
+                   SELECT 0, i, i, t, t, 1, sha256('')
+                   FROM (SELECT gen_random_uuid() AS i, now() AS t) AS gone"""
+            )
+        assert eventually(lambda: metric("licet_audit_mismatches_total") == 1, PATIENCE)
+        assert eventually(lambda: any(tmp_path.glob("*/signed.json")), PATIENCE)
+        [state] = tmp_path.glob("*/signed.json")
+        state.write_text("{}")
+        served.authorize("agent:a", "read", "doc:x")
+        assert eventually(lambda: metric("licet_audit_signing_refused") == 1, PATIENCE)
+        # Decisions go on.
+        assert served.authorize("agent:a", "read", "doc:x").decision_id
+
+
 def test_events_of_any_time_are_sealed_in_the_order_of_their_sequence(
     database: Database, tmp_path: Path
 ) -> None:
@@ -253,8 +317,10 @@ def test_events_of_any_time_are_sealed_in_the_order_of_their_sequence(
     [
         ("UPDATE audit.events SET resource = 'doc:other' WHERE event_id = %s", 3),
         (
-            "UPDATE audit.events SET occurred_at = occurred_at + interval '1 us'"
-            " WHERE event_id = %s",
+            (
+                "UPDATE audit.events SET occurred_at = occurred_at + interval '1 us'"
+                " WHERE event_id = %s"
+            ),
             2,
         ),
         ("DELETE FROM audit.events WHERE event_id = %s", 2),

@@ -23,6 +23,9 @@ from licet.steward.signing import verify_ed25519
 from licet.steward.state_file import DamagedStateError, Signed, StateBusyError, StateFileError
 from licet.writer.ids import audit_writer_id
 from tests.fakes.api import count, rows
+from tests.fakes.audit_log import AuditLog
+from tests.fakes.audit_verifier import Folder, Verification
+from tests.fakes.audit_verifier import run as verify
 from tests.fakes.postgres import Cluster, Database
 from tests.fakes.proxy import Fault, PostgresProxy
 from tests.fakes.sealing import (
@@ -99,7 +102,10 @@ def test_a_restored_database_is_not_signed_and_goes_on_in_a_new_epoch(
             "FORK: the log of 18 leaves did not grow from the 15 signed"
         )
 
-        with writing_to(restored) as writer:
+        with writing_to(restored, 7) as writer:
+            writer.store(2)
+            with hosting(restored, tmp_path) as host:
+                host.seal()
             writer.store(2)  # not sealed yet
         begun = begin(restored, tmp_path)
         assert (begun.epoch, begun.origin) == (2, f"{old_origin}/epoch2")
@@ -112,15 +118,38 @@ def test_a_restored_database_is_not_signed_and_goes_on_in_a_new_epoch(
         [facts] = metadata_of(restored, "audit.epoch")
         assert facts["reason"] == "a disk was lost"
         assert facts["signed"] == {"origin": old_origin, "size": 15, "root": lost.root.hex()}
-        assert (facts["former"]["size"], facts["checkpoint"]["size"]) == (18, 10)
-        assert sorted(facts["writers"].values()) == [3, 4, 5, 6]
+        assert (facts["former"]["size"], facts["checkpoint"]["size"]) == (20, 10)
+        assert sorted(facts["writers"].values()) == [2, 3, 4, 5, 6]
         [(note,)] = rows(restored, "SELECT note FROM audit.checkpoints WHERE epoch = 2")
         key = SIGNER.named(begun.origin).key
         assert open_checkpoint(note, key, verify_ed25519).size == 3
 
+        # Who verifies the new log knows where each writer goes on.
+        verified = verify_epoch(restored, tmp_path, begun, note)
+        assert (verified.status, verified.codes) == (0, set())
+
         # What was proved before still is.
         old = open_checkpoint(old_note, SIGNER.named(old_origin).key, verify_ed25519)
         assert verify_inclusion(leaf_hash(early[2]), 2, 10, proof, old.root)
+
+
+def verify_epoch(
+    database: Database, tmp_path: Path, begun: epochs.Begun, note: str
+) -> Verification:
+    """Let the stand-alone verifier look at all leaves of an epoch."""
+    leaves = rows(
+        database,
+        """SELECT e.leaf FROM audit.batches AS b
+           JOIN audit.event_leaves AS e ON e.event_id BETWEEN b.first_id AND b.last_id
+           WHERE b.epoch = %s ORDER BY b.first_leaf, e.event_id""",
+        begun.epoch,
+    )
+    log = AuditLog([bytes(leaf) for (leaf,) in leaves], begun.origin)
+    folder = Folder(tmp_path, log)
+    checkpoint = folder.file("checkpoint", note)
+    archive = folder.file("leaves.archive", log.archive())
+    key = SIGNER.named(begun.origin).key.text()
+    return verify("archive", "--json", "--key", key, "--checkpoint", checkpoint, archive)
 
 
 def test_an_epoch_that_was_lost_again_is_not_begun_under_the_same_name(
