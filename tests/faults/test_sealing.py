@@ -70,8 +70,8 @@ STEPS = (
     b"DELETE FROM audit.queue",
     b"COMMIT",
 )
-# What is sent in pieces, or without waiting for an answer, the proxy cannot lose the answer of; that
-# is the same as the failure of what comes next.
+# What is sent in pieces, or without waiting for an answer, the proxy cannot lose the answer of;
+# that is the same as the failure of what comes next.
 PIECEMEAL = {b"INSERT INTO audit.batches", b"INSERT INTO audit.nodes"}
 FAULTS = [(step, False) for step in STEPS] + [
     (step, True) for step in STEPS if step not in PIECEMEAL
