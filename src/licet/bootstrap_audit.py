@@ -101,7 +101,7 @@ def start(
     with _held(folder):
         keys = _mac_keys(settings, folder)
         custody = _custody(settings, folder, keys, store)
-    spools = folder / f"spool-{database_id}"
+    spools = spools_of(settings, log_id, database_id)
     writer_id = audit_writer_id(clock)
     store.register(writer_id, _soon(_START_SECONDS))
     writer = _writer(settings, SpoolFolder.create(spools, writer_id))
@@ -185,6 +185,36 @@ def _steward(
     stack.callback(steward.stop)
     steward.start()
     return steward
+
+
+def spools_of(settings: Settings, log_id: str, database_id: str) -> Path:
+    """Return the folder of this host's spools for a database."""
+    return _host_folder(settings, log_id) / f"spool-{database_id}"
+
+
+def custody_of(settings: Settings, log_id: str, *, new_key_name: str | None = None) -> Custody:
+    """Return what this host signs a log with, for who does not serve.
+
+    Args:
+        settings: where it is.
+        log_id: which log it is.
+        new_key_name: make a key of that name, if there is none and the settings name none.
+
+    Raises:
+        UnavailableError: this host does not sign, or a key cannot be used.
+    """
+    folder = _host_folder(settings, log_id)
+    path = settings.audit_signing_key_file or folder / "signing.key"
+    with _held(folder):
+        try:
+            if not path.exists():
+                if new_key_name is None or settings.audit_signing_key_file is not None:
+                    raise UnavailableError(f"{path} is missing: this host does not sign the log")
+                create_key_file(path, new_key_name)
+            keys = _mac_keys(settings, folder)
+            return Custody(keys, read_key_file(path), StateFile(folder / "signed.json"))
+        except KeyFileError as exc:
+            raise UnavailableError(str(exc)) from exc
 
 
 def _host_folder(settings: Settings, log_id: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -30,7 +31,7 @@ EXAMPLES = (
     re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"),  # an instant
     re.compile(r"\d+"),  # a revision
 )
-NOT_RUN = {"make", "licet", "pg_dump", "docker", "cp"}
+NOT_RUN = {"make", "licet", "pg_dump", "pg_restore", "createdb", "docker", "cp", "mv"}
 
 
 class Page:
@@ -41,6 +42,7 @@ class Page:
         self._environment = environment | {
             "LICET_ADDRESS": served.address,
             "LICET_DATABASE_URL": served.database.url,
+            "LICET_STATE_DIR": os.environ["LICET_STATE_DIR"],
         }
         self._printed = ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -77,6 +77,14 @@ class SealingTransaction(Protocol):
         """Store the new head, what it has grown by, and take the queue's `done` numbers away."""
         ...
 
+    def begin_epoch(self, origin: str, epoch: int) -> None:
+        """Let the head be that of a new and empty tree; what was sealed before stays."""
+        ...
+
+    def queued_of(self, writer_id: int) -> Sequence[QueuedBatch]:
+        """Return all that waits of one writer."""
+        ...
+
     def next_sequence(self, writer_id: int) -> int:
         """Return the sequence of the next event of a writer that nobody else writes as."""
         ...
@@ -106,6 +114,14 @@ class Sealing(Protocol):
         ...
 
 
+class LatestCheckpoint(NamedTuple):
+    """What the latest checkpoint in the database says."""
+
+    origin: str
+    size: int
+    root: bytes
+
+
 class Checkpoints(Protocol):
     """The head and its checkpoints. All methods raise UnavailableError when the database is lost.
 
@@ -118,6 +134,17 @@ class Checkpoints(Protocol):
 
     def latest_size(self, epoch: int) -> int | None:
         """Return the size of the epoch's latest checkpoint; None before the first."""
+        ...
+
+    def latest(self) -> LatestCheckpoint | None:
+        """Return the latest checkpoint of all epochs; None before the first."""
+        ...
+
+    def standings(self, limit: int) -> Mapping[int, int]:
+        """Return the last sealed sequence of each writer that may go on, of the newest ones.
+
+        Those that closed do not go on, and the one of changes numbers with gaps.
+        """
         ...
 
     def reader(self, epoch: int) -> ReadHashes:

@@ -1,4 +1,4 @@
-"""`licet audit`: query, follow, trail."""
+"""`licet audit`: query, follow, trail, new-epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
 import typer
 from rich.text import Text
 
-from licet.cli import output
+from licet.cli import audit_epoch, output
 from licet.cli.errors import CommandError
 from licet.cli.invocation import Invocation, command
 from licet.cli.timeline import print_timeline
@@ -52,7 +52,8 @@ _Until: TypeAlias = Annotated[
     str | None, typer.Option(metavar="TIME", help=f"Before this instant, {_PAST}")
 ]
 
-app = typer.Typer(help="Read the audit log.", no_args_is_help=True)
+app = typer.Typer(help="Read the audit log, and look after it.", no_args_is_help=True)
+app.command()(audit_epoch.new_epoch)
 
 
 @app.command()

@@ -71,10 +71,10 @@ class Sealer:
         with self._sealing.transaction() as transaction:
             size = transaction.head.size
             if frontier is None or not _stands_for(frontier, transaction.head):
-                frontier = _reload(transaction)
+                frontier = stored_frontier(transaction)
             queued = transaction.queued(BATCHES)
             if queued:
-                frontier, mismatches = self._seal(transaction, frontier, queued)
+                frontier, mismatches = seal(transaction, frontier, queued, self._keys)
                 for mismatch in mismatches:
                     self._journal.record(transaction, EventType.INCIDENT, *_facts(mismatch))
         # Only now is it sealed.
@@ -85,40 +85,49 @@ class Sealer:
             _log.error("audit events are not those that were stored: %s", _facts(mismatch)[1])
         return frontier.size - size
 
-    def _seal(
-        self,
-        transaction: SealingTransaction,
-        frontier: Frontier,
-        queued: Sequence[QueuedBatch],
-    ) -> tuple[Frontier, list[Mismatch]]:
-        head = transaction.head
-        sealed: list[SealedBatch] = []
-        mismatches: list[Mismatch] = []
-        first_leaf = head.size
-        for _, batch in queued:
-            leaves = transaction.leaves(batch)
-            count = len(leaves)
-            if not batch.is_intact(leaves, self._keys):
-                mismatches.append(Mismatch(batch, count))
-            if count:
-                sealed.append(SealedBatch(first_leaf, batch, leaf_hashes(leaves)))
-            first_leaf += count
-        grown, nodes = frontier.grown(b"".join(batch.hashes for batch in sealed))
-        transaction.grow(
-            head._replace(size=grown.size, root=grown.root()),
-            sealed,
-            nodes,
-            [number for number, _ in queued],
-        )
-        return grown, mismatches
+
+def seal(
+    transaction: SealingTransaction,
+    frontier: Frontier,
+    queued: Sequence[QueuedBatch],
+    keys: MacKeys,
+) -> tuple[Frontier, list[Mismatch]]:
+    """Make batches the next leaves; return what the tree then grows on from, and the mismatches.
+
+    Args:
+        transaction: whose head the frontier is that of.
+        frontier: of the tree as it is.
+        queued: what is to be sealed.
+        keys: by which it is authenticated.
+    """
+    head = transaction.head
+    sealed: list[SealedBatch] = []
+    mismatches: list[Mismatch] = []
+    first_leaf = head.size
+    for _, batch in queued:
+        leaves = transaction.leaves(batch)
+        count = len(leaves)
+        if not batch.is_intact(leaves, keys):
+            mismatches.append(Mismatch(batch, count))
+        if count:
+            sealed.append(SealedBatch(first_leaf, batch, leaf_hashes(leaves)))
+        first_leaf += count
+    grown, nodes = frontier.grown(b"".join(batch.hashes for batch in sealed))
+    transaction.grow(
+        head._replace(size=grown.size, root=grown.root()),
+        sealed,
+        nodes,
+        [number for number, _ in queued],
+    )
+    return grown, mismatches
 
 
 def _stands_for(frontier: Frontier, head: Head) -> bool:
     return frontier.size == head.size and frontier.root() == head.root
 
 
-def _reload(transaction: SealingTransaction) -> Frontier:
-    """Return the frontier of the stored tree, which must have the head's root."""
+def stored_frontier(transaction: SealingTransaction) -> Frontier:
+    """Return the frontier of the stored tree, which must have the head's root. Raises SealError."""
     head = transaction.head
     try:
         frontier = StoredTree(head.size, transaction.read_hashes).frontier()

@@ -13,7 +13,7 @@ from licet.app.sealing import Checkpoints, Head
 from licet.domain.checkpoint import Checkpoint, sign_checkpoint
 from licet.domain.merkle_proof import StoredTree, verify_consistency
 from licet.steward.signing import Ed25519Signer
-from licet.steward.state_file import Signed, StateFile
+from licet.steward.state_file import Signed, StateBusyError, StateFile
 
 _log: Final = logging.getLogger(__name__)
 
@@ -34,24 +34,44 @@ class CheckpointSigner:
     def step(self) -> Checkpoint | None:
         """Sign the head if it has grown since, and return the new checkpoint.
 
+        None also while another process of this host signs.
+
         Raises:
             RefusalError: the log is not one that what was signed before grew into.
             StateFileError: the state file cannot be used.
             UnavailableError: the database is lost; what was signed may not be published.
         """
-        head = self._checkpoints.head()
+        try:
+            with self._state.held():
+                return self._sign()
+        except StateBusyError:
+            return None
+
+    def examine(self, head: Head) -> Signed | None:
+        """Return what was signed last, when the log is one that it grew into.
+
+        Only for who holds the state file, with a head that was read meanwhile: an older one is
+        rightly behind what another process has signed since.
+
+        Raises:
+            RefusalError, StateFileError: see `step`.
+        """
         signed = self._state.read()
-        latest = self._checkpoints.latest_size(head.epoch)
-        if signed is None:
-            if latest is not None:
-                raise RefusalError(
-                    f"{self._state.path} is missing, and checkpoints were signed before: restore"
-                    " it, or begin a new epoch"
-                )
-        else:
+        if signed is not None:
             self._check(head, signed)
-            if (signed.origin, signed.size) == (head.origin, head.size) and latest == head.size:
-                return None
+        elif head.epoch > 1 or self._checkpoints.latest_size(head.epoch) is not None:
+            raise RefusalError(
+                f"{self._state.path} is missing, and checkpoints were signed before: restore"
+                " it, or begin a new epoch"
+            )
+        return signed
+
+    def _sign(self) -> Checkpoint | None:
+        head = self._checkpoints.head()
+        signed = self.examine(head)
+        latest = self._checkpoints.latest_size(head.epoch)
+        if signed is not None and signed.size == head.size == latest:
+            return None
         statement = Checkpoint(head.origin, head.size, head.root)
         self._state.write(Signed(*statement[:3]))
         note = sign_checkpoint(statement, self._signer.named(head.origin)).text()

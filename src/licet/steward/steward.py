@@ -7,6 +7,7 @@ wait for it, and what it cannot seal stays queued.
 from __future__ import annotations
 
 import logging
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Event, Thread
@@ -48,12 +49,14 @@ class Plan:
         seal_seconds: how long what is stored waits to be sealed.
         checkpoint_seconds: how long what is sealed waits to be signed.
         heartbeat_seconds: how often the log says that it lives.
+        tell_seconds: how often, at most, the process's own log says what was signed.
     """
 
     origin: str | None = None
     seal_seconds: float = 0.05
     checkpoint_seconds: float = 1.0
     heartbeat_seconds: float = 60.0
+    tell_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ class Steward:
         """Why no checkpoint is signed, while that is so."""
         self.checkpoint: Checkpoint | None = None
         """The last one that was signed here."""
+        self._told: Checkpoint | None = None
+        self._telling_due = monotonic()
 
     def start(self) -> None:
         """Start."""
@@ -186,3 +191,13 @@ class Steward:
         self.refusal = None
         if signed is not None:
             self.checkpoint = signed
+        self._tell()
+
+    def _tell(self) -> None:
+        """Leave checkpoints where this log is collected, out of reach of the database."""
+        checkpoint, now = self.checkpoint, monotonic()
+        if checkpoint is None or checkpoint == self._told or now < self._telling_due:
+            return
+        self._told, self._telling_due = checkpoint, now + self._plan.tell_seconds
+        root = b64encode(checkpoint.root).decode()
+        _log.info("checkpoint %s %d %s", checkpoint.origin, checkpoint.size, root)

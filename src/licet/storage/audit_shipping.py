@@ -33,17 +33,20 @@ _REGISTER: Final[LiteralString] = (
 )
 _IS_SIGNED: Final[LiteralString] = "SELECT EXISTS (SELECT FROM audit.checkpoints)"
 # A copy of a database has its log's id, and must not be shipped what is the original's.
-_IDENTITY: Final[LiteralString] = """
+IDENTITY: Final[LiteralString] = """
 SELECT l.log_id::text, concat_ws('-', s.system_identifier, d.oid)
 FROM audit.log AS l, pg_control_system() AS s, pg_database AS d
 WHERE d.datname = current_database()
 """
+# The first leaf of an epoch holds the root in which the former one ended: a checkpoint of the later
+# one vouches for all of the former.
 _IS_SETTLED: Final[LiteralString] = """
 SELECT NOT EXISTS (SELECT FROM audit.queue AS q WHERE q.writer_id = %(writer)s)
    AND NOT EXISTS (
      SELECT FROM audit.batches AS b
      WHERE b.writer_id = %(writer)s AND b.first_leaf + b.n > coalesce(
-       (SELECT max(c.tree_size) FROM audit.checkpoints AS c WHERE c.epoch = b.epoch), 0))
+       (SELECT max(c.tree_size) FROM audit.checkpoints AS c WHERE c.epoch = b.epoch), 0)
+       AND NOT EXISTS (SELECT FROM audit.checkpoints AS c WHERE c.epoch > b.epoch))
 """
 _ENSURE_PARTITION: Final[LiteralString] = "SELECT audit.ensure_partition(%s::timestamptz)"
 _ENSURE_AHEAD: Final[LiteralString] = """
@@ -53,12 +56,13 @@ FROM generate_series(0, 3) AS days
 _SHIPPED: Final[LiteralString] = "SELECT shipped_seq FROM audit.writers WHERE writer_id = %s"
 _SEALED: Final[LiteralString] = """
 SELECT b.last_id FROM audit.batches AS b
-WHERE b.writer_id = %s AND b.first_leaf + b.n <= (
+WHERE b.writer_id = %s AND (b.first_leaf + b.n <= (
   SELECT max(c.tree_size) FROM audit.checkpoints AS c WHERE c.epoch = b.epoch)
+  OR EXISTS (SELECT FROM audit.checkpoints AS c WHERE c.epoch > b.epoch))
 ORDER BY b.epoch DESC, b.first_leaf DESC LIMIT 1
 """
 _SKIP: Final[LiteralString] = "SELECT audit.pass_over(%s, %s, %s, %s, %b)"
-_SEQUENCE_BITS: Final = (1 << 62) - 1
+SEQUENCE_BITS: Final = (1 << 62) - 1
 _DAY: Final = 86_400_000_000
 _QUEUE: Final[LiteralString] = """
 INSERT INTO audit.queue (writer_id, first_id, last_id, min_at, max_at, n, digest, mac)
@@ -133,7 +137,7 @@ class PostgresEventStore:
     def identity(self, deadline: Deadline) -> tuple[str, str]:
         """Return what names the log, whatever its origin and epoch, and what names the database."""
         with self._database.connection(deadline) as connection:
-            row = connection.execute(_IDENTITY).fetchone()
+            row = connection.execute(IDENTITY).fetchone()
         if row is None:
             raise RuntimeError("audit.log has no row")
         return row[0], row[1]
@@ -154,7 +158,7 @@ class PostgresEventStore:
         """See `EventStore.sealed`."""
         with self._database.connection(deadline) as connection:
             row = connection.execute(_SEALED, [writer_id]).fetchone()
-        return 0 if row is None else row[0].int & _SEQUENCE_BITS
+        return 0 if row is None else row[0].int & SEQUENCE_BITS
 
     def store(self, first: int, batch: Batch, leaves: Sequence[bytes], deadline: Deadline) -> bool:
         """See `EventStore.store`."""

@@ -6,7 +6,7 @@ with what it was. The advisory lock only spares the others the work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Final, LiteralString
@@ -15,19 +15,28 @@ import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow, tuple_row
 
-from licet.app.sealing import Head, QueuedBatch, SealedBatch
+from licet.app.sealing import Head, LatestCheckpoint, QueuedBatch, SealedBatch
 from licet.domain.audit_batch import Batch
 from licet.domain.instant import Instant, to_datetime
-from licet.domain.merkle import Node, ReadHashes
-from licet.storage.audit_shipping import COPY_HEADER, COPY_TRAILER, store_batch
+from licet.domain.merkle import EMPTY_ROOT, Node, ReadHashes
+from licet.storage.audit_shipping import (
+    COPY_HEADER,
+    COPY_TRAILER,
+    IDENTITY,
+    SEQUENCE_BITS,
+    store_batch,
+)
 from licet.storage.errors import translated
+from licet.storage.pool import READ_WRITE
 from licet.storage.tree import read_hashes
 
 _SET_ROLE: Final[LiteralString] = "SET ROLE licet_sealer"
-# A hung statement must not hold the head for long; a sealer that is stopped must lose it.
+# A hung statement must not hold the head for long; a sealer that is stopped must lose it, and the
+# lead as well: one that lives has a statement many times a second.
 _SET_LIMITS: Final[LiteralString] = """
 SELECT set_config('statement_timeout', '30s', false),
-       set_config('idle_in_transaction_session_timeout', '30s', false)
+       set_config('idle_in_transaction_session_timeout', '30s', false),
+       set_config('idle_session_timeout', '60s', false)
 """
 _LEAD: Final[LiteralString] = "SELECT pg_try_advisory_lock(20011)"
 _HEAD: Final[LiteralString] = """
@@ -54,6 +63,12 @@ SELECT q.batch_id, q.writer_id, q.first_id, q.last_id,
        (extract(epoch FROM q.max_at) * 1000000)::bigint, q.n, q.digest, q.mac
 FROM audit.queue AS q ORDER BY q.batch_id LIMIT %(limit)s
 """
+_QUEUED_OF: Final[LiteralString] = """
+SELECT q.batch_id, q.writer_id, q.first_id, q.last_id,
+       (extract(epoch FROM q.min_at) * 1000000)::bigint,
+       (extract(epoch FROM q.max_at) * 1000000)::bigint, q.n, q.digest, q.mac
+FROM audit.queue AS q WHERE q.writer_id = %(writer)s ORDER BY q.batch_id
+"""
 _LEAVES: Final[LiteralString] = """
 COPY (SELECT e.v, e.event_id, e.occurred_at, e.event_type, e.actor, e.principal, e.action,
              e.resource, e.capability_id, e.result, e.reason, e.policy_id, e.session_id,
@@ -75,6 +90,26 @@ INSERT INTO audit.nodes (epoch, level, idx, hash) VALUES (%s, %s, %s, %b)
 _MOVE: Final[LiteralString] = """
 UPDATE audit.log SET tree_size = %(size)s, root = %(root)s
 WHERE epoch = %(epoch)s AND tree_size = %(old_size)s AND root = %(old_root)s
+"""
+_BEGIN_EPOCH: Final[LiteralString] = """
+UPDATE audit.log SET origin = %(origin)s, epoch = %(epoch)s, tree_size = 0, root = %(empty)s
+WHERE epoch = %(old_epoch)s AND tree_size = %(old_size)s AND root = %(old_root)s
+"""
+_LATEST_OF_ALL: Final[LiteralString] = """
+SELECT split_part(c.note, chr(10), 1), c.tree_size, c.root
+FROM audit.checkpoints AS c ORDER BY c.epoch DESC, c.tree_size DESC LIMIT 1
+"""
+# A writer's batches are sealed in their order.
+_STANDINGS: Final[LiteralString] = """
+SELECT w.writer_id, b.last_id
+FROM audit.writers AS w CROSS JOIN LATERAL (
+  SELECT b.last_id, b.min_at, b.max_at FROM audit.batches AS b WHERE b.writer_id = w.writer_id
+  ORDER BY b.epoch DESC, b.first_leaf DESC LIMIT 1) AS b
+WHERE w.writer_id <> 0 AND NOT EXISTS (
+  SELECT FROM audit.events AS e
+  WHERE e.event_id = b.last_id AND e.occurred_at BETWEEN b.min_at AND b.max_at
+    AND e.event_type = 'audit.writer_closed')
+ORDER BY w.writer_id DESC LIMIT %(limit)s
 """
 _READ_HEAD: Final[LiteralString] = (
     "SELECT l.origin, l.epoch, l.tree_size, l.root FROM audit.log AS l"
@@ -101,6 +136,7 @@ class PostgresSealing:
                 conninfo,
                 autocommit=True,
                 application_name="licet sealer",
+                target_session_attrs=READ_WRITE,
                 connect_timeout=5,
                 keepalives_idle=5,
                 keepalives_interval=2,
@@ -156,6 +192,26 @@ class PostgresSealing:
             row = self._connection.execute(_LATEST, [epoch]).fetchone()
         return None if row is None else row[0]
 
+    def latest(self) -> LatestCheckpoint | None:
+        """See `app.sealing.Checkpoints.latest`."""
+        with translated(deadline_bound=False):
+            row = self._connection.execute(_LATEST_OF_ALL).fetchone()
+        return None if row is None else LatestCheckpoint(*row)
+
+    def standings(self, limit: int) -> Mapping[int, int]:
+        """See `app.sealing.Checkpoints.standings`."""
+        with translated(deadline_bound=False):
+            rows = self._connection.execute(_STANDINGS, {"limit": limit}).fetchall()
+        return {writer_id: last_id.int & SEQUENCE_BITS for writer_id, last_id in rows}
+
+    def identity(self) -> tuple[str, str]:
+        """Return what names the log, whatever its origin and epoch, and what names the database."""
+        with translated(deadline_bound=False):
+            row = self._connection.execute(IDENTITY).fetchone()
+        if row is None:
+            raise RuntimeError("audit.log has no row")
+        return row[0], row[1]
+
     def reader(self, epoch: int) -> ReadHashes:
         """See `app.sealing.Checkpoints.reader`."""
 
@@ -197,7 +253,16 @@ class PostgresSealingTransaction:
 
     def queued(self, limit: int) -> Sequence[QueuedBatch]:
         """See `SealingTransaction.queued`."""
-        rows = self._connection.execute(_QUEUED, {"limit": limit}, binary=True).fetchall()
+        return self._queued(_QUEUED, {"limit": limit})
+
+    def queued_of(self, writer_id: int) -> Sequence[QueuedBatch]:
+        """See `SealingTransaction.queued_of`."""
+        return self._queued(_QUEUED_OF, {"writer": writer_id})
+
+    def _queued(
+        self, statement: LiteralString, parameters: Mapping[str, int]
+    ) -> Sequence[QueuedBatch]:
+        rows = self._connection.execute(statement, parameters, binary=True).fetchall()
         return [
             QueuedBatch(
                 row[0],
@@ -205,6 +270,24 @@ class PostgresSealingTransaction:
             )
             for row in rows
         ]
+
+    def begin_epoch(self, origin: str, epoch: int) -> None:
+        """See `SealingTransaction.begin_epoch`."""
+        old = self._head
+        moved = self._connection.execute(
+            _BEGIN_EPOCH,
+            {
+                "origin": origin,
+                "epoch": epoch,
+                "empty": EMPTY_ROOT,
+                "old_epoch": old.epoch,
+                "old_size": old.size,
+                "old_root": old.root,
+            },
+        )
+        if moved.rowcount != 1:
+            raise RuntimeError("the head of the audit log moved under its lock")
+        self._head = Head(origin, epoch, 0, EMPTY_ROOT)
 
     def leaves(self, batch: Batch) -> Sequence[bytes]:
         """See `SealingTransaction.leaves`."""
