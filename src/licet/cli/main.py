@@ -17,7 +17,7 @@ from typing import Annotated, Final
 import typer
 
 from licet import __version__
-from licet.cli import audit, capabilities, epoch, migrate
+from licet.cli import audit, audit_archive, capabilities, epoch, migrate
 from licet.cli.authorize import authorize
 from licet.cli.errors import CommandError
 from licet.cli.grant import delegate, grant
@@ -52,6 +52,7 @@ app.command()(command(delegate))
 app.command()(command(revoke))
 app.command()(command(authorize))
 app.add_typer(capabilities.app, name="capabilities")
+audit.app.command()(audit_archive.archive)
 app.add_typer(audit.app, name="audit")
 app.command()(command(health))
 
