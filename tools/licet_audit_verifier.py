@@ -960,13 +960,29 @@ def check_checkpoint(arguments: argparse.Namespace, key: Key, report: Report) ->
         report.facts.update(checkpoint=checkpoint.facts())
 
 
+def leaf_in(archive: ArchiveFile, index: int) -> bytes | None:
+    """Return the leaf with this index, or None when the archive does not hold it."""
+    found = None
+    while part := archive.next():
+        for at, leaf in enumerate(archive.leaves(part), part.first):
+            if at == index:
+                found = leaf
+    return found
+
+
 def check_inclusion(arguments: argparse.Namespace, key: Key, report: Report) -> None:
     """Verify that a leaf is in the log, and show the event that it is."""
     proof = read_proof(read_text(arguments.file), inclusion=True)
     checkpoint = checkpoint_in(proof.note, key, report)
     leaf = Path(arguments.leaf).read_bytes() if arguments.leaf else proof.extra
+    if arguments.archive:
+        leaf = leaf_in(ArchiveFile(Path(arguments.archive)), proof.number)
+        if leaf is None:
+            report.error("inclusion.leaf", f"the archive does not hold leaf {proof.number}")
+            return
     if leaf is None:
-        report.error("inclusion.leaf", "the proof does not carry the leaf: give it with --leaf")
+        text = "the proof does not carry the leaf: give it with --leaf or --archive"
+        report.error("inclusion.leaf", text)
         return
     if checkpoint is None:
         return
@@ -1047,6 +1063,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--leaf", help="the leaf, if the proof does not carry it or is not to be asked"
     )
+    one.add_argument("--archive", help="an archive that holds the leaf, in place of --leaf")
     one = command("consistency", check_consistency, "Verify that a log only grew.")
     one.add_argument("file", metavar="PROOF")
     one.add_argument("--old", required=True, help="the earlier checkpoint, as you kept it")

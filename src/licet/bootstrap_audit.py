@@ -10,7 +10,8 @@ import fcntl
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,19 +25,23 @@ from licet.config import Settings
 from licet.domain.audit_batch import MAC_KEY_BYTES, MacKeys
 from licet.domain.audit_event import EventType
 from licet.domain.errors import LicetError, UnavailableError
-from licet.replica.clock import DatabaseClock
+from licet.replica.clock import DatabaseClock, SystemClock
 from licet.replica.latest_checkpoint import LatestCheckpoint
 from licet.spool.adoption import Adoption
 from licet.spool.folder import SpoolFolder
 from licet.spool.log import SpoolAuditLog
 from licet.spool.shipper import Retention, Shipper, ShippingThread
 from licet.spool.writer import Durability, SpoolWriter
+from licet.steward.archive import Archiver
+from licet.steward.archive_folder import ArchiveFolder
 from licet.steward.key_files import create_secret, read_secret
+from licet.steward.retention import ArchiveJournal, RetentionPlan, RetentionThread
 from licet.steward.signing import KeyFileError, create_key_file, read_key_file
 from licet.steward.state_file import StateFile
 from licet.steward.steward import Custody, Plan, Steward
 from licet.storage.audit_shipping import PostgresEventStore
 from licet.storage.embedded import default_data_root
+from licet.storage.partitions import PostgresPartitions
 from licet.storage.pool import Database
 from licet.storage.proofs import PostgresSealedLogs
 from licet.storage.sealing import PostgresSealing
@@ -107,6 +112,9 @@ def start(
     writer = _writer(settings, SpoolFolder.create(spools, writer_id))
     stack.callback(_leave, writer, store)
     steward = None if custody is None else _steward(settings, url, clock, custody, stack)
+    if steward is not None:
+        archives = _archive_folder(settings, folder)
+        _start_retention(settings, url, clock, keys, archives, steward, stack)
     log = SpoolAuditLog(writer, clock.now)
     retention = Retention(settings.spool_retain_seconds, settings.spool_max_mib << 19)
     shipper = Shipper(writer.folder, store, keys, retention, lambda: writer.appended)
@@ -215,6 +223,68 @@ def custody_of(settings: Settings, log_id: str, *, new_key_name: str | None = No
             return Custody(keys, read_key_file(path), StateFile(folder / "signed.json"))
         except KeyFileError as exc:
             raise UnavailableError(str(exc)) from exc
+
+
+def _start_retention(  # noqa: PLR0913, PLR0917 - what it is composed of
+    settings: Settings,
+    url: str,
+    clock: DatabaseClock,
+    keys: MacKeys,
+    folder: ArchiveFolder,
+    steward: Steward,
+    stack: ExitStack,
+) -> None:
+    """Archive by age where the log is signed, if that is wanted."""
+    if settings.audit_retention_days is None:
+        return
+    retention = RetentionThread(
+        lambda: PostgresPartitions(url),
+        lambda: audit_writer_id(clock),
+        keys,
+        folder,
+        lambda: steward.checkpoint is not None,
+        RetentionPlan(settings.audit_retention_days),
+    )
+    stack.callback(retention.stop)
+    retention.start()
+
+
+@dataclass(frozen=True, slots=True)
+class Archiving:
+    """What archives partitions outside of a serving process.
+
+    Attributes:
+        partitions: the connection, in use by nobody else.
+        archiver: composes it; raises UnavailableError when this host has no key for the log.
+    """
+
+    partitions: PostgresPartitions
+    archiver: Callable[[], Archiver]
+
+
+@contextmanager
+def archiving(settings: Settings, url: str) -> Iterator[Archiving]:
+    """Provide what archives partitions. Raises UnavailableError."""
+    partitions = PostgresPartitions(url)
+
+    def archiver() -> Archiver:
+        folder = _host_folder(settings, partitions.log_id())
+        try:
+            key = read_secret(settings.audit_mac_key_file or folder / "mac.key", MAC_KEY_BYTES)
+        except KeyFileError as exc:
+            raise UnavailableError(str(exc)) from exc
+        journal = ArchiveJournal(partitions, lambda: audit_writer_id(SystemClock()), MacKeys(key))
+        never = threading.Event()
+        return Archiver(partitions, _archive_folder(settings, folder), journal, never.wait)
+
+    try:
+        yield Archiving(partitions, archiver)
+    finally:
+        partitions.close()
+
+
+def _archive_folder(settings: Settings, folder: Path) -> ArchiveFolder:
+    return ArchiveFolder(settings.audit_archive_dir or folder / "archive")
 
 
 def _host_folder(settings: Settings, log_id: str) -> Path:

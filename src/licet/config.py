@@ -161,6 +161,16 @@ class Settings(BaseSettings):
         default=0.07,
         description="How long events are looked for before a page of the audit log comes short.",
     )
+    audit_retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="How long audit events stay in the database before they are archived in files."
+        " Unset: for ever.",
+    )
+    audit_archive_dir: Path | None = Field(
+        default=None, description="Where archives go. Unset: a folder in `state_dir`."
+    )
     metrics_listen: str | None = Field(
         default=None,
         description="Address on which Prometheus finds the metrics over HTTP. Unset: nowhere.",

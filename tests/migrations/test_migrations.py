@@ -36,7 +36,8 @@ UNION ALL
 SELECT 'relation', nspname || '.' || relname, concat_ws(' ', relkind, relacl) FROM relation
 UNION ALL
 SELECT 'column', r.nspname || '.' || r.relname || '.' || a.attname,
-       concat_ws(' ', a.attnum, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attacl,
+       concat_ws(' ', row_number() OVER (PARTITION BY r.oid ORDER BY a.attnum),
+                 format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attacl,
                  pg_get_expr(d.adbin, d.adrelid))
 FROM relation AS r
 JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped

@@ -18,7 +18,15 @@ from typing import Annotated, Final
 import typer
 
 from licet import __version__
-from licet.cli import audit, audit_proofs, audit_verify, capabilities, epoch, migrate
+from licet.cli import (
+    audit,
+    audit_archive,
+    audit_proofs,
+    audit_verify,
+    capabilities,
+    epoch,
+    migrate,
+)
 from licet.cli.authorize import authorize
 from licet.cli.errors import CommandError
 from licet.cli.grant import delegate, grant
@@ -57,6 +65,7 @@ audit.app.command()(command(audit_verify.verify))
 audit.app.command("checkpoint")(command(audit_proofs.get_checkpoint))
 audit.app.command()(command(audit_proofs.prove))
 audit.app.command()(command(audit_proofs.export))
+audit.app.command()(audit_archive.archive)
 app.add_typer(audit.app, name="audit")
 app.command()(command(health))
 

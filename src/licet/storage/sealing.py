@@ -27,7 +27,6 @@ from licet.storage.audit_shipping import (
     store_batch,
 )
 from licet.storage.errors import translated
-from licet.storage.pool import READ_WRITE
 from licet.storage.tree import read_hashes
 
 _SET_ROLE: Final[LiteralString] = "SET ROLE licet_sealer"
@@ -122,6 +121,30 @@ ON CONFLICT (epoch, tree_size) DO NOTHING
 _DONE: Final[LiteralString] = "DELETE FROM audit.queue WHERE batch_id = ANY (%s)"
 
 
+def sealer_connection(conninfo: str, name: str) -> Connection[TupleRow]:
+    """Open a connection in the sealer's role, in autocommit.
+
+    Raises:
+        UnavailableError: the database cannot be reached.
+    """
+    with translated(deadline_bound=False):
+        connection: Connection[TupleRow] = psycopg.connect(
+            conninfo,
+            autocommit=True,
+            application_name=name,
+            target_session_attrs=READ_WRITE,
+            connect_timeout=5,
+            keepalives_idle=5,
+            keepalives_interval=2,
+            keepalives_count=3,
+            tcp_user_timeout=10_000,
+            row_factory=tuple_row,
+        )
+        connection.execute(_SET_ROLE)
+        connection.execute(_SET_LIMITS)
+        return connection
+
+
 class PostgresSealing:
     """See `app.sealing.Sealing` and `app.sealing.Checkpoints`."""
 
@@ -131,27 +154,12 @@ class PostgresSealing:
         Raises:
             UnavailableError: the database cannot be reached.
         """
-        with translated(deadline_bound=False):
-            self._connection: Connection[TupleRow] = psycopg.connect(
-                conninfo,
-                autocommit=True,
-                application_name="licet sealer",
-                target_session_attrs=READ_WRITE,
-                connect_timeout=5,
-                keepalives_idle=5,
-                keepalives_interval=2,
-                keepalives_count=3,
-                tcp_user_timeout=10_000,
-                row_factory=tuple_row,
-            )
-            self._connection.execute(_SET_ROLE)
-            self._connection.execute(_SET_LIMITS)
+        self._connection = sealer_connection(conninfo, "licet sealer")
         self._leads = False
 
     def register(self, writer_id: int) -> None:
         """See `Sealing.register`."""
-        with translated(deadline_bound=False):
-            self._connection.execute(_REGISTER, [writer_id])
+        register_writer(self._connection, writer_id)
 
     def open_log(self, origin: str | None) -> None:
         """See `steward.Connection.open_log`."""
@@ -171,12 +179,8 @@ class PostgresSealing:
     @contextmanager
     def transaction(self) -> Iterator[PostgresSealingTransaction]:
         """See `Sealing.transaction`."""
-        with translated(deadline_bound=False), self._connection.transaction():
-            row = self._connection.execute(_HEAD).fetchone()
-            if row is None:
-                raise RuntimeError("audit.log has no row")
-            *head, now = row
-            yield PostgresSealingTransaction(self._connection, Head(*head), Instant(now))
+        with sealing_transaction(self._connection) as transaction:
+            yield transaction
 
     def head(self) -> Head:
         """See `app.sealing.Checkpoints.head`."""
@@ -348,16 +352,42 @@ class PostgresSealingTransaction:
             raise RuntimeError("the steward's own offset in the audit log moved")
 
 
-def read_leaves(connection: Connection[TupleRow], batch: Batch) -> list[bytes]:
-    """Return the canonical bytes of a batch's events as they are stored, in the order of ids."""
-    low, high = _bounds(batch)
-    parameters = {"first": batch.first_id, "last": batch.last_id, "since": low, "until": high}
-    # COPY takes no parameters of the protocol; these are ids and times, quoted by psycopg.
-    with psycopg.ClientCursor(connection) as cursor, cursor.copy(_LEAVES, parameters) as copy:
+@contextmanager
+def sealing_transaction(
+    connection: Connection[TupleRow],
+) -> Iterator[PostgresSealingTransaction]:
+    """Begin a transaction that holds the head, and commit it at the end of the block."""
+    with translated(deadline_bound=False), connection.transaction():
+        row = connection.execute(_HEAD).fetchone()
+        if row is None:
+            raise RuntimeError("audit.log has no row")
+        *head, now = row
+        yield PostgresSealingTransaction(connection, Head(*head), Instant(now))
+
+
+def register_writer(connection: Connection[TupleRow], writer_id: int) -> None:
+    """Make a writer known."""
+    with translated(deadline_bound=False):
+        connection.execute(_REGISTER, [writer_id])
+
+
+def copied_leaves(
+    connection: Connection[TupleRow], statement: LiteralString, parameters: Mapping[str, object]
+) -> list[bytes]:
+    """Return the leaves that a COPY TO STDOUT (FORMAT BINARY) sends."""
+    # COPY takes no parameters of the protocol; these are numbers, ids and times, quoted by psycopg.
+    with psycopg.ClientCursor(connection) as cursor, cursor.copy(statement, parameters) as copy:
         rows = [bytes(row) for row in copy]
     if rows:
         rows[0] = rows[0].removeprefix(COPY_HEADER)
     return [row for row in rows if row not in {b"", COPY_TRAILER}]
+
+
+def read_leaves(connection: Connection[TupleRow], batch: Batch) -> list[bytes]:
+    """Return the canonical bytes of a batch's events as they are stored, in the order of ids."""
+    low, high = _bounds(batch)
+    parameters = {"first": batch.first_id, "last": batch.last_id, "since": low, "until": high}
+    return copied_leaves(connection, _LEAVES, parameters)
 
 
 def _bounds(batch: Batch) -> tuple[datetime, datetime]:
