@@ -13,6 +13,7 @@ from licet.app.prove import ProveAudit
 from licet.server.audit_service import AuditService
 from licet.server.interceptor import ErrorInterceptor
 from licet.server.lifecycle import AUDIT_SERVICE
+from licet.server.streams import Streams
 from licet.server.watchers import Watchers
 from licet.storage.pool import Database as Pool
 from licet.storage.pool import PoolLimits
@@ -45,7 +46,7 @@ def serving_proofs(
     places.start()
     server = grpc.server(
         ThreadPoolExecutor(4),
-        interceptors=[ErrorInterceptor({f"/{AUDIT_SERVICE}/ExportAudit": export_pool})],
+        interceptors=[ErrorInterceptor(Streams(1), {f"/{AUDIT_SERVICE}/ExportAudit": export_pool})],
     )
     prove = ProveAudit(PostgresSealedLogs(pool), public_key)
     add_AuditServiceServicer_to_server(AuditService(prove, places), server)

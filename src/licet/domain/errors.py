@@ -117,8 +117,11 @@ class ConflictError(LicetError):
     reason = "CONFLICT"
 
 
-class UnstorableError(LicetError):
-    """Events that the audit log cannot hold: which one it is, halving tells."""
+class UnstorableError(Exception):
+    """Events that the audit log cannot hold: which one it is, halving tells.
+
+    Between the shipper and the storage only; no call ever ends with it.
+    """
 
 
 class NotSealedError(LicetError):

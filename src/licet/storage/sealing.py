@@ -27,6 +27,7 @@ from licet.storage.audit_shipping import (
     store_batch,
 )
 from licet.storage.errors import translated
+from licet.storage.pool import READ_WRITE
 from licet.storage.tree import read_hashes
 
 _SET_ROLE: Final[LiteralString] = "SET ROLE licet_sealer"
