@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from itertools import count, islice
 from pathlib import Path
 from typing import Final
@@ -16,12 +15,11 @@ from psycopg.rows import tuple_row
 from licet.app.findings import Report
 from licet.app.sealed_log import Trust
 from licet.app.verify import verify_whole
-from licet.domain.audit_batch import Batch, MacKeys
+from licet.domain.audit_batch import Batch, MacKeys, digest
 from licet.domain.audit_event import AuditEvent, EventType, Result, event_id, leaf
 from licet.domain.canonical_json import canonical
 from licet.domain.checkpoint import Checkpoint
 from licet.domain.instant import Instant, to_datetime
-from licet.domain.merkle import leaf_hashes
 from licet.steward.journal import Journal
 from licet.steward.sealer import Sealer
 from licet.steward.signer import CheckpointSigner
@@ -75,7 +73,7 @@ class SealedLog:
             min(instants),
             max(instants),
             len(leaves),
-            sha256(leaf_hashes(leaves)).digest(),
+            digest(leaves),
         )
         with self.admin.transaction():
             assert store_batch(self.admin, sequences[0], keys.authenticated(batch), leaves)

@@ -238,8 +238,9 @@ def test_calls_about_the_log_bring_the_latest_checkpoint_along(
         assert f"{origin}\n{size}\n{root}\n" in page.checkpoint
         assert page.checkpoint_size == int(size) >= 10
         assert note.startswith(f"{origin}\n")
-        waiting = {e.event_id for e in page.events} & {str(unsealed)}
-        assert len(waiting) <= page.unsealed_count <= 1
+        # Not all that the page has is under it yet: what this server has just written itself.
+        assert str(unsealed) in {event.event_id for event in page.events}
+        assert 0 <= page.unsealed_count < len(page.events) - 9
 
         grant = authorization_pb2.GrantRequest(
             principal="agent:a", actions=["read"], resource="doc:x"
