@@ -139,6 +139,10 @@ bench-quick: $(VENV)/.dev ## measure the figures that matter, as ratios, in a fe
 bench: $(VENV)/.dev ## measure everything in docs/benchmarks.md
 	@$(PY) -m benchmarks.full
 
+.PHONY: bench-audit
+bench-audit: $(VENV)/.dev ## measure pages of an audit log alone; EVENTS (default: 1000000)
+	@$(PY) -m benchmarks.audit_log $(or $(EVENTS),1000000)
+
 .PHONY: image
 image: ## build the container image licet:dev
 	@docker build --tag licet:dev .

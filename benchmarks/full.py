@@ -18,6 +18,7 @@ FULL: Final = Effort(
     protocol=Rounds(30, 1.0),
     mutations=Rounds(15, 2.0),
     revocations=50,
+    audit_events=10_000_000,
 )
 
 if __name__ == "__main__":

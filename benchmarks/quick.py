@@ -18,6 +18,7 @@ QUICK: Final = Effort(
     protocol=Rounds(6, 0.6),
     mutations=Rounds(5, 0.8),
     revocations=6,
+    audit_events=300_000,
 )
 
 if __name__ == "__main__":

@@ -14,16 +14,12 @@ from benchmarks.seed import FEW, MANY, Match
 from benchmarks.stand import Stand
 from licet.domain.names import Principal
 from licet.v1 import authorization_pb2 as pb
-from licet.v1.decision_pb2 import DECISION_DENY
 
 SECTION: Final = "Reads and changes, one client"
-AUDIT_SECTION: Final = "A page of the audit log"
 GRANTS: Final = 1000
 GRANTS_TARGET: Final = Target(Bound.AT_MOST, 5.0)
 PAGE: Final = 1000
 PAGES_TARGET: Final = Target(Bound.AT_MOST, 1.5)
-AUDIT_PAGE: Final = 100
-_AUDIT_PAGES: Final = 20
 _LOADS: Final = 5
 
 
@@ -122,34 +118,3 @@ def _ask(stand: Stand, principal: Principal) -> float:
     begin = perf_counter()
     stand.stub.Authorize(request)
     return perf_counter() - begin
-
-
-def measure_audit(stand: Stand, busy: Principal, progress: Progress) -> list[Figure]:
-    """Read the audit log of this very run, newest first, by several filters."""
-    stored = stand.shipped()
-    progress.step(f"paging through {stored:,} audit events")
-    filters = {
-        "no filter": pb.QueryAuditRequest(),
-        "of one principal": pb.QueryAuditRequest(principal=busy),
-        "of one resource": pb.QueryAuditRequest(resource=seed.covered(Match.PREFIX, 0)),
-        "of a resource pattern": pb.QueryAuditRequest(resource="doc:projects/*/**"),
-        "denials": pb.QueryAuditRequest(decision=DECISION_DENY),
-        "grants": pb.QueryAuditRequest(event_types=["grant"]),
-        "of nobody": pb.QueryAuditRequest(principal="agent:nobody"),
-    }
-    pages = {name: _audit_pages(stand, request) for name, request in filters.items()}
-    return [
-        Figure(AUDIT_SECTION, f"{name}, one of {len(taken)}", spread(taken), "ms")
-        for name, taken in pages.items()
-    ]
-
-
-def _audit_pages(stand: Stand, request: pb.QueryAuditRequest) -> list[float]:
-    request.page_size = AUDIT_PAGE
-    taken: list[float] = []
-    while not taken or (request.page_token and len(taken) < _AUDIT_PAGES):
-        begin = perf_counter()
-        page = stand.stub.QueryAudit(request)
-        taken.append(1000 * (perf_counter() - begin))
-        request.page_token = page.next_page_token
-    return taken

@@ -13,6 +13,7 @@ import grpc
 from rich.console import Console
 
 from benchmarks import (
+    audit_log,
     h2load,
     matching,
     memory,
@@ -22,6 +23,7 @@ from benchmarks import (
     report,
     revocation,
     seed,
+    spool,
     throughput,
     workers,
 )
@@ -63,12 +65,13 @@ class Effort:
         name: of this effort.
         calls: rounds of the comparison of kinds of calls.
         principals: rounds of the comparison of principals.
-        in_memory: how many rounds of matching without a server.
+        in_memory: how many rounds of what needs no server.
         repetitions: of what one client does.
         workers: rounds of the comparison of two workers with one.
         protocol: rounds of the comparison with a server without the replica protocol.
         mutations: rounds of the comparison of many clients that mutate with one.
         revocations: how many rounds of revocations.
+        audit_events: in the log that is read page by page.
     """
 
     name: str
@@ -80,6 +83,7 @@ class Effort:
     protocol: Rounds
     mutations: Rounds
     revocations: int
+    audit_events: int
 
 
 def main(effort: Effort) -> int:
@@ -111,6 +115,7 @@ def _measure(effort: Effort, progress: Progress) -> list[Figure]:
     h2load.program()  # before minutes are spent
     cores = Cores.of_this_machine()
     in_memory = matching.measure(effort.in_memory, progress)
+    on_record = spool.measure(effort.in_memory, progress)
     progress.step(f"filling a database of its own with {sum(_HOLDINGS.values()):,} capabilities")
     with preparing(cores, _HOLDINGS) as site, standing(site, Variant.LICET) as (stand,):
         # Reads first: under load the audit log grows, and PostgreSQL tidies up behind it.
@@ -120,11 +125,12 @@ def _measure(effort: Effort, progress: Progress) -> list[Figure]:
             *throughput.measure_matching(stand, _FLEET[0], _MANY[0], effort.principals, progress),
         ]
         weights = memory.measure(stand.url, _GROUPS, progress)
-        audit = reads_and_changes.measure_audit(stand, _FLEET[0], progress)
+    audit = audit_log.measure(cores, effort.audit_events, progress)
     return [
         *under_load,
         *_several_servers(cores, effort, progress),
         *in_memory,
+        *on_record,
         *calls,
         *weights,
         *audit,

@@ -114,8 +114,9 @@ class Stand:
         self.url = site.url
         self.server = server
         self.load = Load(server.port, site.folder)
+        self.address = f"127.0.0.1:{server.port}"
         self._channel = grpc.insecure_channel(
-            f"127.0.0.1:{server.port}", [("grpc.max_receive_message_length", -1)]
+            self.address, [("grpc.max_receive_message_length", -1)]
         )
         self.stub = AuthorizationServiceStub(self._channel)
 

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Final, NamedTuple, Self
 from uuid import uuid4
 
+from licet import bootstrap_audit
 from licet.app.authorize import Authorize
 from licet.app.grant import GrantCapability
 from licet.app.ports import Deadline
@@ -21,6 +22,7 @@ from licet.app.prefetch import prefetch
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import Sources, WatchChanges
+from licet.bootstrap_audit import AuditTrail
 from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
 from licet.replica.capability_sets import CachedCapabilitySets
@@ -31,9 +33,9 @@ from licet.replica.lease import LEASE_MARGIN, Lease, boottime
 from licet.replica.retention import Retention
 from licet.server.lifecycle import AddServices, Server, ServerLimits
 from licet.server.service import UseCases
-from licet.spool.background import BackgroundAuditLog
 from licet.storage import migrate, schema
 from licet.storage.audit import PostgresAuditEvents
+from licet.storage.audit_pages import PostgresAuditPages
 from licet.storage.capabilities import PostgresCapabilities
 from licet.storage.changes import PostgresChanges
 from licet.storage.embedded import EmbeddedPostgres, data_folder
@@ -49,13 +51,12 @@ from licet.storage.tokens import SignedPageTokens
 from licet.telemetry import metrics
 from licet.writer.acknowledgements import Acknowledgements
 from licet.writer.group_commit import GroupCommit
-from licet.writer.ids import TimeOrderedIds, audit_writer_id
+from licet.writer.ids import TimeOrderedIds
 from licet.writer.mutations import MutationWriter
 
 _log: Final = logging.getLogger(__name__)
 
 _START_SECONDS: Final = 30.0
-_FLUSH_SECONDS: Final = 10.0
 _PROBE_SECONDS: Final = 2.0
 _PREFETCH_SECONDS: Final = 2.0
 
@@ -130,7 +131,7 @@ class Licet:
         replica = self._replica(url, sets, feed, lease, clock)
         # (3) Decisions go on record.
         events = PostgresAuditEvents(database)
-        log = self._audit_log(events, clock)
+        trail = bootstrap_audit.start(settings, database, url, clock, self._stack)
         # (4) Changes, which wait for every replica.
         store = PostgresMutations(database)
         acknowledgements = self._acknowledgements(url)
@@ -144,14 +145,16 @@ class Licet:
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
         use_cases = UseCases(
-            authorize=Authorize(sets, log, clock),
+            authorize=Authorize(sets, trail.log, clock),
             grant=GrantCapability(capabilities, mutations, clock, ids),
             revoke=RevokeCapabilities(capabilities, mutations, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),
-            audit=QueryAudit(events, tokens),
+            audit=QueryAudit(PostgresAuditPages(database, settings.audit_page_seconds), tokens),
             watch=WatchChanges(
                 Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
             ),
+            prove=trail.prove,
+            latest_checkpoint=trail.latest,
         )
         self.server = Server(
             *(use_cases, settings.listen, _server_limits(settings, self._shares_port)),
@@ -160,7 +163,7 @@ class Licet:
         # (6) What operators see.
         self._serve_metrics(
             _Watched(
-                *(sets, lease, replica, clock, log, acknowledgements, feed, retention),
+                *(sets, lease, replica, clock, trail, acknowledgements, feed, retention),
                 *(self.server, lambda: self._newest),
             )
         )
@@ -212,14 +215,6 @@ class Licet:
         if not replica.start(_START_SECONDS):
             raise UnavailableError("this replica could not be registered in the database")
         return replica
-
-    def _audit_log(self, events: PostgresAuditEvents, clock: DatabaseClock) -> BackgroundAuditLog:
-        writer_id = audit_writer_id(clock)
-        events.register(writer_id, clock.now(), _deadline(_START_SECONDS))
-        log = BackgroundAuditLog(events, writer_id, self._settings.audit_max_pending)
-        self._stack.callback(log.close, _FLUSH_SECONDS)
-        log.start()
-        return log
 
     def _retention(self, changes: PostgresChanges) -> Retention:
         retention = Retention(changes, self._settings.change_retention_hours)
@@ -331,7 +326,7 @@ class _Watched(NamedTuple):
     lease: Lease
     replica: Replica
     clock: DatabaseClock
-    log: BackgroundAuditLog
+    trail: AuditTrail
     acknowledgements: Acknowledgements
     feed: MemoryFeed
     retention: Retention
@@ -340,11 +335,11 @@ class _Watched(NamedTuple):
 
 
 def _sources(of: _Watched) -> metrics.Sources:
-    sets, log, watchers = of.sets, of.log, of.server.watchers
-    hits = metrics.NeverLess(lambda: log.recorded - sets.misses)
+    sets, trail, watchers = of.sets, of.trail, of.server.watchers
+    hits = metrics.NeverLess(lambda: trail.log.decisions - sets.misses)
     return metrics.Sources(
         counters={
-            "decisions": ("Decisions taken.", lambda: log.recorded),
+            "decisions": ("Decisions taken.", lambda: trail.log.decisions),
             "set_hits": ("Decisions answered from memory.", hits),
             "set_misses": ("Principals that memory could not answer for.", lambda: sets.misses),
             "set_reads": ("Capability sets read because memory had none.", lambda: sets.reads),
@@ -353,6 +348,19 @@ def _sources(of: _Watched) -> metrics.Sources:
             "replicas_fenced": ("Replicas this one shut out.", lambda: of.acknowledgements.fenced),
             "watchers_dropped": ("Watches ended for being slow.", lambda: watchers.dropped),
             "history_trimmed": ("Changes and keys trimmed.", lambda: of.retention.trimmed),
+            "decisions_refused": (
+                "Decisions that could not be recorded, and did not leave.",
+                lambda: trail.log.refused,
+            ),
+            "audit_events_lost": (
+                "Audit events lost with a damaged spool, or not storable.",
+                lambda: trail.shipper.lost,
+            ),
+            "audit_events_sealed": ("Audit events sealed by this process.", lambda: trail.sealed),
+            "audit_mismatches": (
+                "Batches that were not what their writer had stored.",
+                lambda: trail.mismatches,
+            ),
             "database_clock_steps": ("Steps of the database's clock.", lambda: of.clock.steps),
         },
         gauges={
@@ -367,7 +375,11 @@ def _sources(of: _Watched) -> metrics.Sources:
             "lease_remaining_seconds": ("How long memory may be used.", of.lease.remaining),
             "capability_sets": ("Principals in memory.", lambda: len(sets)),
             "capability_sets_bytes": ("What they weigh, by estimate.", lambda: sets.bytes),
-            "audit_events_pending": ("Audit events that wait to be stored.", lambda: log.pending),
+            "audit_events_pending": ("Audit events that wait to be stored.", lambda: trail.pending),
+            "audit_signing_refused": (
+                "1 while no checkpoint is signed, because it would contradict an earlier one.",
+                lambda: trail.is_refusing,
+            ),
             "watchers": ("Clients that watch changes.", lambda: len(watchers)),
             "streams": ("Open streams of decisions.", lambda: len(of.server.streams)),
             "feed_changes": ("Changes in memory, for watches.", lambda: len(of.feed)),

@@ -130,9 +130,46 @@ class Settings(BaseSettings):
         default=1.0,
         description="How long this replica answers from memory after a renewal; the same on all.",
     )
-    audit_max_pending: Annotated[int, Field(ge=1000, le=10_000_000)] = Field(
-        default=100_000,
-        description="Decisions waiting to be stored before further ones are refused.",
+    state_dir: Path | None = Field(
+        default=None,
+        description="Where this host keeps spools, keys and what was signed last."
+        " Unset: the user's data folder.",
+    )
+    audit_durability: Literal["none", "group"] = Field(
+        default="group",
+        description="What a decision on record survives: the process's end, or the machine's too.",
+    )
+    spool_max_mib: Annotated[int, Field(ge=64, le=1024 * 1024)] = Field(
+        default=8192, description="What a process's spool may take before decisions are refused."
+    )
+    spool_retain_seconds: Annotated[float, Field(ge=0, le=7 * 86_400)] = Field(
+        default=3600.0, description="How long events stay in the spool after they were stored."
+    )
+    audit_origin: str | None = Field(
+        default=None,
+        description="Name of the audit log, until its first checkpoint. Unset: a random one.",
+    )
+    audit_signing_key_file: Path | None = Field(
+        default=None, description="Key that signs checkpoints. Unset: one of this host's own."
+    )
+    audit_mac_key_file: Path | None = Field(
+        default=None,
+        description="Key that authenticates events until they are sealed; the same on all hosts."
+        " Unset: one of this host's own.",
+    )
+    audit_page_seconds: Annotated[float, Field(ge=0.005, le=5)] = Field(
+        default=0.07,
+        description="How long events are looked for before a page of the audit log comes short.",
+    )
+    audit_retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="How long audit events stay in the database before they are archived in files."
+        " Unset: for ever.",
+    )
+    audit_archive_dir: Path | None = Field(
+        default=None, description="Where archives go. Unset: a folder in `state_dir`."
     )
     metrics_listen: str | None = Field(
         default=None,

@@ -57,6 +57,7 @@ def test_only_a_failure_that_may_pass_says_when_to_retry() -> None:
     assert retried == {
         "ConflictError",
         "ExhaustedError",
+        "NotSealedError",
         "SlowConsumerError",
         "UnavailableError",
     }

@@ -20,7 +20,8 @@ from licet.domain.canonical_json import JsonObject
 from licet.domain.instant import Instant, rfc3339
 from licet.domain.names import CapabilityId, EventId
 from licet.domain.pattern import ResourcePattern, containment_regex
-from licet.storage import audit, capabilities
+from licet.storage import audit_pages, capabilities
+from licet.storage.audit_slices import AFTER_ALL, Slice
 from licet.v1 import authorization_pb2 as pb
 from tests.fakes.api import all_stored
 from tests.fakes.postgres import Cluster, Database
@@ -195,7 +196,8 @@ AUDITS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "principal": ({"principal": "agent:7"}, {"event_principal_idx"}),
     "actor": ({"actor": "caller:7"}, {"event_actor_idx"}),
     "action": ({"action": "action-7"}, {"event_action_idx"}),
-    "resource": ({"resource": ResourcePattern("doc:team-7/7")}, {"event_resource_idx"}),
+    "resource": ({"resource": ResourcePattern("doc:team-7/7")}, {"event_resource_pattern_idx"}),
+    "pattern": ({"resource": ResourcePattern("doc:team-7/**")}, {"event_resource_pattern_idx"}),
     "capability_id": ({"capability_id": _id(7)}, {"event_capability_idx"}),
     "result": ({"result": "deny"}, {"event_result_idx"}),
     "reason": ({"reason": "CAPABILITY_EXPIRED"}, {"event_reason_idx", "event_time_idx"}),
@@ -203,7 +205,10 @@ AUDITS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "session_id": ({"session_id": "s-6"}, {"event_session_idx"}),
     "trace_id": ({"trace_id": "t-777"}, {"event_trace_idx"}),
     "metadata": ({"metadata": JsonObject('{"ticket": 700}')}, {"event_metadata_idx"}),
-    "since": ({"since": Instant(BASE - 3 * DAY)}, {"event_time_idx"}),
+    "action-denied": (
+        {"action": "action-7", "result": "deny"},
+        {"event_action_idx", "event_result_idx"},
+    ),
 }
 
 
@@ -217,24 +222,29 @@ def _of_partitions(server: psycopg.Connection, names: set[str]) -> dict[str, str
     return dict(found.fetchall())
 
 
-@pytest.mark.parametrize("later", [False, True], ids=["first-page", "later-page"])
+FIRST = Slice(Instant(BASE - 2 * DAY), AFTER_ALL, is_last=False, is_smallest=False)
+LATER = Slice(None, Instant(BASE - DAY // 2), is_last=True, is_smallest=False)
+
+
+@pytest.mark.parametrize("piece", [FIRST, LATER], ids=["first-slice", "later-slice"])
 @pytest.mark.parametrize("name", AUDITS)
 def test_an_audit_query_reads_by_its_filter(
-    server: psycopg.Connection, name: str, later: bool
+    server: psycopg.Connection, name: str, piece: Slice
 ) -> None:
     fields, indexes = AUDITS[name]
-    wanted = AuditFilter(**fields)
-    before = None
-    if later:
-        before = AuditPosition(
-            Instant(BASE - DAY // 2), EventId("00000000-0000-8000-8000-000000000001")
-        )
-    parameters = audit._parameters(wanted, before) | {"limit": 101}  # noqa: SLF001 - the statement's own
-    plan = _explained(server, audit.query_statement(wanted, before), parameters)
+    plan = _explained_slice(server, AuditFilter(**fields), piece, None)
     parents = _of_partitions(server, indexes)
     assert plan.indexes
     assert {parents.get(index, index) for index in plan.indexes} <= indexes
     assert not {t for t in plan.read_whole if _has_rows(server, t)}
+
+
+def _explained_slice(
+    server: psycopg.Connection, wanted: AuditFilter, piece: Slice, before: AuditPosition | None
+) -> Plan:
+    parameters = audit_pages.slice_parameters(wanted, piece, before) | {"limit": 101}
+    statement = audit_pages.slice_statement(wanted, piece, before, is_rare=piece is LATER)
+    return _explained(server, statement, parameters)
 
 
 def _has_rows(server: psycopg.Connection, table: str) -> bool:
@@ -244,15 +254,23 @@ def _has_rows(server: psycopg.Connection, table: str) -> bool:
     return bool(found)
 
 
-def test_a_bounded_audit_query_leaves_other_days_alone(server: psycopg.Connection) -> None:
-    wanted = AuditFilter(since=Instant(BASE - 2 * DAY), until=Instant(BASE - DAY))
-    parameters = audit._parameters(wanted, None) | {"limit": 101}  # noqa: SLF001 - the statement's own
-    plan = _explained(server, audit.query_statement(wanted, None), parameters)
-    assert plan.tables == {"events_20261120"}
+def test_a_slice_of_the_audit_log_leaves_other_days_alone(server: psycopg.Connection) -> None:
+    piece = FIRST._replace(upper=Instant(BASE - DAY))
+    assert _explained_slice(server, AuditFilter(), piece, None).tables == {"events_20261120"}
     position = AuditPosition(Instant(BASE - 2 * DAY), EventId(_id(1)))
-    parameters = audit._parameters(AuditFilter(), position) | {"limit": 101}  # noqa: SLF001 - the statement's own
-    plan = _explained(server, audit.query_statement(AuditFilter(), position), parameters)
+    plan = _explained_slice(
+        server, AuditFilter(), LATER._replace(upper=Instant(position.occurred_at + 1)), position
+    )
     assert plan.tables <= {"events_20261120", "events_20261119", "events_20261118"}
+
+
+def test_a_pattern_is_an_index_range_whatever_the_collation(server: psycopg.Connection) -> None:
+    # The tests' own collation is C, where every index on a text serves patterns.
+    row = server.execute(
+        "SELECT pg_get_indexdef('audit.event_resource_pattern_idx'::regclass)"
+    ).fetchone()
+    assert row is not None
+    assert "(resource text_pattern_ops, occurred_at)" in row[0]
 
 
 REVOCATIONS: dict[str, dict[str, str | None]] = {

@@ -26,6 +26,7 @@ from licet.domain.audit_event import (
 from licet.domain.canonical_json import JsonValue, canonical
 from licet.domain.instant import EARLIEST, LATEST, Instant, rfc3339
 from licet.domain.pattern import ResourcePattern, contains
+from tests.fakes.audit_log import AuditLog, busy_leaves
 
 FOLDER: Final = Path(__file__).parent / "vectors"
 
@@ -219,6 +220,26 @@ def patterns() -> Mapping[str, Any]:
     }
 
 
+def audit_log() -> Mapping[str, str | bytes]:
+    """Return the files of a small log: what an auditor is given, made by the product's code.
+
+    The key is `bytes(range(32))`, and nobody else's. How the archive is packed depends on the zlib
+    of the machine: what is inside does not.
+    """
+    log = AuditLog(busy_leaves(writers=2, each=12))
+    size = len(log.leaves)
+    return {
+        "public.key": f"{log.key}\n",
+        "old.checkpoint": log.note(7),
+        "checkpoint": log.note(),
+        "event.tlog-proof": log.inclusion(5),
+        "growth.proof": log.consistency(7),
+        "leaves.archive": log.archive(),
+        "part.archive": log.archive((4, 11), (16, 21)),
+        "part.cover": log.cover((0, 4), (11, 16), (21, size)),
+    }
+
+
 def rendered(vectors: Mapping[str, Any]) -> str:
     """Return the text of a file of vectors."""
     return json.dumps(vectors, indent=1, ensure_ascii=False) + "\n"
@@ -226,7 +247,13 @@ def rendered(vectors: Mapping[str, Any]) -> str:
 
 FILES: Final = {"audit_leaf_v1.json": audit_leaf, "patterns.json": patterns}
 """The files in `vectors/`, and what makes each of them."""
+LOG_FOLDER: Final = FOLDER / "audit_log_v1"
+"""Where the files of the small log are."""
 
 if __name__ == "__main__":
     for name, make in FILES.items():
         (FOLDER / name).write_text(rendered(make()), encoding="utf-8")
+    LOG_FOLDER.mkdir(exist_ok=True)
+    for name, content in audit_log().items():
+        data = content.encode() if isinstance(content, str) else content
+        (LOG_FOLDER / name).write_bytes(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from licet.domain.names import resource
 from licet.domain.pattern import resource_pattern
-from tests.conformance.make_vectors import FILES, FOLDER, rendered
+from tests.conformance.make_vectors import FILES, FOLDER, LOG_FOLDER, audit_log, rendered
 from tests.fakes.postgres import Cluster
 from tests.properties.models import matches
 
@@ -49,7 +50,17 @@ def test_the_vectors_are_what_the_generator_makes(name: str) -> None:
 
 
 def test_every_file_of_vectors_has_a_generator() -> None:
-    assert {path.name for path in FOLDER.iterdir()} == FILES.keys()
+    assert {path.name for path in FOLDER.iterdir()} == {*FILES, LOG_FOLDER.name}
+    assert {path.name for path in LOG_FOLDER.iterdir()} == audit_log().keys()
+
+
+@pytest.mark.parametrize("name", audit_log())
+def test_the_files_of_the_small_log_are_what_the_generator_makes(name: str) -> None:
+    made, kept = audit_log()[name], (LOG_FOLDER / name).read_bytes()
+    if isinstance(made, str):
+        assert kept.decode() == made
+    else:  # another zlib may pack in another way
+        assert gzip.decompress(kept) == gzip.decompress(made)
 
 
 @pytest.fixture(scope="module")

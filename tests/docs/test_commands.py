@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
+import sys
 
 import pytest
 
@@ -28,7 +31,7 @@ EXAMPLES = (
     re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"),  # an instant
     re.compile(r"\d+"),  # a revision
 )
-NOT_RUN = {"make", "licet", "pg_dump", "docker", "cp"}
+NOT_RUN = {"make", "licet", "pg_dump", "pg_restore", "createdb", "docker", "cp", "mv"}
 
 
 class Page:
@@ -39,12 +42,14 @@ class Page:
         self._environment = environment | {
             "LICET_ADDRESS": served.address,
             "LICET_DATABASE_URL": served.database.url,
+            "LICET_STATE_DIR": os.environ["LICET_STATE_DIR"],
         }
         self._printed = ""
 
     def run(self, block: Block) -> None:
         script = block.text.replace(DOCUMENTED_ADDRESS, self._address)
         script = script.replace(".venv/bin/licet", "licet")
+        script = script.replace(".venv/bin/python", shlex.quote(sys.executable))
         identifier = re.search(r'"id": "([^"]+)"', self._printed)
         if identifier is not None:
             script = re.sub(

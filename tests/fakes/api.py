@@ -13,6 +13,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.fakes.postgres import Database, eventually
 from tests.fakes.serving import Failure, failure
 
+ASKED_FOR = ("decision", "delegate", "grant", "revoke")
+"""The types of events that callers cause; the others the audit log writes about itself."""
+
+
+def event_count(database: Database) -> int:
+    """Return how many events that callers caused are stored."""
+    return count(database, "SELECT count(*) FROM audit.events WHERE event_type !~ '^audit'")
+
 
 def refused(call: Callable[[], object]) -> Failure:
     """Return what a call failed with; that it fails is asserted."""

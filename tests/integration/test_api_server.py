@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from licet.v1 import authorization_pb2 as pb
 from licet.v1.decision_pb2 import DECISION_ALLOW, REASON_CAPABILITY_REVOKED
-from tests.fakes.api import count, refused, rows
+from tests.fakes.api import ASKED_FOR, count, refused, rows
 from tests.fakes.postgres import Database, eventually
 from tests.fakes.proxy import PostgresProxy
 from tests.fakes.serving import Served, serving
@@ -210,7 +210,9 @@ def test_everything_granted_before_a_restart_is_there_after(database: Database) 
         before = served.stub.ListCapabilities(
             pb.ListCapabilitiesRequest(include_ended=True), timeout=10
         )
-        first = served.stub.QueryAudit(pb.QueryAuditRequest(page_size=1), timeout=10)
+        first = served.stub.QueryAudit(
+            pb.QueryAuditRequest(page_size=1, event_types=ASKED_FOR), timeout=10
+        )
         decided = served.authorize("agent:a", "read", "doc:x")
         assert decided.decision == DECISION_ALLOW
     with serving(database) as served:
@@ -228,7 +230,7 @@ def test_everything_granted_before_a_restart_is_there_after(database: Database) 
         revoked = served.stub.Revoke(pb.RevokeRequest(capability_id=root), timeout=10)
         assert list(revoked.ended_capability_ids) == [root, kept]
         # A page token outlives the process that gave it.
-        rest = pb.QueryAuditRequest(page_token=first.next_page_token)
+        rest = pb.QueryAuditRequest(page_token=first.next_page_token, event_types=ASKED_FOR)
         assert len(served.stub.QueryAudit(rest, timeout=10).events) == 3
         stored = pb.QueryAuditRequest(event_types=["decision"], principal="agent:a")
         ids = {event.event_id for event in served.stub.QueryAudit(stored, timeout=10).events}

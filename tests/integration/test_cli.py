@@ -10,6 +10,7 @@ from typing import TypeAlias
 import pytest
 
 from licet.client import Client
+from licet.v1 import authorization_pb2 as pb
 from tests.fakes.postgres import eventually
 from tests.fakes.serving import Served, serving
 from tests.fakes.terminal import COMMAND, Finished, environment, run
@@ -184,6 +185,47 @@ def test_audit_events_are_listed_newest_first(served: Served, licet: Licet) -> N
     assert changes.object["capability_id"] == capability
     none = licet("audit", "query", "--until", "1h", "--json", "--metadata", '{"no": "such"}')
     assert (none.status, none.out) == (0, "")
+
+
+def test_a_trail_tells_a_life_from_its_beginning(served: Served, licet: Licet) -> None:
+    root = served.grant("agent:a", "read", "doc:x/**", delegation_depth=1, session_id="s1")
+    child = served.grant("agent:b", "read", "doc:x/y", parent_capability_id=root)
+    served.authorize("agent:a", "read", "doc:x/y", session_id="s1")
+    served.authorize("agent:a", "read", "doc:x/z", trace_id="t1")
+    served.stub.Revoke(pb.RevokeRequest(capability_id=root), timeout=10)
+    served.authorize("agent:a", "read", "doc:x/z")
+    with Client(served.address) as client:
+        assert eventually(lambda: len(list(client.audit(event_types=["decision"]))) == 3)
+
+    told = licet("audit", "trail", root, "--json").objects
+    assert [(e["event_type"], e["result"], e["capability_id"]) for e in told] == [
+        ("grant", "done", root),
+        ("delegate", "done", child),
+        ("decision", "allow", root),
+        ("decision", "allow", root),
+        ("revoke", "done", root),
+        ("decision", "deny", root),
+    ]
+    assert [e["occurred_at"] for e in told] == sorted(str(e["occurred_at"]) for e in told)
+
+    lines = licet("audit", "trail", root).out.splitlines()
+    assert lines[2].split()[2:4] == ["grant", "done"]
+    assert "1 grant, 1 delegate, 2 decision allow, 1 revoke, 1 decision deny" in lines
+    allowed, denied = (line.split() for line in lines if line.startswith(("allowed", "denied")))
+    assert (allowed[-1], denied[-1]) == ("2", "1")
+
+    some = licet("audit", "trail", root, "--limit", "1", "--json")
+    kinds = [e["event_type"] for e in some.objects]
+    assert kinds == ["delegate", "revoke", "decision"]
+    assert "--limit 0" in some.err
+    of_session = licet("audit", "trail", "--session", "s1", "--json").objects
+    assert [e["event_type"] for e in of_session] == ["grant", "decision", "revoke"]
+    of_trace = licet("audit", "trail", "--trace", "t1", "--json").object
+    assert of_trace["resource"] == "doc:x/z"
+    of_principal = licet("audit", "trail", "--principal", "agent:b", "--json").objects
+    assert [e["reason"] for e in of_principal] == ["", "CASCADE"]
+    drawn = licet("audit", "query", "--timeline").out.splitlines()
+    assert drawn[-2].startswith("denied ")
 
 
 def test_health_is_an_exit_status(served: Served, licet: Licet) -> None:

@@ -26,6 +26,9 @@ LANDED = {
     "0002.audit": "7567bbb2ddfd31c99300cbfdd782fb01ef0bddbea38ed0d7290aba86b913c493",
     "0003.mutations": "98f169f346c73904ac93030a917bb5ee620462662723af34a9a21feccb92b07a",
     "0004.retention": "41566205304e7a97423ade15c21cbee7c348226e1188e450d77e7ed086f202b1",
+    "0005.history": "35c02e31fae8daf5c9a354a2bfe0961eeb4a591a679fe851c087668289da4244",
+    "0006.replicas": "d6c9b5dae08c52ffda3036aa945facad92b89e0828f9787c4807da9de22dd91c",
+    "0007.guards_and_plans": "d43afabc413e0a2310daf937f56f7cdf71e66503f125d42a0b894329214a7b63",
 }
 
 ALICE = "01990000-0000-7000-8000-000000000001"
@@ -45,7 +48,8 @@ UNION ALL
 SELECT 'relation', nspname || '.' || relname, concat_ws(' ', relkind, relacl) FROM relation
 UNION ALL
 SELECT 'column', r.nspname || '.' || r.relname || '.' || a.attname,
-       concat_ws(' ', a.attnum, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attacl,
+       concat_ws(' ', row_number() OVER (PARTITION BY r.oid ORDER BY a.attnum),
+                 format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attacl,
                  pg_get_expr(d.adbin, d.adrelid))
 FROM relation AS r
 JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -103,6 +107,17 @@ INSERT INTO audit.events VALUES (
   'doc:a/b', '', 'deny', 'NO_CAPABILITY', '', '', '', 1, '{}')
 """
 WRITER = "INSERT INTO audit.writers (writer_id) VALUES (1)"
+QUARANTINED = "SELECT audit.pass_over(1, 1, 1, 'SQLSTATE 22021', '\\x00')"
+SEALED = """
+INSERT INTO audit.batches (epoch, first_leaf, n, writer_id, first_id, last_id, min_at, max_at,
+                           leaf_hashes)
+SELECT 1, 0, q.n, q.writer_id, q.first_id, q.last_id, q.min_at, q.max_at,
+       repeat('x', 32 * q.n::integer)::bytea
+FROM audit.queue AS q ORDER BY q.batch_id LIMIT 1;
+INSERT INTO audit.nodes VALUES (1, 1, 0, sha256(''));
+INSERT INTO audit.checkpoints (epoch, tree_size, root, note) VALUES (1, 1, sha256(''), 'a note');
+INSERT INTO audit.archives VALUES ('events_20260101', 'a file', sha256(''), 1, gen_random_uuid());
+"""
 REPLICA = """
 INSERT INTO licet.replicas (incarnation, applied, lease_seconds)
 VALUES (gen_random_uuid(), 1, 1)
@@ -179,6 +194,9 @@ def fill(database: Database) -> None:
         connection.execute(REFUSE, {"event": Jsonb(refusal)})
         connection.execute(DECISION)
         connection.execute(WRITER)
+        connection.execute(QUARANTINED)
+        connection.execute("SET ROLE licet_sealer")
+        connection.execute(SEALED)
 
 
 def objects(connection: psycopg.Connection) -> dict[tuple[str, str], str]:

@@ -9,16 +9,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from licet.domain.audit_event import (
+    ID_LOW,
     AuditEvent,
     EventType,
     Result,
     event_id,
     event_id_text,
     leaf,
+    leaf_start,
 )
 from licet.domain.canonical_json import JsonObject
 from licet.domain.decision import Decision, Reason, Request
-from licet.domain.decision_event import DecisionEncoder, decision_event
+from licet.domain.decision_event import decision_body, decision_event
 from licet.domain.instant import EARLIEST, LATEST, Instant
 from licet.domain.names import Action, Caller, Principal, Resource
 from tests.fakes.postgres import Database
@@ -106,7 +108,9 @@ def test_the_bytes_of_a_decision_are_those_of_its_event(  # noqa: PLR0913, PLR09
     decision: Decision,
 ) -> None:
     expected = leaf(event_id(writer_id, sequence), decision_event(caller, now, request, decision))
-    assert DecisionEncoder(writer_id)(sequence, caller, now, request, decision) == expected
+    low = (ID_LOW | sequence).to_bytes(8, "big")
+    body = decision_body(caller, now, request, decision)
+    assert leaf_start(writer_id) + low + body == expected
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])

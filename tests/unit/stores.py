@@ -12,6 +12,7 @@ from typing import Final
 from licet.app.ports import (
     AuditFilter,
     AuditPosition,
+    AuditWalk,
     CapabilityFilter,
     Deadline,
     Grant,
@@ -64,22 +65,28 @@ class Stored:
 
 
 class Events:
-    """See `ports.AuditEvents`: some events, newest first."""
+    """See `ports.AuditEvents`: some events, newest first.
 
-    def __init__(self, events: Iterable[RecordedEvent]) -> None:
+    A walk that begins at the start ends at `rest`, if there is one, before it has found any.
+    """
+
+    def __init__(self, events: Iterable[RecordedEvent], rest: AuditPosition | None = None) -> None:
         self._events = tuple(events)
+        self._rest = rest
         self.asked: list[tuple[object, ...]] = []
 
     def page(
         self, wanted: AuditFilter, before: AuditPosition | None, limit: int, _: Deadline
-    ) -> Sequence[RecordedEvent]:
+    ) -> AuditWalk:
         self.asked.append((wanted, before, limit))
+        if before is None and self._rest is not None:
+            return AuditWalk((), self._rest)
         found = [
             recorded
             for recorded in self._events
-            if before is None or (recorded.event.occurred_at, recorded.event_id) < before
+            if before is None or (recorded.event.occurred_at, recorded.event_id) < before[:2]
         ]
-        return found[:limit]
+        return AuditWalk(found[:limit], None)
 
 
 class Journal:

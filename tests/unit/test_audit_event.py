@@ -92,5 +92,8 @@ def test_the_stored_format_stays() -> None:
     names = "v event_id occurred_at event_type actor principal action resource capability_id"
     names += " result reason policy_id session_id trace_id revision metadata"
     assert tuple(names.split()) == COLUMNS
-    assert set(EventType) == {"decision", "grant", "delegate", "revoke"}
+    own = "heartbeat writer_opened writer_closed writer_recovered incident epoch"
+    own += " partition_archived quarantined refused clock_step"
+    asked_for = {"decision", "grant", "delegate", "revoke"}
+    assert set(EventType) == asked_for | {f"audit.{kind}" for kind in own.split()}
     assert set(Result) == {"allow", "deny", "done", "refused"}

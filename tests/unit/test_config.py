@@ -51,7 +51,8 @@ def test_the_defaults_are_safe() -> None:
         ("statement_seconds", 0.001, 60.0, 0.0, 60.1),
         ("cache_bytes", 1_048_576, 68_719_476_736, 1_048_575, 68_719_476_737),
         ("cache_negative", 1, 10_000_000, 0, 10_000_001),
-        ("audit_max_pending", 1000, 10_000_000, 999, 10_000_001),
+        ("spool_max_mib", 64, 1_048_576, 63, 1_048_577),
+        ("spool_retain_seconds", 0, 604_800, -1, 604_801),
     ],
 )
 def test_a_number_has_a_range(

@@ -9,13 +9,14 @@ from dataclasses import replace
 import pytest
 
 from licet.app import read
-from licet.app.ports import AuditFilter, CapabilityFilter, Deadline, Tree
+from licet.app.ports import AuditFilter, AuditPosition, CapabilityFilter, Deadline, Tree
 from licet.app.read import MAX_DESCENDANTS, PAGE_BYTES, Page, QueryAudit, ReadCapabilities
 from licet.domain.audit_event import RecordedEvent, event_id, event_id_text
 from licet.domain.canonical_json import EMPTY, JsonObject
 from licet.domain.capability import Capability
 from licet.domain.errors import InvalidRequestError, NotFoundError
 from licet.domain.instant import Instant
+from licet.domain.names import EventId
 from licet.server import render
 from licet.storage.tokens import SignedPageTokens
 from tests.unit.builders import (
@@ -104,8 +105,22 @@ def test_a_page_is_asked_for_with_one_more_than_it_shows() -> None:
     last = recorded(2)
     assert events.asked == [
         (AuditFilter(), None, 3),
-        (AuditFilter(), (last.event.occurred_at, last.event_id), 3),
+        (AuditFilter(), AuditPosition(last.event.occurred_at, last.event_id), 3),
     ]
+
+
+@pytest.mark.parametrize("pace", [-3, 0, 7])
+def test_an_empty_page_can_have_a_successor_that_goes_on_where_it_ended(pace: int) -> None:
+    rest = AuditPosition(Instant(NOW + 3), EventId("00000000-0000-0000-0000-000000000000"), pace)
+    events = Events([recorded(3), recorded(2)], rest)
+    query = QueryAudit(events, TOKENS)
+    first = query(AuditFilter(), 2, "", PATIENT)
+    assert (first.items, first.next_token != "") == ((), True)
+    second = query(AuditFilter(), 2, first.next_token, PATIENT)
+    assert second == ([recorded(3), recorded(2)], "")
+    assert events.asked == [(AuditFilter(), None, 3), (AuditFilter(), rest, 3)]
+    with pytest.raises(InvalidRequestError, match="page_token"):
+        query(AuditFilter(principal=HOLDER), 2, first.next_token, PATIENT)
 
 
 def test_a_token_is_good_for_its_list_and_its_filter_only() -> None:
@@ -137,7 +152,7 @@ def test_a_page_fits_a_message_whatever_the_metadata(metadata: JsonObject) -> No
     query = QueryAudit(Events([recorded(n, metadata) for n in range(count, 0, -1)]), TOKENS)
     found = query(AuditFilter(), 1000, "", PATIENT)
     assert found.next_token
-    assert MESSAGE_BYTES // 8 < render.audit(found).ByteSize() < MESSAGE_BYTES
+    assert MESSAGE_BYTES // 8 < render.audit(found, None, 0).ByteSize() < MESSAGE_BYTES
 
 
 def test_a_page_of_long_names_fits_a_message() -> None:

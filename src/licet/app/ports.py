@@ -335,10 +335,30 @@ class AuditFilter(NamedTuple):
 
 
 class AuditPosition(NamedTuple):
-    """A place in the log, newest first."""
+    """A place in the log, newest first.
+
+    Attributes:
+        occurred_at: with the next, of the event that was last; or between all events.
+        event_id: see there.
+        pace: how fast a walk went that ended here short of its limit; None: it did not.
+    """
 
     occurred_at: Instant
     event_id: EventId
+    pace: int | None = None
+
+
+class AuditWalk(NamedTuple):
+    """What was found on the way back through the log.
+
+    Attributes:
+        events: newest first, at most as many as were wanted.
+        rest: where to go on, if the walk ended short of what was wanted; None: it did not, or the
+            log's end was reached.
+    """
+
+    events: Sequence[RecordedEvent]
+    rest: AuditPosition | None
 
 
 class AuditEvents(Protocol):
@@ -346,8 +366,11 @@ class AuditEvents(Protocol):
 
     def page(
         self, wanted: AuditFilter, before: AuditPosition | None, limit: int, deadline: Deadline
-    ) -> Sequence[RecordedEvent]:
-        """Return the newest `limit` events before a position.
+    ) -> AuditWalk:
+        """Return the newest events before a position, at most `limit`.
+
+        Fewer, even none, if looking for them takes long: then there is a rest. An event that is
+        stored when the walk from `None` begins is found once, on the way from rest to rest.
 
         Raises UnavailableError or DeadlineError.
         """

@@ -102,27 +102,40 @@ class QueryAudit:
     def __call__(
         self, wanted: AuditFilter, size: int, token: str, deadline: Deadline
     ) -> Page[RecordedEvent]:
-        """Return one page, newest first.
+        """Return one page, newest first; it may be short or empty and still have a successor.
 
         Every event stored before the first page was read is on exactly one page: the order is total
-        and never changes, and what is stored later cannot shift what a position means.
+        and never changes, and what is stored later cannot shift what a position means. What is
+        stored later may be on one.
 
         Raises:
             InvalidRequestError: the token is not of this list.
             UnavailableError, DeadlineError: see `AuditEvents`.
         """
         digest = _digest("audit", wanted)
-        before = None
-        if token:
-            occurred_at, _, event_id = self._tokens.open(digest, token).partition(" ")
-            before = AuditPosition(Instant(int(occurred_at)), EventId(event_id))
-        found = self._events.page(wanted, before, size + 1, deadline)
-        return _cut(
+        before = _position(self._tokens.open(digest, token)) if token else None
+        found, rest = self._events.page(wanted, before, size + 1, deadline)
+
+        def seal(position: AuditPosition) -> str:
+            parts = (part for part in position if part is not None)
+            return self._tokens.seal(digest, " ".join(map(str, parts)))
+
+        page = _cut(
             found,
             size,
             _event_bytes,
-            lambda last: self._tokens.seal(digest, f"{last.event.occurred_at} {last.event_id}"),
+            lambda last: seal(AuditPosition(last.event.occurred_at, last.event_id)),
         )
+        if rest is None or page.next_token:
+            return page
+        return Page(page.items, seal(rest))
+
+
+def _position(text: str) -> AuditPosition:
+    occurred_at, event_id, *pace = text.split(" ")
+    return AuditPosition(
+        Instant(int(occurred_at)), EventId(event_id), int(pace[0]) if pace else None
+    )
 
 
 def _cut(

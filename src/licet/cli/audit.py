@@ -1,17 +1,20 @@
-"""`licet audit`: query, follow."""
+"""`licet audit`: query, follow, trail, new-epoch."""
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
 
 import typer
 from rich.text import Text
 
-from licet.cli import output
+from licet.cli import audit_epoch, output
 from licet.cli.errors import CommandError
 from licet.cli.invocation import Invocation, command
+from licet.cli.timeline import print_timeline
 from licet.cli.times import parse_past
+from licet.cli.trail import summary, trail_of
 from licet.cli.values import LimitOption, json_object
 from licet.replica.clock import SystemClock
 
@@ -49,7 +52,8 @@ _Until: TypeAlias = Annotated[
     str | None, typer.Option(metavar="TIME", help=f"Before this instant, {_PAST}")
 ]
 
-app = typer.Typer(help="Read the audit log.", no_args_is_help=True)
+app = typer.Typer(help="Read the audit log, and look after it.", no_args_is_help=True)
+app.command()(audit_epoch.new_epoch)
 
 
 @app.command()
@@ -71,6 +75,9 @@ def query(
     since: _Since = None,
     until: _Until = None,
     limit: LimitOption = 100,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="Draw the decisions listed over time.")
+    ] = False,
 ) -> int:
     """List the audit events that match every filter given, newest first."""
     wanted: AuditFilter = {
@@ -91,7 +98,15 @@ def query(
     }
     with invocation.client() as client:
         found = client.audit(page_size=output.page_size(limit), **wanted)
-        output.print_list(found, limit, _COLUMNS, _row, as_objects=invocation.as_json)
+        shown: list[AuditEvent] = []
+
+        def row(event: AuditEvent) -> tuple[str, ...]:
+            shown.append(event)
+            return _row(event)
+
+        output.print_list(found, limit, _COLUMNS, row, as_objects=invocation.as_json)
+    if timeline:
+        print_timeline(output.console(), shown)
     return 0
 
 
@@ -135,6 +150,56 @@ def follow(
     from licet.cli.following import follow_events  # noqa: PLC0415 - see the package
 
     follow_events(invocation, wanted, _print_json if invocation.as_json else _print_line)
+    return 0
+
+
+@app.command()
+@command
+def trail(
+    invocation: Invocation,
+    capability: Annotated[
+        str, typer.Argument(metavar="[CAPABILITY]", help="Of this capability.", show_default=False)
+    ] = "",
+    principal: Annotated[str, typer.Option(help="Of this principal.")] = "",
+    session: Annotated[str, typer.Option(metavar="ID", help="Of this session.")] = "",
+    trace: Annotated[str, typer.Option(metavar="ID", help="Of this trace.")] = "",
+    since: _Since = None,
+    until: _Until = None,
+    limit: Annotated[
+        int,
+        typer.Option(min=0, help="The newest so many decisions, and as many changes; 0: all."),
+    ] = 100,
+) -> int:
+    """Tell the life of one capability, principal, session or trace, oldest first.
+
+    Of a capability: its grant, what was delegated from it, the decisions that it came into, its
+    end.
+    """
+    of = {
+        "capability_id": capability,
+        "principal": principal,
+        "session_id": session,
+        "trace_id": trace,
+    }
+    given = {field: value for field, value in of.items() if value}
+    if len(given) != 1:
+        raise CommandError("name one capability, --principal, --session or --trace")
+    wanted = cast(
+        "AuditFilter",
+        {**given, "since": _past(since, "--since"), "until": _past(until, "--until")},
+    )
+    with invocation.client() as client:
+        found = trail_of(client, wanted, limit)
+    if invocation.as_json:
+        for event in found.events:
+            _print_json(event)
+    else:
+        output.print_table(_COLUMNS, map(_row, found.events))
+        if found.events:
+            output.console().print(output.text(summary(found.events)), style="dim", soft_wrap=True)
+        print_timeline(output.console(), found.events)
+    if found.is_cut:
+        sys.stderr.write("licet: there are more: `--limit 0` tells all\n")
     return 0
 
 

@@ -160,8 +160,9 @@ class _FollowedLog:
         return self._follower.rest()
 
     def _newest(self) -> datetime | None:
-        events = self._client.audit_page(page_size=1).events
-        return events[0].occurred_at if events else None
+        # Not the first page alone: it may be empty and have a successor.
+        event = next(self._client.audit(page_size=1), None)
+        return None if event is None else event.occurred_at
 
     def _events(self) -> Iterator[AuditEvent]:
         bounds = [bound for bound in (self._start, self._follower.since) if bound is not None]

@@ -1,7 +1,8 @@
 """`licet`: parses the command line, runs one command, and turns what happens into an exit status.
 
 0    it is done; the decision is ALLOW
-1    the decision is DENY; the server is not serving; a replica is not renewing
+1    the decision is DENY; the server is not serving; a replica is not renewing; the audit log is
+     not as it was written
 2    it could not be done: wrong usage, or an error
 130  Ctrl-C
 """
@@ -17,7 +18,15 @@ from typing import Annotated, Final
 import typer
 
 from licet import __version__
-from licet.cli import audit, capabilities, epoch, migrate
+from licet.cli import (
+    audit,
+    audit_archive,
+    audit_proofs,
+    audit_verify,
+    capabilities,
+    epoch,
+    migrate,
+)
 from licet.cli.authorize import authorize
 from licet.cli.errors import CommandError
 from licet.cli.grant import delegate, grant
@@ -52,6 +61,11 @@ app.command()(command(delegate))
 app.command()(command(revoke))
 app.command()(command(authorize))
 app.add_typer(capabilities.app, name="capabilities")
+audit.app.command()(command(audit_verify.verify))
+audit.app.command("checkpoint")(command(audit_proofs.get_checkpoint))
+audit.app.command()(command(audit_proofs.prove))
+audit.app.command()(command(audit_proofs.export))
+audit.app.command()(audit_archive.archive)
 app.add_typer(audit.app, name="audit")
 app.command()(command(health))
 

@@ -32,8 +32,13 @@ def status(data_dir: Path | None) -> Sequence[migrate.MigrationState]:
 
 
 @contextmanager
-def administrator_url(data_dir: Path | None) -> Iterator[str]:
-    """Provide the address of the database; the embedded one runs as long as it is needed."""
+def administrator_url(data_dir: Path | None, *, embedded: bool = True) -> Iterator[str]:
+    """Provide the address of the database; the embedded one runs as long as it is needed.
+
+    Raises:
+        CommandError: what is done with it failed, or it would be an embedded one, and that is not
+            wanted.
+    """
     try:
         # Nothing is served, so a public address, which `serve` may have to refuse, does not matter.
         settings = config.load(data_dir=data_dir, listen="127.0.0.1:0")
@@ -41,8 +46,12 @@ def administrator_url(data_dir: Path | None) -> Iterator[str]:
         if url is not None:
             yield url.get_secret_value()
             return
-        with EmbeddedPostgres(data_folder(settings.data_dir)) as embedded:
-            yield embedded.conninfo
+        if not embedded:
+            raise CommandError(
+                "this needs LICET_DATABASE_URL; the embedded PostgreSQL is for its licet alone"
+            )
+        with EmbeddedPostgres(data_folder(settings.data_dir)) as running:
+            yield running.conninfo
     except (
         config.ConfigurationError,
         LicetError,

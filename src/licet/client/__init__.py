@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from licet.client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client
 from licet.client.errors import LicetCallError
+from licet.client.proofs import LogCheckpoint, LogExport, LogProof, Proofs
 from licet.client.requests import AuditFilter, AuthorizeRequest, CapabilityFilter, GrantFields
 from licet.client.results import (
     AuditEvent,
@@ -41,6 +42,10 @@ __all__ = [
     "GrantFields",
     "JsonObject",
     "LicetCallError",
+    "LogCheckpoint",
+    "LogExport",
+    "LogProof",
+    "Proofs",
     "Revocation",
     "ServingStatus",
     "Violation",

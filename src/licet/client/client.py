@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 
 from licet.client import messages, streaming, transport
 from licet.client.errors import LicetCallError
+from licet.client.proofs import Proofs
 from licet.client.requests import AuditFilter, AuthorizeRequest, CapabilityFilter, GrantFields
 from licet.client.results import (
     AuditEvent,
@@ -57,6 +58,8 @@ class Client:
         self._timeout = timeout
         self._channel = transport.open_channel(address)
         self._stub = AuthorizationServiceStub(self._channel)
+        self.proofs = Proofs(self._channel, self._seconds)
+        """The calls that prove what the audit log holds."""
         self._check_health = transport.health_check(self._channel)
 
     def __enter__(self) -> Self:
@@ -339,7 +342,8 @@ class Client:
     ) -> AuditPage:
         """Read one page of audit events: the newest, or that of a `next_page_token`.
 
-        A `page_size` of 0 is the server's default.
+        A `page_size` of 0 is the server's default. A page may be short or empty and still have a
+        successor: events are searched for within a time, and its `next_page_token` goes on.
 
         Raises:
             LicetCallError: it was not answered.

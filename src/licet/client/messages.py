@@ -142,8 +142,8 @@ def grant_request(
 ) -> pb.GrantRequest:
     """Return a grant, or a delegation. Raises LicetCallError as `build` does."""
     given: dict[str, Any] = dict(fields)
-    for instant in ("expires_at", "not_before"):
-        given[instant] = timestamp(given.get(instant), instant)
+    for name in ("expires_at", "not_before"):
+        given[name] = timestamp(given.get(name), name)
     given["ttl"] = duration(given.get("ttl"))
     given["metadata"] = struct(given.get("metadata"), "metadata")
     return build(
@@ -180,7 +180,7 @@ def decision(message: pb.AuthorizeResponse) -> Decision:
         policy_id=message.policy_id,
         decision_id=message.decision_id,
         revision=message.revision,
-        valid_until=_optional(message, "valid_until", _instant),
+        valid_until=_optional(message, "valid_until", instant),
         retry_after=_optional(message, "retry_after", Duration.ToTimedelta),
         explanation=_optional(message, "explanation", _explanation),
         correlation_id=message.correlation_id,
@@ -195,15 +195,15 @@ def capability(message: capability_pb2.Capability) -> Capability:
         actions=tuple(message.actions),
         resource=message.resource,
         granted_by=message.granted_by,
-        granted_at=_instant(message.granted_at),
-        not_before=_optional(message, "not_before", _instant),
-        expires_at=_optional(message, "expires_at", _instant),
+        granted_at=instant(message.granted_at),
+        not_before=_optional(message, "not_before", instant),
+        expires_at=_optional(message, "expires_at", instant),
         parent_id=message.parent_id,
         delegation_depth=message.delegation_depth,
         session_id=message.session_id,
         metadata=_json_object(message.metadata),
         revision=message.revision,
-        ended_at=_optional(message, "ended_at", _instant),
+        ended_at=_optional(message, "ended_at", instant),
         ended_by=message.ended_by,
         end_reason=message.end_reason,
         end_cause=_name(capability_pb2.EndCause.DESCRIPTOR, message.end_cause),
@@ -236,7 +236,7 @@ def audit_event(message: audit_pb2.AuditEvent) -> AuditEvent:
     """Return an audit event."""
     return AuditEvent(
         event_id=message.event_id,
-        occurred_at=_instant(message.occurred_at),
+        occurred_at=instant(message.occurred_at),
         event_type=message.event_type,
         actor=message.actor,
         principal=message.principal,
@@ -271,7 +271,8 @@ def _optional(message: Message, field: str, read: Callable[[Any], _Part]) -> _Pa
     return read(getattr(message, field)) if message.HasField(field) else None
 
 
-def _instant(message: Timestamp) -> datetime:
+def instant(message: Timestamp) -> datetime:
+    """Return an instant, to the microsecond."""
     return to_datetime(Instant(message.seconds * _MICROSECONDS + message.nanos // 1000))
 
 

@@ -209,7 +209,7 @@ class AuditPage:
     """One page of audit events, newest first.
 
     Attributes:
-        events: the page.
+        events: the page, which may be empty although there is a next one.
         next_page_token: for the next page; empty on the last one.
         checkpoint: the signed checkpoint up to which the log is sealed; empty when nothing is.
     """

@@ -45,11 +45,16 @@ COLUMNS: Final = (
 
 POSTGRES_EPOCH: Final = 946_684_800_000_000
 """2000-01-01T00:00:00Z in microseconds since 1970."""
-_HEAD: Final = Struct(
-    ">hihi16siq"
-)  # count, v, event_id and occurred_at, each field with its length
+_START: Final = Struct(">hihi")  # count, v with its length, length of event_id
+_TIME: Final = Struct(">iq")  # occurred_at with its length
+_INSTANT: Final = Struct(">q")
+_INSTANT_OFFSET: Final = 32  # behind count, v, event_id, and the lengths of these and its own
 _TAIL: Final = Struct(">iqiB")  # revision with its length, length of metadata, its version
 _MAX_SEQUENCE: Final = 1 << 62
+MAX_LEAF_BYTES: Final = 0xFFFF
+"""No leaf is longer: tiles and archives keep its length in 16 bits."""
+ID_LOW: Final = 0b10 << 62
+"""The low half of an event's id, without its sequence."""
 
 
 class EventType(StrEnum):
@@ -59,6 +64,16 @@ class EventType(StrEnum):
     GRANT = "grant"
     DELEGATE = "delegate"
     REVOKE = "revoke"
+    HEARTBEAT = "audit.heartbeat"
+    WRITER_OPENED = "audit.writer_opened"
+    WRITER_CLOSED = "audit.writer_closed"
+    WRITER_RECOVERED = "audit.writer_recovered"
+    INCIDENT = "audit.incident"
+    EPOCH = "audit.epoch"
+    PARTITION_ARCHIVED = "audit.partition_archived"
+    QUARANTINED = "audit.quarantined"
+    REFUSED = "audit.refused"
+    CLOCK_STEP = "audit.clock_step"
 
 
 class Result(StrEnum):
@@ -116,18 +131,39 @@ def event_id_text(bits: int) -> EventId:
 
 def leaf(event_id_bits: int, event: AuditEvent) -> bytes:
     """Return the canonical bytes of an event."""
-    head = _HEAD.pack(
-        len(COLUMNS),
-        2,
-        VERSION,
-        16,
-        event_id_bits.to_bytes(16, "big"),
-        8,
-        event.occurred_at - POSTGRES_EPOCH,
-    )
+    return _start(event_id_bits) + leaf_body(event)
+
+
+def leaf_start(writer_id: int) -> bytes:
+    """Return the first 20 bytes of every leaf of a writer.
+
+    Eight bytes follow, big-endian, `ID_LOW | sequence`, and then the body: so that all the rest is
+    encoded before the sequence is drawn.
+    """
+    return _start(event_id(writer_id, 0))[:-8]
+
+
+def leaf_body(event: AuditEvent) -> bytes:
+    """Return what follows the id in an event's leaf."""
     metadata = event.metadata.encode()
-    tail = _TAIL.pack(8, event.revision, len(metadata) + 1, 1)
-    return b"".join((head, _encoded(event[1:12]), tail, metadata))
+    return b"".join(
+        (
+            _TIME.pack(8, event.occurred_at - POSTGRES_EPOCH),
+            _encoded(event[1:12]),
+            _TAIL.pack(8, event.revision, len(metadata) + 1, 1),
+            metadata,
+        )
+    )
+
+
+def occurred_at(leaf: bytes) -> Instant:
+    """Return when the event of a leaf occurred."""
+    (since_2000,) = _INSTANT.unpack_from(leaf, _INSTANT_OFFSET)
+    return Instant(since_2000 + POSTGRES_EPOCH)
+
+
+def _start(event_id_bits: int) -> bytes:
+    return _START.pack(len(COLUMNS), 2, VERSION, 16) + event_id_bits.to_bytes(16, "big")
 
 
 def _encoded(texts: tuple[str, ...]) -> bytes:

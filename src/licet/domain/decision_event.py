@@ -1,7 +1,7 @@
 """The audit event of a decision, and its canonical bytes at the price of one formatted text.
 
-Decisions are all but a few of the events. Their bytes are those of `audit_event.leaf`, which the
-tests hold against each other.
+Decisions are all but a few of the events. Their bytes are those of `audit_event.leaf_body`, as the
+tests make sure.
 """
 
 from __future__ import annotations
@@ -10,14 +10,11 @@ from struct import Struct
 from typing import Final
 
 from licet.domain.audit_event import (
-    COLUMNS,
     POSTGRES_EPOCH,
-    VERSION,
     AuditEvent,
     EventType,
     Result,
-    event_id,
-    leaf,
+    leaf_body,
 )
 from licet.domain.decision import Decision, Request
 from licet.domain.instant import Instant
@@ -28,10 +25,8 @@ _DECISION: Final = EventType.DECISION
 _ALLOW: Final = Result.ALLOW
 _DENY: Final = Result.DENY
 
-# count, v, event_id in two halves and occurred_at, each field with its length
-_HEAD: Final = Struct(">hihiQQiq")
+_TIME: Final = Struct(">iq")  # occurred_at with its length
 _TAIL: Final = Struct(">iqiB2s")  # revision with its length; metadata: length, version and `{}`
-_LOW_HALF: Final = (1 << 64) - 1
 # The length of an ASCII text below 128 as the text whose UTF-8 is that length in four bytes.
 _LENGTHS: Final = tuple(f"\0\0\0{chr(length)}" for length in range(128))
 
@@ -58,53 +53,28 @@ def decision_event(
     )
 
 
-class DecisionEncoder:
-    """Encodes the decisions of one writer as `leaf` encodes their events."""
-
-    def __init__(self, writer_id: int) -> None:
-        """Encode for this writer."""
-        self._first_id = event_id(writer_id, 0)
-        self._high = self._first_id >> 64
-        self._low = self._first_id & _LOW_HALF
-
-    def __call__(
-        self, sequence: int, caller: Caller, now: Instant, request: Request, decision: Decision
-    ) -> bytes:
-        """Return the canonical bytes of the decision with this sequence."""
-        principal, action, resource, _, _, session, trace, _, _ = request
-        allowed, reason, capability, _, revision = decision
-        capability_id = "" if capability is None else capability.id
-        if allowed:
-            reason_text, outcome = "", "\0\0\0\5allow"
-        else:
-            reason_text, outcome = reason, "\0\0\0\4deny"
-        length = _LENGTHS
-        try:
-            texts = (
-                f"\0\0\0\x08decision{length[len(caller)]}{caller}"
-                f"{length[len(principal)]}{principal}{length[len(action)]}{action}"
-                f"{length[len(resource)]}{resource}{length[len(capability_id)]}{capability_id}"
-                f"{outcome}{length[len(reason_text)]}{reason_text}\0\0\0\0"
-                f"{length[len(session)]}{session}{length[len(trace)]}{trace}"
-            )
-        except IndexError:  # some text is longer
-            return self._general(sequence, caller, now, request, decision)
-        if not texts.isascii():
-            return self._general(sequence, caller, now, request, decision)
-        head = _HEAD.pack(
-            len(COLUMNS),
-            2,
-            VERSION,
-            16,
-            self._high,
-            self._low | sequence,
-            8,
-            now - POSTGRES_EPOCH,
+def decision_body(caller: Caller, now: Instant, request: Request, decision: Decision) -> bytes:
+    """Return what follows the id in the leaf of a decision, as `leaf_body` of its event."""
+    principal, action, resource, _, _, session, trace, _, _ = request
+    allowed, reason, capability, _, revision = decision
+    capability_id = "" if capability is None else capability.id
+    if allowed:
+        reason_text, outcome = "", "\0\0\0\5allow"
+    else:
+        reason_text, outcome = reason, "\0\0\0\4deny"
+    length = _LENGTHS
+    try:
+        texts = (
+            f"\0\0\0\x08decision{length[len(caller)]}{caller}"
+            f"{length[len(principal)]}{principal}{length[len(action)]}{action}"
+            f"{length[len(resource)]}{resource}{length[len(capability_id)]}{capability_id}"
+            f"{outcome}{length[len(reason_text)]}{reason_text}\0\0\0\0"
+            f"{length[len(session)]}{session}{length[len(trace)]}{trace}"
         )
-        return head + texts.encode() + _TAIL.pack(8, revision, 3, 1, b"{}")
-
-    def _general(
-        self, sequence: int, caller: Caller, now: Instant, request: Request, decision: Decision
-    ) -> bytes:
-        event = decision_event(caller, now, request, decision)
-        return leaf(self._first_id | sequence, event)
+    except IndexError:  # some text is longer
+        return leaf_body(decision_event(caller, now, request, decision))
+    if not texts.isascii():
+        return leaf_body(decision_event(caller, now, request, decision))
+    return (
+        _TIME.pack(8, now - POSTGRES_EPOCH) + texts.encode() + _TAIL.pack(8, revision, 3, 1, b"{}")
+    )

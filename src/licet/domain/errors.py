@@ -12,6 +12,8 @@ A denial is not here: it is an answer (see `decision.py`).
     |__ HistoryUnconfirmedError HISTORY_UNCONFIRMED nothing happened; an operator must act first
     |__ RequestIdReusedError    REQUEST_ID_REUSED   nothing happened
     |__ ConflictError           CONFLICT            nothing happened; retry the call
+    |__ NotSealedError          NOT_SEALED          nothing happened; retry in a second
+    |__ NotAsSealedError        NOT_AS_SEALED       nothing happened; do not retry, look into it
     |__ OutOfRangeError         by condition        nothing happened; begin anew from now
     |__ ExhaustedError          EXHAUSTED           nothing happened; retry later
     |__ SlowConsumerError       SLOW_CONSUMER       what was sent counts; resume after it
@@ -113,6 +115,25 @@ class ConflictError(LicetError):
     """The call lost a race; the same call can succeed when repeated."""
 
     reason = "CONFLICT"
+
+
+class UnstorableError(Exception):
+    """Events that the audit log cannot hold: which one it is, halving tells.
+
+    Between the shipper and the storage only; no call ever ends with it.
+    """
+
+
+class NotSealedError(LicetError):
+    """What is to be proved is on record, and under no checkpoint yet."""
+
+    reason = "NOT_SEALED"
+
+
+class NotAsSealedError(LicetError):
+    """What is stored of the audit log is not what was sealed: somebody changed it."""
+
+    reason = "NOT_AS_SEALED"
 
 
 class OutOfRangeError(LicetError):

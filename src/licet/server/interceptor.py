@@ -7,7 +7,7 @@ call.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeAlias
 
@@ -34,29 +34,20 @@ class _Malformed:
 
 _MALFORMED: Final = _Malformed()
 _OURS: Final = "/licet."
-_MUTATIONS: Final = frozenset({"Grant", "Revoke"})
 _FOREIGN_STREAMS: Final = 16
 
 
 class ErrorInterceptor(grpc.ServerInterceptor):
     """See the module. Health and reflection, which are not ours, pass nearly as they are."""
 
-    def __init__(
-        self,
-        streams: Streams,
-        stream_pool: ThreadPoolExecutor,
-        watch_pool: ThreadPoolExecutor,
-        mutation_pool: ThreadPoolExecutor,
-    ) -> None:
-        """Run streams and changes on pools of their own, one for each kind.
+    def __init__(self, streams: Streams, pools: Mapping[str, ThreadPoolExecutor]) -> None:
+        """Run streams and changes on pools of their own, one for each method, by its name.
 
         On the shared one, a few idle streams, or changes that wait for a replica that is stopped,
         would shut out every other call.
         """
         self._streams = streams
-        self._stream_pool = stream_pool
-        self._watch_pool = watch_pool
-        self._mutation_pool = mutation_pool
+        self._pools = pools
         self._foreign_pool = ThreadPoolExecutor(_FOREIGN_STREAMS, "licet-reflection")
         # Methods that do not exist are never kept, so clients cannot fill memory.
         self._wrapped: dict[str, _Handler] = {}
@@ -75,9 +66,7 @@ class ErrorInterceptor(grpc.ServerInterceptor):
             if handler is None:
                 return None
             wrapped = (
-                self._wrap(handler, method.rpartition("/")[2] in _MUTATIONS)
-                if method.startswith(_OURS)
-                else self._apart(handler)
+                self._wrap(method, handler) if method.startswith(_OURS) else self._apart(handler)
             )
             self._wrapped[method] = wrapped
         return wrapped
@@ -96,25 +85,25 @@ class ErrorInterceptor(grpc.ServerInterceptor):
             behavior, handler.request_deserializer, handler.response_serializer
         )
 
-    def _wrap(self, handler: _Handler, is_mutation: bool) -> _Handler:  # noqa: FBT001 - a fact
+    def _wrap(self, method: str, handler: _Handler) -> _Handler:
         deserialize = _tolerant(handler.request_deserializer)
         if handler.unary_unary is not None:
             behavior = _unary(handler.unary_unary)
-            if is_mutation:
-                behavior.experimental_thread_pool = self._mutation_pool  # type: ignore[attr-defined] # read by grpc
+            if method in self._pools:
+                behavior.experimental_thread_pool = self._pools[method]  # type: ignore[attr-defined] # read by grpc
             return grpc.unary_unary_rpc_method_handler(
                 behavior, deserialize, handler.response_serializer
             )
         if handler.stream_stream is not None:
             stream = _streaming(handler.stream_stream, self._streams)
-            stream.experimental_thread_pool = self._stream_pool  # type: ignore[attr-defined] # read by grpc
+            stream.experimental_thread_pool = self._pools[method]  # type: ignore[attr-defined] # read by grpc
             stream.experimental_non_blocking = True  # type: ignore[attr-defined] # so that it is given what sends
             return grpc.stream_stream_rpc_method_handler(
                 stream, deserialize, handler.response_serializer
             )
         if handler.unary_stream is not None:
             behavior = _server_streaming(handler.unary_stream)
-            behavior.experimental_thread_pool = self._watch_pool  # type: ignore[attr-defined] # read by grpc
+            behavior.experimental_thread_pool = self._pools[method]  # type: ignore[attr-defined] # read by grpc
             return grpc.unary_stream_rpc_method_handler(
                 behavior, deserialize, handler.response_serializer
             )

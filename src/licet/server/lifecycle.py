@@ -16,16 +16,18 @@ from grpc_reflection.v1alpha import reflection
 
 from licet.domain.errors import UnavailableError
 from licet.server import connections
+from licet.server.audit_service import AuditService
 from licet.server.interceptor import ErrorInterceptor
 from licet.server.service import AuthorizationService, UseCases
 from licet.server.streams import Streams
 from licet.server.watchers import Watchers
-from licet.v1 import authorization_pb2
+from licet.v1 import audit_service_pb2, audit_service_pb2_grpc, authorization_pb2
 from licet.v1 import authorization_pb2_grpc as pb_grpc
 
 _log: Final = logging.getLogger(__name__)
 
 SERVICE: Final = authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationService"].full_name
+AUDIT_SERVICE: Final = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 _PROBE_SECONDS: Final = 1.0
 # gRPC makes each connection's age longer or shorter by a tenth, so that they do not go together.
 _AGE_JITTER: Final = 1.1
@@ -49,6 +51,7 @@ class ServerLimits:
         mutations: changes at once, those that wait for the replicas included.
         streams: streams open at once.
         watchers: clients that watch changes at once.
+        exports: clients that export the audit log at once.
         message_bytes: the largest message, either way.
         connection_streams: calls at once on one connection.
         shares_port: other workers of this host listen on the same port.
@@ -59,6 +62,7 @@ class ServerLimits:
     mutations: int = 256
     streams: int = 256
     watchers: int = 64
+    exports: int = 4
     message_bytes: int = 4 * 1024 * 1024
     connection_streams: int = 1024
     shares_port: bool = False
@@ -87,42 +91,24 @@ class Server:
         self._is_ready = is_ready
         self._limits = limits
         self._health = health.HealthServicer()
-        # A few more threads than places, so that who is over the limit can be told.
-        pools = [
-            ThreadPoolExecutor(places + 4, thread_name_prefix=f"licet-{kind}")
-            for kind, places in (
-                ("stream", limits.streams),
-                ("watch", limits.watchers),
-                ("mutation", limits.mutations),
-            )
-        ]
-        self._pools = pools
+        self._pools = _pools(limits)
         self._watch = use_cases.watch
         self._watchers = Watchers(limits.watchers)
+        self._exports = Watchers(limits.exports, doing="export the audit log of")
         self._streams = Streams(limits.streams)
         self._grpc = grpc.server(
             ThreadPoolExecutor(limits.threads, thread_name_prefix="licet-rpc"),
-            interceptors=[ErrorInterceptor(self._streams, *pools)],
-            options=[
-                # Two servers on one port would each get a part of the calls: what workers of one
-                # supervisor want, and what nobody else would notice.
-                ("grpc.so_reuseport", int(limits.shares_port)),
-                ("grpc.max_receive_message_length", limits.message_bytes),
-                ("grpc.max_send_message_length", limits.message_bytes),
-                ("grpc.max_concurrent_streams", limits.connection_streams),
-                # A client may ping an idle connection this often before it is taken for a flood.
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                # A client that vanished without a word gives its streams back within a minute.
-                ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.keepalive_timeout_ms", 20_000),
-                *_aging(limits),
-            ],
+            interceptors=[ErrorInterceptor(self._streams, self._pools)],
+            options=_options(limits),
         )
         service = AuthorizationService(use_cases, limits.mutations, self._watchers)
         pb_grpc.add_AuthorizationServiceServicer_to_server(service, self._grpc)
+        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
+            AuditService(use_cases.prove, self._exports), self._grpc
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
+            (SERVICE, AUDIT_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
         )
         if add_services is not None:
             add_services(self._grpc)
@@ -149,6 +135,7 @@ class Server:
         """Serve. Health says SERVING as soon as the first probe succeeded."""
         self._set_health(_SERVING if self._is_ready() else _NOT_SERVING)
         self._watchers.start()
+        self._exports.start()
         self._grpc.start()
         self._prober.start()
 
@@ -181,11 +168,13 @@ class Server:
         self._health.enter_graceful_shutdown()
         self._watch.close()
         self._watchers.drain()
+        self._exports.drain()
         stopped = self._grpc.stop(grace_seconds)
         self._streams.end(stopped)
         stopped.wait()
         self._watchers.stop()
-        for pool in self._pools:
+        self._exports.stop()
+        for pool in set(self._pools.values()):
             pool.shutdown(wait=False, cancel_futures=True)
         self._prober.join(_PROBE_SECONDS)
 
@@ -201,8 +190,46 @@ class Server:
                 )
 
     def _set_health(self, status: int) -> None:
-        for service in ("", SERVICE):
+        for service in ("", SERVICE, AUDIT_SERVICE):
             self._health.set(service, status)
+
+
+def _pools(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
+    """Return the pools of the methods that have one of their own."""
+    # A few more threads than places, so that who is over the limit can be told.
+    stream, watch, export, mutation = (
+        ThreadPoolExecutor(places + 4, thread_name_prefix=f"licet-{kind}")
+        for kind, places in (
+            ("stream", limits.streams),
+            ("watch", limits.watchers),
+            ("export", limits.exports),
+            ("mutation", limits.mutations),
+        )
+    )
+    return {
+        f"/{SERVICE}/StreamAuthorize": stream,
+        f"/{SERVICE}/WatchChanges": watch,
+        f"/{SERVICE}/Grant": mutation,
+        f"/{SERVICE}/Revoke": mutation,
+        f"/{AUDIT_SERVICE}/ExportAudit": export,
+    }
+
+
+def _options(limits: ServerLimits) -> list[tuple[str, int]]:
+    return [
+        # Two servers on one port would each get a part of the calls: what workers of one
+        # supervisor want, and what nobody else would notice.
+        ("grpc.so_reuseport", int(limits.shares_port)),
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.max_send_message_length", limits.message_bytes),
+        ("grpc.max_concurrent_streams", limits.connection_streams),
+        # A client may ping an idle connection this often before it is taken for a flood.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # A client that vanished without a word gives its streams back within a minute.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        *_aging(limits),
+    ]
 
 
 def _aging(limits: ServerLimits) -> list[tuple[str, int]]:

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from licet.app.authorize import Answer
 from licet.app.ports import Granted, Revoked, Tree
+from licet.app.prove import StoredCheckpoint
 from licet.app.read import Page
 from licet.app.replication import Change
 from licet.app.watch import Heartbeat
@@ -68,7 +69,7 @@ def _fill(response: pb.AuthorizeResponse, answer: Answer) -> None:
     if request.correlation_id:
         response.correlation_id = request.correlation_id
     if decision.valid_until is not None:
-        response.valid_until.CopyFrom(_timestamp(decision.valid_until))
+        response.valid_until.CopyFrom(timestamp(decision.valid_until))
     if explanation is not None:
         response.explanation.CopyFrom(_explanation(explanation))
 
@@ -107,10 +108,16 @@ def capabilities(page: Page[Capability]) -> pb.ListCapabilitiesResponse:
     )
 
 
-def audit(page: Page[RecordedEvent]) -> pb.QueryAuditResponse:
-    """Render a page of audit events."""
+def audit(
+    page: Page[RecordedEvent], checkpoint: StoredCheckpoint | None, unsealed: int
+) -> pb.QueryAuditResponse:
+    """Render a page of audit events, and how much of it is under the checkpoint."""
     return pb.QueryAuditResponse(
-        events=[_event(e) for e in page.items], next_page_token=page.next_token
+        events=[_event(e) for e in page.items],
+        next_page_token=page.next_token,
+        checkpoint="" if checkpoint is None else checkpoint.note,
+        checkpoint_size=0 if checkpoint is None else checkpoint.size,
+        unsealed_count=unsealed,
     )
 
 
@@ -121,7 +128,7 @@ def watch(event: Change | Heartbeat) -> pb.WatchChangesResponse:
         return pb.WatchChangesResponse(heartbeat=heartbeat)
     change = pb.WatchChange(
         revision=event.revision,
-        at=_timestamp(event.at),
+        at=timestamp(event.at),
         principals=event.principals or (),
         everything=event.principals is None,
     )
@@ -136,9 +143,9 @@ def _capability(found: Capability) -> capability_pb2.Capability:
         actions=terms.actions,
         resource=terms.resource,
         granted_by=found.granted_by,
-        granted_at=_timestamp(found.granted_at),
-        not_before=None if terms.not_before is None else _timestamp(terms.not_before),
-        expires_at=None if terms.expires_at is None else _timestamp(terms.expires_at),
+        granted_at=timestamp(found.granted_at),
+        not_before=None if terms.not_before is None else timestamp(terms.not_before),
+        expires_at=None if terms.expires_at is None else timestamp(terms.expires_at),
         parent_id=found.parent_id or "",
         delegation_depth=terms.delegation_depth,
         session_id=terms.session_id,
@@ -146,7 +153,7 @@ def _capability(found: Capability) -> capability_pb2.Capability:
         revision=found.revision,
     )
     if end is not None:
-        message.ended_at.CopyFrom(_timestamp(end.at))
+        message.ended_at.CopyFrom(timestamp(end.at))
         message.ended_by = end.by
         message.end_reason = end.reason
         message.end_cause = capability_pb2.EndCause.Value(f"END_CAUSE_{end.cause.name}")
@@ -157,7 +164,7 @@ def _event(recorded: RecordedEvent) -> AuditEvent:
     event = recorded.event
     return AuditEvent(
         event_id=recorded.event_id,
-        occurred_at=_timestamp(event.occurred_at),
+        occurred_at=timestamp(event.occurred_at),
         event_type=event.event_type,
         actor=event.actor,
         principal=event.principal,
@@ -191,7 +198,8 @@ def _candidate(candidate: Candidate) -> decision_pb2.CandidateCapability:
     )
 
 
-def _timestamp(instant: Instant) -> Timestamp:
+def timestamp(instant: Instant) -> Timestamp:
+    """Render an instant."""
     seconds, micros = divmod(instant, 1_000_000)
     return Timestamp(seconds=seconds, nanos=micros * 1000)
 

@@ -5,7 +5,7 @@ What may be asked is checked in `convert.py`, what is done is in `app`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import BoundedSemaphore
 
@@ -15,11 +15,12 @@ from typing_extensions import override
 from licet.app.authorize import Authorize
 from licet.app.grant import GrantCapability
 from licet.app.ports import Deadline
+from licet.app.prove import ProveAudit, StoredCheckpoint
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import WatchChanges
 from licet.domain.errors import ExhaustedError
-from licet.server import convert, render
+from licet.server import convert, proofs, render
 from licet.server.identity import ANONYMOUS
 from licet.server.watchers import Watchers
 from licet.v1 import authorization_pb2 as pb
@@ -28,7 +29,7 @@ from licet.v1 import authorization_pb2_grpc as pb_grpc
 
 @dataclass(frozen=True, slots=True)
 class UseCases:
-    """What the service offers."""
+    """What the services offer, and the latest checkpoint that this process knows."""
 
     authorize: Authorize
     grant: GrantCapability
@@ -36,6 +37,8 @@ class UseCases:
     capabilities: ReadCapabilities
     audit: QueryAudit
     watch: WatchChanges
+    prove: ProveAudit
+    latest_checkpoint: Callable[[], StoredCheckpoint | None]
 
 
 class _Places:
@@ -93,12 +96,14 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     def Grant(self, request: pb.GrantRequest, context: grpc.ServicerContext) -> pb.GrantResponse:
         with self._mutations:
             granted = self._do.grant(convert.grant(request), ANONYMOUS, _deadline(context))
+        self._tell_checkpoint(context)
         return render.grant(granted)
 
     @override
     def Revoke(self, request: pb.RevokeRequest, context: grpc.ServicerContext) -> pb.RevokeResponse:
         with self._mutations:
             revoked = self._do.revoke(convert.revoke(request), ANONYMOUS, _deadline(context))
+        self._tell_checkpoint(context)
         return render.revoke(revoked)
 
     @override
@@ -126,9 +131,11 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
         self, request: pb.QueryAuditRequest, context: grpc.ServicerContext
     ) -> pb.QueryAuditResponse:
         size, token = convert.page_size(request.page_size), convert.page_token(request.page_token)
-        return render.audit(
-            self._do.audit(convert.audit_filter(request), size, token, _deadline(context))
-        )
+        deadline = _deadline(context)
+        page = self._do.audit(convert.audit_filter(request), size, token, deadline)
+        checkpoint = self._tell_checkpoint(context)
+        ids = [recorded.event_id for recorded in page.items]
+        return render.audit(page, checkpoint, self._do.prove.unsealed(ids, checkpoint, deadline))
 
     @override
     def WatchChanges(
@@ -141,6 +148,12 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
             for event in watch:
                 with place.sending():
                     yield render.watch(event)
+
+    def _tell_checkpoint(self, context: grpc.ServicerContext) -> StoredCheckpoint | None:
+        """Send the latest checkpoint along: whoever keeps it can tell if the log is cut off."""
+        checkpoint = self._do.latest_checkpoint()
+        context.set_trailing_metadata(proofs.checkpoint_metadata(checkpoint))
+        return checkpoint
 
 
 def _deadline(context: grpc.ServicerContext) -> Deadline:

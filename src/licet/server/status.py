@@ -23,8 +23,10 @@ from licet.domain.errors import (
     HistoryUnconfirmedError,
     InvalidRequestError,
     LicetError,
+    NotAsSealedError,
     NotFoundError,
     NotPermittedError,
+    NotSealedError,
     OutcomeUnknownError,
     OutOfRangeError,
     PreconditionError,
@@ -44,6 +46,8 @@ CODES: Final[dict[type[LicetError], int]] = {
     NotPermittedError: Code.PERMISSION_DENIED,
     PreconditionError: Code.FAILED_PRECONDITION,
     HistoryUnconfirmedError: Code.FAILED_PRECONDITION,
+    NotSealedError: Code.FAILED_PRECONDITION,
+    NotAsSealedError: Code.DATA_LOSS,
     RequestIdReusedError: Code.ALREADY_EXISTS,
     ConflictError: Code.ABORTED,
     OutOfRangeError: Code.OUT_OF_RANGE,
@@ -57,6 +61,7 @@ CODES: Final[dict[type[LicetError], int]] = {
 
 _RETRY_MILLISECONDS: Final[dict[type[LicetError], int]] = {
     ConflictError: 20,
+    NotSealedError: 1000,
     ExhaustedError: 1000,
     SlowConsumerError: 20,
     UnavailableError: 250,

@@ -54,9 +54,12 @@ class Place:
 class Watchers:
     """See the module."""
 
-    def __init__(self, limit: int, stuck_seconds: float = STUCK_SECONDS) -> None:
-        """Have `limit` places."""
+    def __init__(
+        self, limit: int, stuck_seconds: float = STUCK_SECONDS, doing: str = "watch"
+    ) -> None:
+        """Have `limit` places for clients who do this."""
         self._limit = limit
+        self._doing = doing
         self._stuck_seconds = stuck_seconds
         # Guards the set of places.
         self._mutex = Lock()
@@ -93,7 +96,7 @@ class Watchers:
         place = Place(call)
         with self._mutex:
             if len(self._places) >= self._limit:
-                raise ExhaustedError("too many clients watch this replica")
+                raise ExhaustedError(f"too many clients {self._doing} this replica")
             self._places.add(place)
         try:
             yield place
@@ -112,7 +115,7 @@ class Watchers:
             for place in places:
                 since = place.sending_since
                 if since is not None and monotonic() - since > self._stuck_seconds:
-                    _log.warning("a client that watches takes nothing; its stream is cut off")
+                    _log.warning("a client takes nothing of its stream, which is cut off")
                     # Once is enough, and its thread may take a moment to notice.
                     place.sending_since = None
                     with self._mutex:

@@ -686,7 +686,7 @@ class QueryAuditRequest(_message.Message):
     trace_id: _builtins.str
     """The trace, exactly."""
     page_size: _builtins.int
-    """How many to return, 1 to 1,000. 0: 100. A page may be shorter and still have a successor."""
+    """How many to return, 1 to 1,000. 0: 100. A page may be shorter, even empty, and still have a successor."""
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same filter. Empty: the first page."""
     @_builtins.property
@@ -731,7 +731,8 @@ Global___QueryAuditRequest: _TypeAlias = QueryAuditRequest  # noqa: Y015
 @_typing.final
 class QueryAuditResponse(_message.Message):
     """One page of audit events, newest first. Every event that was stored before the first page was read appears on
-    exactly one page; later ones may or may not.
+    exactly one page; later ones may or may not. A page that would take long to fill comes short or empty with a token:
+    the search goes on with the next page, and is over when there is no token.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -739,10 +740,16 @@ class QueryAuditResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_SIZE_FIELD_NUMBER: _builtins.int
+    UNSEALED_COUNT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page. Empty: this was the last."""
+    """For the next page, whatever the number of events on this one. Empty: this was the last."""
     checkpoint: _builtins.str
-    """The signed checkpoint up to which the log is sealed. Empty: nothing is sealed."""
+    """The signed checkpoint up to which the page is sealed. Empty: nothing is sealed."""
+    checkpoint_size: _builtins.int
+    """How many leaves that checkpoint has. 0: nothing is sealed."""
+    unsealed_count: _builtins.int
+    """How many events of the page are not under that checkpoint yet. 0: all are, and AuditService proves each."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_audit_pb2.AuditEvent]:
         """The page."""
@@ -753,10 +760,12 @@ class QueryAuditResponse(_message.Message):
         events: _abc.Iterable[_audit_pb2.AuditEvent] | None = ...,
         next_page_token: _builtins.str = ...,
         checkpoint: _builtins.str = ...,
+        checkpoint_size: _builtins.int = ...,
+        unsealed_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "checkpoint_size", b"checkpoint_size", "events", b"events", "next_page_token", b"next_page_token", "unsealed_count", b"unsealed_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -142,6 +142,10 @@ class AuthorizationServiceServicer:
 
     def QueryAudit(self, request, context):
         """Lists audit events by filter, newest first, in pages. Scope: `audit`.
+
+        As those of Grant and Revoke, its trailing metadata has `licet-checkpoint` once a checkpoint was signed: origin, size
+        and root in base64 of the latest one that the server knows, separated by spaces. Who keeps them can tell later that
+        the log was cut off or rewritten.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

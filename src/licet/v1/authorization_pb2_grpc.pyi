@@ -55,7 +55,12 @@ class AuthorizationServiceStub:
     ListCapabilities: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.ListCapabilitiesRequest, _authorization_pb2.ListCapabilitiesResponse]
     """Lists capabilities by filter, oldest first, in pages. Scope: `read`."""
     QueryAudit: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.QueryAuditRequest, _authorization_pb2.QueryAuditResponse]
-    """Lists audit events by filter, newest first, in pages. Scope: `audit`."""
+    """Lists audit events by filter, newest first, in pages. Scope: `audit`.
+
+    As those of Grant and Revoke, its trailing metadata has `licet-checkpoint` once a checkpoint was signed: origin, size
+    and root in base64 of the latest one that the server knows, separated by spaces. Who keeps them can tell later that
+    the log was cut off or rewritten.
+    """
     WatchChanges: _grpc.UnaryStreamMultiCallable[_authorization_pb2.WatchChangesRequest, _authorization_pb2.WatchChangesResponse]
     """Sends every change of authorization state after a revision, in the order of revisions, each once, and heartbeats
     in between. Scope: `read`. Mutations do not wait for watchers: what a client keeps in memory because of this
@@ -153,7 +158,12 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _authorization_pb2.QueryAuditRequest,
         context: _grpc.ServicerContext,
     ) -> _authorization_pb2.QueryAuditResponse:
-        """Lists audit events by filter, newest first, in pages. Scope: `audit`."""
+        """Lists audit events by filter, newest first, in pages. Scope: `audit`.
+
+        As those of Grant and Revoke, its trailing metadata has `licet-checkpoint` once a checkpoint was signed: origin, size
+        and root in base64 of the latest one that the server knows, separated by spaces. Who keeps them can tell later that
+        the log was cut off or rewritten.
+        """
 
     @_abc_1.abstractmethod
     def WatchChanges(

@@ -1,0 +1,65 @@
+"""AuditService: three lines an RPC. What may be asked is checked in `proofs.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+from typing_extensions import override
+
+from licet.app.ports import Deadline
+from licet.app.prove import ProveAudit
+from licet.server import proofs
+from licet.server.watchers import Watchers
+from licet.v1 import audit_service_pb2 as pb
+from licet.v1 import audit_service_pb2_grpc as pb_grpc
+
+
+class AuditService(pb_grpc.AuditServiceServicer):
+    """Serves `licet.v1.AuditService`."""
+
+    def __init__(self, prove: ProveAudit, exports: Watchers) -> None:
+        """Serve these proofs, and as many exports at once as there are places."""
+        self._prove = prove
+        self._exports = exports
+
+    @override
+    def GetCheckpoint(
+        self, request: pb.GetCheckpointRequest, context: grpc.ServicerContext
+    ) -> pb.GetCheckpointResponse:
+        epoch, size = proofs.epoch(request.epoch), proofs.size(request.size, "size")
+        found = self._prove.checkpoint(epoch, size, _deadline(context))
+        return proofs.checkpoint(found, self._prove.public_key)
+
+    @override
+    def ProveInclusion(
+        self, request: pb.ProveInclusionRequest, context: grpc.ServicerContext
+    ) -> pb.ProveInclusionResponse:
+        event_id = proofs.event_id(request)
+        return proofs.inclusion(self._prove.inclusion(event_id, _deadline(context)))
+
+    @override
+    def ProveConsistency(
+        self, request: pb.ProveConsistencyRequest, context: grpc.ServicerContext
+    ) -> pb.ProveConsistencyResponse:
+        epoch = proofs.epoch(request.epoch)
+        old = proofs.size(request.from_size, "from_size")
+        new = proofs.size(request.to_size, "to_size")
+        return proofs.consistency(self._prove.consistency(epoch, old, new, _deadline(context)))
+
+    @override
+    def ExportAudit(
+        self, request: pb.ExportAuditRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ExportAuditResponse]:
+        epoch = proofs.epoch(request.epoch)
+        first = proofs.size(request.first_leaf, "first_leaf")
+        end = proofs.size(request.end_leaf, "end_leaf")
+        with self._exports.place(context) as place:
+            export = self._prove.export(epoch, first, end, _deadline(context))
+            for message in proofs.export(export):
+                with place.sending():
+                    yield message
+
+
+def _deadline(context: grpc.ServicerContext) -> Deadline:
+    return Deadline(context.time_remaining)

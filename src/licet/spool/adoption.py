@@ -1,0 +1,93 @@
+"""Adopts the spools of writers that are dead, ships what is left of them, and removes them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Thread
+from typing import Final
+
+from licet.domain.errors import LicetError
+from licet.spool.folder import SpoolFolder
+from licet.spool.shipper import Shipper
+
+_log: Final = logging.getLogger(__name__)
+
+_LOOK_SECONDS: Final = 10.0
+_STOP_SECONDS: Final = 10.0
+
+
+class Adoption:
+    """One thread for all that is adopted. Several processes of a host may look at once."""
+
+    def __init__(
+        self,
+        root: Path,
+        shipper: Callable[[SpoolFolder], Shipper],
+        is_settled: Callable[[int], bool],
+        recovered: Callable[[Shipper], None],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            root: where the folders are.
+            shipper: makes the shipper of a dead writer's folder.
+            is_settled: says of a writer whether all that it stored is under a checkpoint.
+            recovered: told once when all of a folder is shipped.
+        """
+        self._root = root
+        self._shipper = shipper
+        self._is_settled = is_settled
+        self._recovered = recovered
+        self._adopted: list[Shipper] = []
+        self._told: set[int] = set()
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, name="licet-adoption", daemon=True)
+
+    def start(self) -> None:
+        """Start looking."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; what is not removed yet is left for others."""
+        self._stopping.set()
+        self._thread.join(_STOP_SECONDS)
+        for shipper in self._adopted:
+            shipper.close()
+            shipper.folder.close()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                while (folder := SpoolFolder.adopt(self._root)) is not None:
+                    _log.info("the spool %s of a dead writer is adopted", folder.path)
+                    self._adopted.append(self._shipper(folder))
+            except LicetError as exc:
+                _log.warning("spools of dead writers wait: %s", exc)
+            for shipper in self._adopted[:]:
+                if self._is_gone(shipper):
+                    self._adopted.remove(shipper)
+            self._stopping.wait(_LOOK_SECONDS)
+
+    def _is_gone(self, shipper: Shipper) -> bool:
+        """Ship what is left of a folder; say whether it is removed."""
+        try:
+            while shipper.step() and not self._stopping.is_set():
+                pass
+            writer_id = shipper.folder.writer_id
+            if writer_id not in self._told:
+                self._recovered(shipper)
+                self._told.add(writer_id)
+            if not self._is_settled(writer_id):
+                return False
+            shipper.close()
+            shipper.folder.remove()
+        except LicetError as exc:
+            _log.warning("the spool %s waits: %s", shipper.folder.path, exc)
+            return False
+        except Exception:  # noqa: BLE001 - a thread's own top: a bug must be seen, and not end it
+            _log.exception("shipping the spool %s failed", shipper.folder.path)
+            return False
+        self._told.discard(writer_id)
+        return True

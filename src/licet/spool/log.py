@@ -1,0 +1,121 @@
+"""The audit log of decisions: each is in the spool before it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
+from threading import Lock
+from typing import Final
+
+from licet.domain.audit_event import (
+    AuditEvent,
+    EventType,
+    Result,
+    event_id,
+    event_id_text,
+    leaf_body,
+)
+from licet.domain.canonical_json import JsonValue, canonical
+from licet.domain.decision import Decision, Request
+from licet.domain.decision_event import decision_body
+from licet.domain.errors import UnavailableError
+from licet.domain.instant import Instant
+from licet.domain.names import Caller, EventId
+from licet.spool.writer import SpoolWriter
+
+ACTOR: Final = "service:licet"
+_DURABLE_SECONDS: Final = 5.0
+"""How long a decision waits for the disk before it is refused."""
+
+
+class SpoolAuditLog:
+    """See `ports.AuditLog`."""
+
+    def __init__(self, writer: SpoolWriter, now: Callable[[], Instant]) -> None:
+        """Record into a spool; `now` dates the log's events about itself."""
+        self._writer = writer
+        self._now = now
+        # Ids differ in their last 48 bits only: no process takes more decisions than that.
+        self._id_start = event_id_text(event_id(writer.folder.writer_id, 0))[:-12]
+        self._mutex = Lock()
+        self.refused = 0
+        """How many decisions could not be recorded, and did not leave."""
+        self._told = 0
+        self._own = 0
+
+    def record(self, caller: Caller, now: Instant, request: Request, decision: Decision) -> EventId:
+        """See `ports.AuditLog.record`."""
+        writer = self._writer
+        try:
+            sequence = writer.append(decision_body(caller, now, request, decision))
+            writer.wait(sequence, _DURABLE_SECONDS)
+        except UnavailableError:
+            self._refused(1)
+            raise
+        return EventId(f"{self._id_start}{sequence:012x}")
+
+    def record_all(
+        self,
+        caller: Caller,
+        now: Instant,
+        requests: Sequence[Request],
+        decisions: Sequence[Decision],
+    ) -> Sequence[EventId]:
+        """See `ports.AuditLog.record_all`."""
+        writer = self._writer
+        bodies = list(map(decision_body, repeat(caller), repeat(now), requests, decisions))
+        try:
+            first = writer.append_all(bodies)
+            writer.wait(first + len(bodies) - 1, _DURABLE_SECONDS)
+        except UnavailableError:
+            self._refused(len(bodies))
+            raise
+        start = self._id_start
+        return [EventId(f"{start}{number:012x}") for number in range(first, first + len(bodies))]
+
+    @property
+    def decisions(self) -> int:
+        """How many decisions were taken on record."""
+        return self._writer.appended - self._own
+
+    @property
+    def recorded(self) -> int:
+        """The sequence of the last event on record."""
+        return self._writer.appended
+
+    def append(self, event_type: EventType, reason: str, metadata: Mapping[str, JsonValue]) -> None:
+        """Record an event of the log about itself.
+
+        Raises:
+            UnavailableError: it is not on record.
+        """
+        event = AuditEvent(
+            occurred_at=self._now(),
+            event_type=event_type,
+            actor=ACTOR,
+            principal="",
+            action="",
+            resource="",
+            capability_id="",
+            result=Result.DONE,
+            reason=reason,
+            policy_id="",
+            session_id="",
+            trace_id="",
+            revision=0,
+            metadata=canonical(metadata),
+        )
+        with self._mutex:
+            self._writer.append(leaf_body(event))
+            self._own += 1
+
+    def tell_refused(self) -> None:
+        """Record how many decisions could not be recorded, as soon as something can be again."""
+        refused = self.refused
+        if refused > self._told and self._writer.shortage is None and self._writer.refusal is None:
+            self.append(EventType.REFUSED, "", {"decisions": refused - self._told})
+            self._told = refused
+
+    def _refused(self, count: int) -> None:
+        with self._mutex:
+            self.refused += count

@@ -1,0 +1,40 @@
+"""Reads the stored tree of the audit log: hashes for proofs, and where an event's leaf is."""
+
+from __future__ import annotations
+
+from typing import Any, Final, LiteralString
+
+from psycopg import Connection
+
+from licet.domain.merkle import HASH_BYTES
+
+# Of each batch only the part that is asked for is read: the column is stored uncompressed.
+_LEAF_HASHES: Final[LiteralString] = """
+SELECT substring(b.leaf_hashes
+                 FROM (greatest(%(first)s - b.first_leaf, 0) * 32 + 1)::integer
+                 FOR (least(%(end)s - b.first_leaf, b.n) * 32)::integer
+                     - (greatest(%(first)s - b.first_leaf, 0) * 32)::integer)
+FROM audit.batches AS b
+WHERE b.epoch = %(epoch)s AND b.first_leaf < %(end)s
+  AND b.first_leaf >= (SELECT max(first_leaf) FROM audit.batches
+                       WHERE epoch = %(epoch)s AND first_leaf <= %(first)s)
+ORDER BY b.first_leaf
+"""
+_NODES: Final[LiteralString] = """
+SELECT n.hash FROM audit.nodes AS n
+WHERE n.epoch = %(epoch)s AND n.level = %(level)s AND n.idx >= %(first)s AND n.idx < %(end)s
+ORDER BY n.idx
+"""
+
+
+def read_hashes(
+    connection: Connection[Any], epoch: int, level: int, first: int, count: int
+) -> bytes:
+    """Read stored hashes of an epoch's tree; see `merkle.ReadHashes`.
+
+    Fewer are returned when fewer are stored.
+    """
+    parameters = {"epoch": epoch, "level": level, "first": first, "end": first + count}
+    statement = _LEAF_HASHES if level == 0 else _NODES
+    rows = connection.execute(statement, parameters, binary=True).fetchall()
+    return b"".join(bytes(row[0]) for row in rows)[: count * HASH_BYTES]

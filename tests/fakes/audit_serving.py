@@ -1,0 +1,62 @@
+"""AuditService alone, on a real port, over the audit log of a test's database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import grpc
+
+from licet.app.prove import ProveAudit
+from licet.server.audit_service import AuditService
+from licet.server.interceptor import ErrorInterceptor
+from licet.server.lifecycle import AUDIT_SERVICE
+from licet.server.streams import Streams
+from licet.server.watchers import Watchers
+from licet.storage.pool import Database as Pool
+from licet.storage.pool import PoolLimits
+from licet.storage.proofs import PostgresSealedLogs
+from licet.v1.audit_service_pb2_grpc import (
+    AuditServiceStub,
+    add_AuditServiceServicer_to_server,
+)
+from tests.fakes.postgres import Database
+
+
+@dataclass(frozen=True, slots=True)
+class ServedProofs:
+    """A server of proofs and a client of it."""
+
+    address: str
+    stub: AuditServiceStub
+    pool: Pool
+
+
+@contextmanager
+def serving_proofs(
+    database: Database, public_key: str = "", *, exports: int = 2, stuck_seconds: float = 60.0
+) -> Iterator[ServedProofs]:
+    """Serve the proofs of a database's audit log on a free port of loopback."""
+    pool = Pool(database.url, PoolLimits())
+    pool.open(30.0)
+    export_pool = ThreadPoolExecutor(exports + 4)
+    places = Watchers(exports, stuck_seconds, "export the audit log of")
+    places.start()
+    server = grpc.server(
+        ThreadPoolExecutor(4),
+        interceptors=[ErrorInterceptor(Streams(1), {f"/{AUDIT_SERVICE}/ExportAudit": export_pool})],
+    )
+    prove = ProveAudit(PostgresSealedLogs(pool), public_key)
+    add_AuditServiceServicer_to_server(AuditService(prove, places), server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with grpc.insecure_channel(address) as channel:
+            yield ServedProofs(address, AuditServiceStub(channel), pool)
+    finally:
+        server.stop(0).wait()
+        places.stop()
+        export_pool.shutdown(cancel_futures=True)
+        pool.close()

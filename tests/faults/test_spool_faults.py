@@ -1,0 +1,360 @@
+"""Each call to the operating system fails, or fails and happened; and the disk is full.
+
+Whatever it is, an event is refused or it is on record, and when the fault is gone it goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Semaphore
+
+import pytest
+from typing_extensions import override
+
+from licet.domain.errors import UnavailableError
+from licet.spool.folder import SpoolFolder
+from licet.spool.reader import SpoolReader
+from licet.spool.writer import Durability, SpoolWriter
+from tests.fakes.spool import (
+    PATIENCE,
+    PLENTY,
+    SMALL,
+    WRITER,
+    FaultySystem,
+    leaf,
+    recover,
+    runs,
+    writing,
+)
+
+MAKING = ["create", "allocate", "map", "sync", "load", "rename", "sync_folder"]
+"""The calls that make a segment, in order."""
+BODY = b"x" * 1000
+
+
+def until_refused(writer: SpoolWriter) -> int:
+    """Append until no more is taken, and return how many were."""
+    for taken in range(10_000):
+        try:
+            assert writer.append(BODY) == writer.appended
+        except UnavailableError:
+            return taken
+    raise AssertionError("the spool never refused an event")
+
+
+def until_taken(writer: SpoolWriter) -> None:
+    """Append one event, as soon as one is taken again."""
+    pause = Event()
+    for _ in range(int(PATIENCE / 0.05)):
+        with suppress(UnavailableError):
+            writer.append(BODY)
+            return
+        pause.wait(0.05)
+    raise AssertionError("the spool did not recover")
+
+
+def assert_all_on_record(root: Path, appended: int) -> None:
+    assert recover(root) == ({s: leaf(s, BODY) for s in range(1, appended + 1)}, [])
+
+
+@pytest.mark.parametrize("happened", [False, True], ids=["failed", "happened"])
+@pytest.mark.parametrize("call", MAKING)
+def test_there_is_no_writer_without_a_first_segment(
+    tmp_path: Path, call: str, happened: bool
+) -> None:
+    system = FaultySystem()
+    folder = SpoolFolder.create(tmp_path, WRITER, system)
+    system.fail(call, happened=happened)
+    with pytest.raises(UnavailableError, match="there is no spool"):
+        SpoolWriter(folder, Durability.GROUP, max_bytes=PLENTY, segment_bytes=SMALL)
+    folder.close()
+    assert recover(tmp_path) == ({}, [])
+
+
+@pytest.mark.parametrize("happened", [False, True], ids=["failed", "happened"])
+@pytest.mark.parametrize("call", MAKING)
+def test_without_a_next_segment_events_are_refused_until_there_is_one(
+    tmp_path: Path, call: str, happened: bool
+) -> None:
+    system = FaultySystem()
+    with writing(tmp_path, system=system) as writer:
+        system.fail(call, happened=happened)
+        taken = until_refused(writer)
+        system.wait_until_met()
+        with pytest.raises(UnavailableError, match="cannot grow"):
+            writer.append_all([BODY] * 2)
+        assert writer.appended == taken
+        system.heal()
+        until_taken(writer)
+        writer.append_all([BODY] * 2)
+        assert writer.appended == taken + 3
+        assert writer.shortage is None
+    assert_all_on_record(tmp_path, taken + 3)
+
+
+@pytest.mark.parametrize("happened", [False, True], ids=["failed", "happened"])
+def test_after_a_failed_sync_no_event_is_ever_taken_again(tmp_path: Path, happened: bool) -> None:
+    system = FaultySystem()
+    with writing(tmp_path, Durability.GROUP, system=system, segment_bytes=1 << 20) as writer:
+        system.wait_for("sync_folder", 3)  # the root, and two segments: only syncs are left
+        for _ in range(5):
+            writer.wait(writer.append(BODY), PATIENCE)
+        durable = writer.appended
+        system.fail("sync", happened=happened)
+        with pytest.raises(UnavailableError, match="may not be on record"):
+            writer.wait(writer.append(BODY), PATIENCE)
+        system.heal()
+        assert writer.refusal is not None
+        assert writer.durable == durable
+        for _ in range(3):
+            with pytest.raises(UnavailableError, match="writing to the disk failed"):
+                writer.append(BODY)
+            with pytest.raises(UnavailableError, match="may not be on record"):
+                writer.wait(durable + 1, PATIENCE)
+        writer.wait(durable, 0)
+        syncs = system.calls["sync"]
+    # Nor is it synced again: that could succeed, and would mean nothing.
+    assert system.calls["sync"] == syncs
+    assert_all_on_record(tmp_path, durable + 1)
+
+
+def test_nobody_is_told_of_an_event_while_the_disk_hangs(tmp_path: Path) -> None:
+    going = Event()
+
+    class HangingSystem(FaultySystem):
+        hangs = False
+
+        @override
+        def sync(self, descriptor: int) -> None:
+            if self.hangs:
+                assert going.wait(PATIENCE)
+            super().sync(descriptor)
+
+    system = HangingSystem()
+    with writing(tmp_path, Durability.GROUP, system=system) as writer:
+        writer.wait(writer.append(BODY), PATIENCE)
+        system.hangs = True
+        told: list[UnavailableError | None] = []
+        writer.when(writer.append(BODY), told.append)
+        with pytest.raises(UnavailableError, match="in time"):
+            writer.wait(writer.append(BODY), 0.05)
+        assert told == []
+        assert writer.durable == 1
+        going.set()
+        writer.wait(3, PATIENCE)
+        writer.wait(writer.append(BODY), PATIENCE)
+        assert told == [None]
+    assert_all_on_record(tmp_path, 4)
+
+
+def test_a_sync_vouches_for_nothing_that_was_appended_after_it_began(tmp_path: Path) -> None:
+    entered, permits = Semaphore(0), Semaphore(0)
+
+    class GatedSystem(FaultySystem):
+        gated = False
+
+        @override
+        def sync(self, descriptor: int) -> None:
+            if self.gated:
+                entered.release()
+                assert permits.acquire(timeout=PATIENCE)
+            super().sync(descriptor)
+
+    system = GatedSystem()
+    with writing(tmp_path, Durability.GROUP, system=system) as writer:
+        system.wait_for("sync_folder", 3)  # the root, and two segments: only syncs are left
+        system.gated = True
+        first, second = Event(), Event()
+        writer.when(writer.append(BODY), lambda _: first.set())
+        assert entered.acquire(timeout=PATIENCE)
+        writer.when(writer.append(BODY), lambda _: second.set())
+        permits.release()
+        assert entered.acquire(timeout=PATIENCE)  # the next sync has begun, and not ended
+        assert first.is_set()
+        assert not second.is_set()
+        assert writer.durable == 1
+        system.gated = False
+        permits.release()
+        assert second.wait(PATIENCE)
+    assert_all_on_record(tmp_path, 2)
+
+
+def test_a_segment_that_was_filled_is_synced_before_what_is_in_it_is_durable(
+    tmp_path: Path,
+) -> None:
+    synced: list[tuple[int, int]] = []
+
+    class RecordingSystem(FaultySystem):
+        writer: SpoolWriter | None = None
+
+        @override
+        def sync(self, descriptor: int) -> None:
+            appended = 0 if self.writer is None else self.writer.appended
+            super().sync(descriptor)
+            synced.append((os.fstat(descriptor).st_ino, appended))
+
+    system = RecordingSystem()
+    with writing(tmp_path, Durability.GROUP, system=system) as writer:
+        system.writer = writer
+        for _ in range(40):
+            writer.append(BODY)
+        writer.wait(writer.appended, PATIENCE)
+        vouched = list(synced)
+        ends = dict(zip(writer.folder.segments(), (11, 22, 33, 40), strict=False))
+        for name, last in ends.items():
+            inode = (writer.folder.path / str(name)).stat().st_ino
+            assert any(file == inode and appended >= last for file, appended in vouched), name
+
+
+def test_what_cannot_be_read_is_asked_for_again_and_not_passed_over(tmp_path: Path) -> None:
+    with writing(tmp_path) as writer:
+        for _ in range(30):
+            writer.append(BODY)
+    folder = SpoolFolder.adopt(tmp_path)
+    assert folder is not None
+    reader = SpoolReader(folder, 0)
+    assert reader.read(5) is not None
+    path = folder.path / str(folder.segments()[1])
+    path.rename(folder.path / "aside")
+    path.mkdir()
+    rest = reader.read(100)  # of the first segment
+    assert rest is not None
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match="cannot read the spool"):
+            reader.read(100)
+    path.rmdir()
+    (folder.path / "aside").rename(path)
+    assert sum(len(run.leaves) for run in runs(reader)) == 30 - 5 - len(rest.leaves)
+    assert reader.damages() == []
+    reader.close()
+    folder.close()
+
+
+def test_a_callers_bug_does_not_end_the_syncing(tmp_path: Path) -> None:
+    def fail(_: UnavailableError | None) -> None:
+        raise RuntimeError("a bug")
+
+    with writing(tmp_path, Durability.GROUP) as writer:
+        writer.when(writer.append(BODY), fail)
+        writer.wait(writer.append(BODY), PATIENCE)
+    assert_all_on_record(tmp_path, 2)
+
+
+@pytest.mark.parametrize("durability", Durability)
+def test_a_spool_that_has_reached_its_limit_refuses_until_it_is_shipped(
+    tmp_path: Path, durability: Durability
+) -> None:
+    with writing(tmp_path, durability, max_bytes=3 * SMALL) as writer:
+        taken = until_refused(writer)
+        assert taken == 3 * 11
+        with pytest.raises(UnavailableError, match="has reached its 49152 bytes"):
+            writer.append(BODY)
+        assert writer.folder.discard(11) == 1
+        until_taken(writer)
+        more = until_refused(writer)
+        assert more == 10
+        writer.wait(writer.appended, PATIENCE)
+        last = writer.appended
+    assert recover(tmp_path, 11) == ({s: leaf(s, BODY) for s in range(12, last + 1)}, [])
+
+
+@pytest.mark.parametrize("happened", [False, True], ids=["failed", "happened"])
+def test_deleting_what_is_shipped_can_be_repeated(tmp_path: Path, happened: bool) -> None:
+    system = FaultySystem()
+    with writing(tmp_path, system=system) as writer:
+        for _ in range(40):
+            writer.append(BODY)
+        system.fail("unlink", happened=happened)
+        with pytest.raises(UnavailableError, match="cannot delete"):
+            writer.folder.discard(22)
+        system.heal()
+        assert writer.folder.discard(22) == 2 - happened
+    assert recover(tmp_path, 22)[0] == {s: leaf(s, BODY) for s in range(23, 41)}
+
+
+@pytest.mark.parametrize("call", ["unlink", "sync_folder"])
+@pytest.mark.parametrize("happened", [False, True], ids=["failed", "happened"])
+def test_removing_a_folder_can_be_repeated(tmp_path: Path, call: str, happened: bool) -> None:
+    with writing(tmp_path) as writer:
+        writer.append(BODY)
+    system = FaultySystem()
+    folder = SpoolFolder.adopt(tmp_path, system)
+    assert folder is not None
+    system.fail(call, happened=happened)
+    with pytest.raises(UnavailableError, match="cannot remove"):
+        folder.remove()
+    system.heal()
+    folder.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("happened", [False, True], ids=["failed", "happened"])
+def test_a_folder_that_could_not_be_made_is_adopted_at_most(tmp_path: Path, happened: bool) -> None:
+    system = FaultySystem()
+    system.fail("sync_folder", happened=happened)
+    with pytest.raises(UnavailableError, match="cannot make"):
+        SpoolFolder.create(tmp_path, WRITER, system)
+    assert recover(tmp_path) == ({}, [])
+
+
+def test_a_file_system_that_only_pretends_to_allocate_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pretend(descriptor: int, offset: int, length: int) -> None:
+        os.ftruncate(descriptor, offset + length)
+
+    monkeypatch.setattr(os, "posix_fallocate", pretend)
+    folder = SpoolFolder.create(tmp_path, WRITER)
+    with pytest.raises(UnavailableError, match="does not allocate in advance"):
+        SpoolWriter(folder, Durability.NONE, max_bytes=PLENTY, segment_bytes=SMALL)
+    folder.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Provide a file system of 1 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here; the next test fills one in another way")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)  # noqa: S607 - wherever it is
+
+
+@pytest.mark.parametrize("durability", Durability)
+def test_on_a_full_disk_events_are_refused_and_none_is_lost(
+    small_disk: Path, durability: Durability
+) -> None:
+    root = small_disk / "spool"
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(512 * 1024))
+    with writing(root, durability, segment_bytes=1 << 16) as writer:
+        taken = until_refused(writer)
+        assert taken % 58 == 0  # whole segments
+        assert taken > 2 * 58
+        assert "No space left" in (writer.shortage or "")
+        ballast.unlink()
+        until_taken(writer)
+        writer.wait(writer.appended, PATIENCE)
+    assert_all_on_record(root, taken + 1)
+
+
+def test_where_files_may_not_grow_events_are_refused_and_none_is_lost(tmp_path: Path) -> None:
+    """The same without a file system of one's own: the kernel refuses to allocate (EFBIG)."""
+    system = FaultySystem()
+    with writing(tmp_path, system=system) as writer:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL - 1, hard))
+        try:
+            taken = until_refused(writer)
+            assert "too large" in (writer.shortage or "")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        until_taken(writer)
+    assert_all_on_record(tmp_path, taken + 1)
