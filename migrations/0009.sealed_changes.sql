@@ -15,7 +15,8 @@ CREATE FUNCTION audit.last_change_seq() RETURNS bigint LANGUAGE sql VOLATILE SET
 $$;
 
 -- Queues what this transaction has stored after a number, all within a time. The mutation lock must have been held since:
--- otherwise the numbers between could be another transaction's.
+-- otherwise the numbers between could be another transaction's. The time only says in which partitions to look; a clock
+-- that is set meanwhile must not hide what was stored.
 CREATE FUNCTION audit.queue_changes(after_seq bigint, since timestamptz, until timestamptz) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
   INSERT INTO audit.queue (writer_id, first_id, last_id, min_at, max_at, n, digest)
@@ -23,7 +24,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
          min(e.occurred_at), max(e.occurred_at), count(*), sha256(string_agg(e.leaf, ''::bytea ORDER BY e.event_id))
   FROM audit.event_leaves AS e
   WHERE e.event_id > audit.change_event_id(after_seq) AND e.event_id <= audit.change_event_id(audit.last_change_seq())
-    AND e.occurred_at BETWEEN since AND until
+    AND e.occurred_at BETWEEN least(since, until) - interval '1 hour' AND greatest(since, until) + interval '1 hour'
   HAVING count(*) > 0
 $$;
 

@@ -531,7 +531,7 @@ class Sequences:
         self._zero = Ranges()
         # What is missing, and by which leaf it was noticed; what the log itself says of it.
         self._missing: list[tuple[int, int, int, int]] = []
-        self._quarantined: set[tuple[int, int]] = set()
+        self._explained: list[tuple[int, int, int]] = []
         self._reach: dict[int, int] = {}
 
     def cover(self) -> None:
@@ -551,15 +551,19 @@ class Sequences:
             self._step(index, writer_id, sequence, kind)
         if kind == "audit.quarantined":
             writer, refused = numbers(metadata, "writer_id", "sequence")
-            self._quarantined.add((writer, refused))
+            self._explained.append((writer, refused, refused))
+        if kind == "audit.incident" and event["reason"] == "EVENTS_LOST":
+            writer, lost, end = numbers(metadata, "writer_id", "first", "last")
+            self._explained.append((writer, lost, end))
         if kind == "audit.writer_recovered":
             writer, reach = numbers(metadata, "writer_id", "last_sequence")
             self._reach[writer] = max(reach, self._reach.get(writer, 0))
 
     def finish(self) -> None:
         """Report what is missing, now that all is known that could explain it."""
+        self._explained.sort()
         for writer_id, first, last, index in self._missing:
-            if any((writer_id, n) not in self._quarantined for n in range(first, last + 1)):
+            if not self._is_explained(writer_id, first, last):
                 text = f"writer {writer_id}: events {first} to {last} are missing"
                 self._report.error("writer.gap", text, index)
         for writer_id, reach in self._reach.items():
@@ -567,6 +571,12 @@ class Sequences:
             if (found is None or found.last < reach) and not self._stretch:
                 text = f"writer {writer_id} ended with event {reach}, and the log does not have it"
                 self._report.error("writer.tail", text)
+
+    def _is_explained(self, writer_id: int, first: int, last: int) -> bool:
+        for writer, begin, end in self._explained:
+            if writer == writer_id and begin <= first <= end:
+                first = end + 1
+        return first > last
 
     def facts(self) -> dict[str, Any]:
         """Return what is reported of them."""

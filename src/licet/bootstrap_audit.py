@@ -132,6 +132,7 @@ def start(
         lambda dead: Shipper(dead, store, keys, retention),
         lambda dead: store.is_settled(dead, _soon(_FLUSH_SECONDS)),
         recovered,
+        retention,
     )
     stack.callback(adoption.stop)
     adoption.start()
@@ -169,16 +170,16 @@ def _writer(settings: Settings, folder: SpoolFolder) -> SpoolWriter:
 
 
 def _leave(writer: SpoolWriter, store: PostgresEventStore) -> None:
-    """Remove the spool if all of it is stored, sealed and signed; else leave it to an adopter."""
+    """Leave the spool to an adopter, who need not look into one that is settled."""
     folder = writer.folder
     try:
         is_stored = store.shipped(folder.writer_id, _soon(_FLUSH_SECONDS)) >= writer.appended
         if is_stored and store.is_settled(folder.writer_id, _soon(_FLUSH_SECONDS)):
-            folder.remove()
-            return
+            folder.settled_seconds()
     except LicetError as exc:
-        _log.info("the spool %s is left for the next process: %s", folder.path, exc)
-    folder.close()
+        _log.info("the spool %s is left as it is: %s", folder.path, exc)
+    finally:
+        folder.close()
 
 
 def _steward(

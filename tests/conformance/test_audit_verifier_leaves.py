@@ -102,6 +102,12 @@ def test_metadata_in_every_canonical_form_is_no_finding(folder: Folder) -> None:
 OPENED: Final = recorded(5, 1, "audit.writer_opened")
 
 
+def lost(first: int, last: int) -> bytes:
+    """Return the leaf that says which events of writer 5 its disk has damaged."""
+    metadata = {"writer_id": 5, "first": first, "last": last}
+    return recorded(0, first, "audit.incident", reason="EVENTS_LOST", metadata=metadata)
+
+
 @pytest.mark.parametrize(
     ("leaves", "codes"),
     [
@@ -147,6 +153,9 @@ OPENED: Final = recorded(5, 1, "audit.writer_opened")
             ],
             {"writer.gap"},
         ),
+        ([OPENED, recorded(5, 9), lost(2, 8)], set()),
+        ([OPENED, recorded(5, 9), lost(5, 8), lost(2, 4)], set()),
+        ([OPENED, recorded(5, 9), lost(2, 4), lost(6, 8)], {"writer.gap"}),
         ([recorded(6, 1, "audit.epoch", metadata={"writers": {"5": 7}}), recorded(5, 8)], set()),
         (
             [recorded(6, 1, "audit.epoch", metadata={"writers": {"5": 7}}), recorded(5, 9)],

@@ -108,6 +108,7 @@ def recorded(  # noqa: PLR0913 - what tests of the log tell events apart by
     seconds: int = 0,
     metadata: Mapping[str, JsonValue] | None = None,
     resource: str = "doc:reports/2026/q3",
+    reason: str = "",
 ) -> bytes:
     """Return the leaf of an event, so many seconds after `NOW`."""
     result = Result.ALLOW if event_type == "decision" else Result.DONE
@@ -116,6 +117,7 @@ def recorded(  # noqa: PLR0913 - what tests of the log tell events apart by
         occurred_at=Instant(NOW + seconds * 1_000_000),
         result=result,
         resource=resource,
+        reason=reason,
         metadata=canonical(metadata or {}),
     )
     return leaf(event_id(writer, sequence), described)

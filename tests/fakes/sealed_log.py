@@ -20,6 +20,7 @@ from licet.domain.audit_event import AuditEvent, EventType, Result, event_id, le
 from licet.domain.canonical_json import canonical
 from licet.domain.checkpoint import Checkpoint
 from licet.domain.instant import Instant, to_datetime
+from licet.domain.signed_note import VerifierKey
 from licet.steward.journal import Journal
 from licet.steward.sealer import Sealer
 from licet.steward.signer import CheckpointSigner
@@ -133,11 +134,11 @@ class SealedLog:
                 # What was dropped has none.
                 connection.execute(f"ALTER TABLE IF EXISTS {name} ENABLE TRIGGER USER".encode())
 
-    def verify(self, kept: Checkpoint | None = None) -> Report:
-        """Verify everything against the key."""
+    def verify(self, kept: Checkpoint | None = None, *, key: VerifierKey = SIGNER.key) -> Report:
+        """Verify everything against a key."""
         report = Report()
         with opened_log(self.database.url, snapshot=True) as log:
-            for _ in verify_whole(log, Trust(SIGNER.key, verify_ed25519, kept), report):
+            for _ in verify_whole(log, Trust(key, verify_ed25519, kept), report):
                 pass
         return report
 

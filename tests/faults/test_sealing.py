@@ -172,7 +172,7 @@ def test_a_process_that_is_paused_until_it_has_lost_the_lead_does_no_harm(
 ) -> None:
     leader: LiteralString = """
     SELECT l.pid FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
-    WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.objid = 20011
+    WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.objid = 20013
       AND l.granted
     """
     variables = {

@@ -84,9 +84,9 @@ def test_only_events_that_match_the_filter_are_printed(served: Served) -> None:
 
 def test_a_restart_of_the_server_is_waited_for(served: Served) -> None:
     with serving(served.database) as first:
-        command = ("audit", "follow", "--address", first.address, "--since", "1h", "--json")
+        arguments = ("--principal", "agent:a", "--since", "1h", "--json", "--timeout", "0.5")
         first.authorize("agent:a", "read", "doc:before")
-        with running(*command, "--timeout", "0.5") as follower:
+        with running("audit", "follow", "--address", first.address, *arguments) as follower:
             assert json.loads(follower.line())["resource"] == "doc:before"
             first.licet.stop()
             assert eventually(lambda: "waiting: no licet answers" in follower.errors)

@@ -230,8 +230,8 @@ def test_audit_events_are_iterated_newest_first(client: Client) -> None:
     assert events[-1].capability_id == capability.id
     assert [e.resource for e in client.audit(allowed=True)] == ["doc:x/3", "doc:x/1"]
     assert len(list(client.audit(allowed=False, resource="doc:x/*"))) == 3
-    assert list(client.audit(until=events[-1].occurred_at)) == []
-    assert list(client.audit(since=events[0].occurred_at)) == [events[0]]
+    assert list(client.audit(principal="agent:a", until=events[-1].occurred_at)) == []
+    assert list(client.audit(principal="agent:a", since=events[0].occurred_at)) == [events[0]]
     assert client.audit_page(page_size=1, event_types=["grant"]).events == (events[-1],)
 
 

@@ -11,7 +11,7 @@ from licet.domain.canonical_json import JsonValue, canonical
 from licet.domain.instant import Instant
 from licet.domain.merkle import leaf_hash, leaf_hashes
 from licet.storage.audit_shipping import COPY_HEADER, COPY_TRAILER
-from licet.storage.proofs import copied_leaves
+from licet.storage.tree import copied_leaves
 from tests.fakes.postgres import Database
 from tests.properties.strategies import DAY, FIRST_DAY
 

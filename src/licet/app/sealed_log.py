@@ -140,8 +140,8 @@ class AuditLogReader(SealedLogReader, Protocol):
         """Return ids of events that are in no batch and not queued."""
         ...
 
-    def queued(self) -> Iterator[tuple[Batch, bytes]]:
-        """Yield what waits to be sealed, with the leaf hashes of its rows, in order."""
+    def queued(self) -> Iterator[tuple[Batch, Sequence[bytes]]]:
+        """Yield what waits to be sealed, with the leaves of its rows, in order."""
         ...
 
     def shipped(self) -> Sequence[tuple[int, int]]:

@@ -7,13 +7,13 @@ whoever drives it can let others have their turn.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from hashlib import sha256
 from typing import Final
 
 from licet.app.findings import Code, Finding, Report
 from licet.app.sealed_log import AuditLogReader, Ranges, Sequences, Trust
 from licet.app.verification import Walk
 from licet.domain.archive import Segment
+from licet.domain.audit_batch import digest
 from licet.domain.merkle import HASH_BYTES, LEVEL_WIDTH, leaf_hash
 
 _LIMIT: Final = 1000
@@ -128,9 +128,9 @@ def _find_kept(log: AuditLogReader, trust: Trust, report: Report, epochs: Sequen
 def _verify_queue(log: AuditLogReader, report: Report, sequences: Sequences) -> int:
     """Check what waits to be sealed as far as that can be done without the key of batches."""
     rows = 0
-    for batch, hashes in log.queued():
-        rows += len(hashes) // HASH_BYTES
-        if len(hashes) != HASH_BYTES * batch.events or sha256(hashes).digest() != batch.digest:
+    for batch, leaves in log.queued():
+        rows += len(leaves)
+        if len(leaves) != batch.events or digest(leaves) != batch.digest:
             text = "the events of a batch that waits to be sealed are not those that were stored"
             report.add(Finding(Code.QUEUE_MISMATCH, text, subject=str(batch.first_id)))
         writer, last = batch.first_id.int >> 80, batch.last_id.int & _SEQUENCE

@@ -2,10 +2,11 @@
 
     ROOT/<writer id, 12 hex digits>/     mode 0700, held by flock for the life of its owner
         00000001-<salt>.segment          mode 0600; see `segment.py`
+        settled                          since when all of it is stored, sealed and signed
 
 The kernel lets go of the lock when the owner dies, however it dies. Then one other process adopts
-the folder, ships what is left, and removes it. A folder is locked before it gets its name: nobody
-can adopt one whose owner has just made it.
+the folder, ships what is left, and in time removes it. A folder is locked before it gets its name:
+nobody can adopt one whose owner has just made it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 import os
 import re
 import secrets
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
@@ -28,6 +30,7 @@ _log: Final = logging.getLogger(__name__)
 _NAME: Final = re.compile(r"[0-9a-f]{12}", re.ASCII)
 _UNNAMED: Final = re.compile(r"\.[0-9a-f]{12}-[0-9a-f]{8}\.new", re.ASCII)
 _ATTEMPTS: Final = 5
+_SETTLED: Final = "settled"
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -135,6 +138,32 @@ class SpoolFolder:
             message = f"cannot delete what is shipped of the spool {self.path}: {exc.strerror}"
             raise UnavailableError(message) from exc
         return max(keep, 0)
+
+    def is_settled(self) -> bool:
+        """Say whether all of it was once found stored, sealed and signed."""
+        return _SETTLED in self._names()
+
+    def settled_seconds(self) -> float:
+        """Return since when all of it is stored, sealed and signed: since the first call.
+
+        Raises:
+            UnavailableError: the disk does not keep that.
+        """
+        flags = os.O_CREAT | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            marker = os.open(_SETTLED, flags, 0o600, dir_fd=self.descriptor)
+            try:
+                since = os.fstat(marker).st_mtime
+            finally:
+                os.close(marker)
+        except OSError as exc:
+            raise UnavailableError(f"cannot mark the spool {self.path}: {exc.strerror}") from exc
+        return max(time.time() - since, 0.0)
+
+    def unsettle(self) -> None:
+        """Take that back: something of it has been stored since."""
+        with suppress(OSError):
+            os.unlink(_SETTLED, dir_fd=self.descriptor)
 
     def remove(self) -> None:
         """Delete it with all that is in it, and let go.

@@ -129,6 +129,10 @@ class Shipper:
             raise
         return 0 if run is None else len(run.leaves)
 
+    def is_ahead(self) -> bool:
+        """Say whether the database has lost some of what was shipped. Raises as `step` does."""
+        return self._store.shipped(self.folder.writer_id, _soon()) < self.shipped
+
     def tidy(self, *, now: float | None = None) -> None:
         """Delete what has been shipped long enough. Raises as `step` does."""
         now = monotonic() if now is None else now

@@ -143,18 +143,24 @@ class SpoolWriter:
             with self._lock:
                 first = sequence = self._sequence + 1
                 seed, end = self._seed, self._offset
-                parts: list[bytes] = []
+                frames: list[bytes] = []
                 for body in bodies:
                     length = _START_BYTES + len(body)
                     if length > MAX_LEAF_BYTES:
                         raise ValueError(f"a leaf of {length} bytes is too long")
                     record = _pack_start(length, sequence, start, ID_LOW | sequence) + body
-                    parts += (_pack_crc(crc32(record, seed ^ end)), record, _PADDING[-length & 7])
+                    crc = _pack_crc(crc32(record, seed ^ end))
+                    frames.append(crc + record + _PADDING[-length & 7])
                     end += (FRAME_BYTES + length + 7) & ~7
                     sequence += 1
-                size = end - self._offset
+                at = self._offset
+                size = end - at
                 if end <= self._limit:
-                    self._memory[self._offset : end] = b"".join(parts)
+                    # One after the other: a copy need not go from front to back, and when the
+                    # process is killed in it, no whole frame may stand behind half a one.
+                    for frame in frames:
+                        self._memory[at : at + len(frame)] = frame
+                        at += len(frame)
                     self._offset = end
                     self._sequence = sequence - 1
                     return first

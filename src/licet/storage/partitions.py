@@ -24,12 +24,11 @@ from licet.domain.instant import Instant, to_datetime
 from licet.domain.names import EventId
 from licet.storage.errors import translated
 from licet.storage.sealing import (
-    copied_leaves,
     register_writer,
     sealer_connection,
     sealing_transaction,
 )
-from licet.storage.tree import read_hashes
+from licet.storage.tree import copied_leaves, read_hashes
 
 PAGE_LEAVES: Final = 1 << 15
 """About how many leaves are in memory at once; a batch is never divided."""
@@ -166,7 +165,8 @@ class PostgresPartitions:
                 origins[epoch] = self._origin(epoch)
             places = {"epoch": epoch, "first": firsts[0], "last": after}
             with translated(deadline_bound=False):
-                leaves = copied_leaves(self._connection, _LEAVES, _bounds(partition) | places)
+                parameters = _bounds(partition) | places
+                leaves = list(copied_leaves(self._connection, _LEAVES, parameters))
             yield LeafPage(epoch, origins[epoch], batches, leaves)
 
     def _batches(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, LiteralString
 from uuid import UUID
 
-import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
@@ -15,9 +14,8 @@ from licet.app.ports import Deadline
 from licet.app.prove import Place, StoredCheckpoint
 from licet.domain.instant import Instant
 from licet.domain.merkle import ReadHashes
-from licet.storage.audit_shipping import COPY_HEADER, COPY_TRAILER
 from licet.storage.pool import Database
-from licet.storage.tree import read_hashes
+from licet.storage.tree import copied_leaves, read_hashes
 
 _LATEST: Final[LiteralString] = """
 SELECT c.epoch, c.tree_size, c.root, c.note, (extract(epoch FROM c.created_at) * 1000000)::bigint
@@ -159,23 +157,6 @@ class PostgresSealedLog:
         """See `SealedLog.leaves`."""
         parameters = {"epoch": epoch, "first": first, "end": end}
         return list(copied_leaves(self._connection, _LEAVES, parameters))
-
-
-def copied_leaves(
-    connection: Connection[TupleRow], statement: LiteralString, parameters: Mapping[str, object]
-) -> Iterator[bytes]:
-    """Yield the leaves that a COPY TO STDOUT (FORMAT BINARY) sends, one at a time."""
-    # COPY takes no parameters of the protocol; these are numbers, ids and times that psycopg
-    # quotes.
-    with psycopg.ClientCursor(connection) as cursor, cursor.copy(statement, parameters) as copy:
-        block = bytes(copy.read()).removeprefix(COPY_HEADER)
-        while True:
-            if block and block != COPY_TRAILER:
-                yield block
-            data = copy.read()
-            if not data:
-                return
-            block = bytes(data)
 
 
 def _checkpoint(epoch: int, size: int, root: bytes, note: str, at: int) -> StoredCheckpoint:

@@ -20,15 +20,13 @@ from licet.domain.audit_batch import Batch
 from licet.domain.instant import Instant, to_datetime
 from licet.domain.merkle import EMPTY_ROOT, Node, ReadHashes
 from licet.storage.audit_shipping import (
-    COPY_HEADER,
-    COPY_TRAILER,
     IDENTITY,
     SEQUENCE_BITS,
     store_batch,
 )
 from licet.storage.errors import translated
 from licet.storage.pool import READ_WRITE
-from licet.storage.tree import read_hashes
+from licet.storage.tree import copied_leaves, read_hashes
 
 _SET_ROLE: Final[LiteralString] = "SET ROLE licet_sealer"
 # A hung statement must not hold the head for long; a sealer that is stopped must lose it, and the
@@ -38,7 +36,7 @@ SELECT set_config('statement_timeout', '30s', false),
        set_config('idle_in_transaction_session_timeout', '30s', false),
        set_config('idle_session_timeout', '60s', false)
 """
-_LEAD: Final[LiteralString] = "SELECT pg_try_advisory_lock(20011)"
+_LEAD: Final[LiteralString] = "SELECT pg_try_advisory_lock(20013)"
 _HEAD: Final[LiteralString] = """
 SELECT l.origin, l.epoch, l.tree_size, l.root,
        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
@@ -372,23 +370,11 @@ def register_writer(connection: Connection[TupleRow], writer_id: int) -> None:
         connection.execute(_REGISTER, [writer_id])
 
 
-def copied_leaves(
-    connection: Connection[TupleRow], statement: LiteralString, parameters: Mapping[str, object]
-) -> list[bytes]:
-    """Return the leaves that a COPY TO STDOUT (FORMAT BINARY) sends."""
-    # COPY takes no parameters of the protocol; these are numbers, ids and times, quoted by psycopg.
-    with psycopg.ClientCursor(connection) as cursor, cursor.copy(statement, parameters) as copy:
-        rows = [bytes(row) for row in copy]
-    if rows:
-        rows[0] = rows[0].removeprefix(COPY_HEADER)
-    return [row for row in rows if row not in {b"", COPY_TRAILER}]
-
-
 def read_leaves(connection: Connection[TupleRow], batch: Batch) -> list[bytes]:
     """Return the canonical bytes of a batch's events as they are stored, in the order of ids."""
     low, high = _bounds(batch)
     parameters = {"first": batch.first_id, "last": batch.last_id, "since": low, "until": high}
-    return copied_leaves(connection, _LEAVES, parameters)
+    return list(copied_leaves(connection, _LEAVES, parameters))
 
 
 def _bounds(batch: Batch) -> tuple[datetime, datetime]:

@@ -1,12 +1,15 @@
-"""Reads the stored tree of the audit log: hashes for proofs, and where an event's leaf is."""
+"""Reads the sealed audit log back: its leaves, and the hashes of its tree."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, LiteralString
 
+import psycopg
 from psycopg import Connection
 
 from licet.domain.merkle import HASH_BYTES
+from licet.storage.audit_shipping import COPY_HEADER, COPY_TRAILER
 
 # Of each batch only the part that is asked for is read: the column is stored uncompressed.
 _LEAF_HASHES: Final[LiteralString] = """
@@ -38,3 +41,19 @@ def read_hashes(
     statement = _LEAF_HASHES if level == 0 else _NODES
     rows = connection.execute(statement, parameters, binary=True).fetchall()
     return b"".join(bytes(row[0]) for row in rows)[: count * HASH_BYTES]
+
+
+def copied_leaves(
+    connection: Connection[Any], statement: LiteralString, parameters: Mapping[str, object]
+) -> Iterator[bytes]:
+    """Yield the leaves that a COPY TO STDOUT (FORMAT BINARY) sends, one at a time."""
+    # COPY takes no parameters of the protocol; these are numbers, ids and times that psycopg
+    # quotes.
+    with psycopg.ClientCursor(connection) as cursor, cursor.copy(statement, parameters) as copy:
+        is_first = True
+        for data in copy:
+            row = bytes(data)
+            if is_first:
+                row, is_first = row.removeprefix(COPY_HEADER), False
+            if row and row != COPY_TRAILER:
+                yield row

@@ -23,8 +23,7 @@ from licet.domain.instant import Instant
 from licet.domain.merkle import leaf_hashes
 from licet.storage import verification_sql as sql
 from licet.storage.errors import translated
-from licet.storage.proofs import copied_leaves
-from licet.storage.tree import read_hashes
+from licet.storage.tree import copied_leaves, read_hashes
 
 _SET_ROLE: Final[LiteralString] = "SET ROLE licet_auditor"
 _BEGIN: Final[LiteralString] = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -128,7 +127,7 @@ class PostgresAuditLog:
 
     def passed_over(self, writer_id: int) -> Sequence[tuple[int, int]]:
         """See `SealedLogReader.passed_over`."""
-        return [(r[0], r[1]) for r in self._rows(sql.PASSED_OVER, {"writer": f"{writer_id:012x}"})]
+        return [(r[0], r[1]) for r in self._rows(sql.PASSED_OVER, {"writer": writer_id})]
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -155,7 +154,7 @@ class PostgresAuditLog:
         """See `AuditLogReader.strays`."""
         return [str(row[0]) for row in self._rows(sql.STRAYS, {"limit": limit})]
 
-    def queued(self) -> Iterator[tuple[Batch, bytes]]:
+    def queued(self) -> Iterator[tuple[Batch, Sequence[bytes]]]:
         """See `AuditLogReader.queued`."""
         after = 0
         while rows := self._rows(sql.QUEUED, {"after": after}):
@@ -164,11 +163,10 @@ class PostgresAuditLog:
                 batch = Batch(
                     *(writer, first, last, Instant(since), Instant(until), count, bytes(digest))
                 )
-                yield batch, self._queued_hashes(number)
+                yield batch, self._queued_leaves(number)
 
-    def _queued_hashes(self, number: int) -> bytes:
-        rows = copied_leaves(self._connection, sql.ROWS_OF_QUEUED, {"number": number})
-        return leaf_hashes(rows)
+    def _queued_leaves(self, number: int) -> Sequence[bytes]:
+        return list(copied_leaves(self._connection, sql.ROWS_OF_QUEUED, {"number": number}))
 
     def shipped(self) -> Sequence[tuple[int, int]]:
         """See `AuditLogReader.shipped`."""

@@ -109,11 +109,12 @@ SHIPPED: Final[LiteralString] = """
 SELECT w.writer_id, w.shipped_seq FROM audit.writers AS w ORDER BY w.writer_id
 """
 PASSED_OVER: Final[LiteralString] = """
-SELECT (e.metadata ->> 'first')::bigint, (e.metadata ->> 'last')::bigint
+SELECT coalesce(e.metadata ->> 'first', e.metadata ->> 'sequence')::bigint,
+       coalesce(e.metadata ->> 'last', e.metadata ->> 'sequence')::bigint
 FROM audit.events AS e
 WHERE e.event_type = ANY ('{audit.incident,audit.quarantined}') AND e.event_type <> 'decision'
-  AND e.reason = ANY ('{EVENTS_LOST,EVENT_QUARANTINED}')
-  AND e.metadata ->> 'writer' = %(writer)s
+  AND e.reason = ANY ('{EVENTS_LOST,""}')
+  AND e.metadata @> jsonb_build_object('writer_id', %(writer)s::bigint)
 ORDER BY 1
 """
 INCIDENTS: Final[LiteralString] = """
