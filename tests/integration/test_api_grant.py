@@ -311,6 +311,30 @@ def test_a_parent_that_ends_while_its_delegation_waits_delegates_nothing(
     assert capability_count(database) == 1
 
 
+def test_a_parent_that_expires_while_its_delegation_waits_delegates_nothing(
+    served: Served, database: Database
+) -> None:
+    parent = _grant(served, delegation_depth=1, ttl=Duration(seconds=1))
+    expired = "SELECT count(*) FROM licet.capabilities WHERE expires_at <= clock_timestamp()"
+    with database.connect() as other, ThreadPoolExecutor(1) as pool:
+        other.execute("SELECT pg_advisory_lock(20010)")
+        child = pool.submit(
+            lambda: refused(
+                lambda: _grant(
+                    served, principal="agent:b", parent_capability_id=parent.id, trace_id="t-1"
+                )
+            )
+        )
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        assert eventually(lambda: count(database, waiting) == 1)
+        assert eventually(lambda: count(database, expired) == 1)
+        other.execute("SELECT pg_advisory_unlock(20010)")
+        failure = child.result(10)
+    assert (failure.code, failure.reason) == (_PRECONDITION, "PARENT_EXPIRED")
+    _is_on_record(served, parent.id, "PARENT_EXPIRED")
+    assert capability_count(database) == 1
+
+
 def test_a_time_that_is_over_is_refused_and_on_record(served: Served, database: Database) -> None:
     over = refused(lambda: _grant(served, expires_at=timestamp(1_000_000)))
     assert (over.code, over.fields) == (_INVALID, ("expires_at",))

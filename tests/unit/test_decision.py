@@ -23,6 +23,8 @@ from tests.unit.builders import HOLDER, NOW, asking, held, holding, identifier
 
 AT = "2027-01-15T08:00:00.000000+00:00"
 WHAT = "read on doc:reports/2026"
+# A capability that names the resource is found by a way of its own.
+EXACT_AND_NOT = ("doc:reports/2026", "doc:reports/*")
 
 
 def decided(
@@ -63,11 +65,12 @@ def test_what_a_capability_covers_is_allowed() -> None:
     ],
 )
 @pytest.mark.parametrize("loaded_at", [NOW - 1, NOW + 1])
+@pytest.mark.parametrize("resource", EXACT_AND_NOT)
 def test_a_capability_is_dead_from_the_microsecond_of_its_expiry(
-    now: int, reason: Reason, loaded_at: int
+    now: int, reason: Reason, loaded_at: int, resource: str
 ) -> None:
     # The set may have been read before the expiry or after it: the answer is the same.
-    capability = held(1, expires_at=NOW)
+    capability = held(1, resource, expires_at=NOW)
     decision = decide(holding(capability, now=min(loaded_at, now)), asking(), Instant(now))
     assert decision.reason is reason
     assert decision.allowed is (reason is Reason.GRANTED)
@@ -83,8 +86,11 @@ def test_a_capability_is_dead_from_the_microsecond_of_its_expiry(
         (NOW + 1, Reason.GRANTED),
     ],
 )
-def test_a_capability_is_alive_from_the_microsecond_of_its_start(now: int, reason: Reason) -> None:
-    capability = held(1, not_before=NOW)
+@pytest.mark.parametrize("resource", EXACT_AND_NOT)
+def test_a_capability_is_alive_from_the_microsecond_of_its_start(
+    now: int, reason: Reason, resource: str
+) -> None:
+    capability = held(1, resource, not_before=NOW)
     decision = decided(capability, now=now)
     assert decision.reason is reason
     assert decision.allowed is (reason is Reason.GRANTED)
