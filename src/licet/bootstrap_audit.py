@@ -140,7 +140,7 @@ def start(
     latest = LatestCheckpoint(sealed)
     stack.callback(latest.stop)
     latest.start()
-    key = "" if custody is None else custody.signer.key.text()
+    key = None if custody is None else custody.signer.key.public_key
     return AuditTrail(log, shipper, steward, ProveAudit(sealed, key), latest)
 
 
@@ -332,7 +332,9 @@ def _custody(
             ):
                 _log.warning("%s is missing: this host neither seals nor signs", path)
                 return None
-            key = create_key_file(path, settings.audit_origin or "licet.local")
+            # An auditor takes its public side to a checkpoint, whose name it must have.
+            origin = settings.audit_origin or store.origin(_soon(_START_SECONDS))
+            key = create_key_file(path, origin)
             _log.info("a key to sign the audit log was made; its public side is %s", key.text())
         return Custody(keys, read_key_file(path), state)
     except KeyFileError as exc:

@@ -70,7 +70,7 @@ def test_the_commands_run(log: SealedLog, tmp_path: Path, status: int) -> None:
         (tmp_path / name).write_text(content, encoding="utf-8")
     log.grow(60)
     assert EVENT in " ".join(commands())
-    with serving_proofs(log.database, KEY) as served:
+    with serving_proofs(log.database, SIGNER.key.public_key) as served:
         variables = {
             "LICET_DATABASE_URL": log.database.url,
             "LICET_ADDRESS": served.address,

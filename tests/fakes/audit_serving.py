@@ -36,7 +36,11 @@ class ServedProofs:
 
 @contextmanager
 def serving_proofs(
-    database: Database, public_key: str = "", *, exports: int = 2, stuck_seconds: float = 60.0
+    database: Database,
+    public_key: bytes | None = None,
+    *,
+    exports: int = 2,
+    stuck_seconds: float = 60.0,
 ) -> Iterator[ServedProofs]:
     """Serve the proofs of a database's audit log on a free port of loopback."""
     pool = Pool(database.url, PoolLimits())

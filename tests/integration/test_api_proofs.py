@@ -32,7 +32,7 @@ def log(database: Database, tmp_path: Path) -> Iterator[SealedLog]:
 
 @pytest.fixture
 def proofs(log: SealedLog) -> Iterator[ServedProofs]:
-    with serving_proofs(log.database, KEY) as served:
+    with serving_proofs(log.database, SIGNER.key.public_key) as served:
         yield served
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from licet.client import Client
 from licet.domain.archive import read_archive
 from licet.steward.signing import Ed25519Signer
 from tests.fakes.audit_serving import serving_proofs
 from tests.fakes.audit_verifier import run as run_verifier
-from tests.fakes.postgres import Database
+from tests.fakes.postgres import Database, eventually, reachable_folder
 from tests.fakes.sealed_log import ORIGIN, SIGNER, SealedLog, sealed_log
-from tests.fakes.terminal import Finished, run
+from tests.fakes.terminal import Finished, run, running
 from tests.integration.test_audit_tampering import ATTACKS
 
 KEY = SIGNER.key.text()
@@ -59,7 +61,7 @@ def test_a_report_is_for_programs_or_for_people(log: SealedLog) -> None:
 
 
 def test_without_a_key_it_trusts_the_server_and_says_so(log: SealedLog) -> None:
-    with serving_proofs(log.database, KEY) as served:
+    with serving_proofs(log.database, SIGNER.key.public_key) as served:
         trusting = verify(log, "--address", served.address)
         assert trusting.status == 0
         assert "warning: the key is the server's word" in trusting.err
@@ -92,7 +94,7 @@ def test_with_another_key_nothing_is_verified(log: SealedLog, tmp_path: Path) ->
 
 def test_what_is_archived_is_verified_in_its_file(log: SealedLog, tmp_path: Path) -> None:
     archive = tmp_path / "leaves.archive"
-    with serving_proofs(log.database, KEY) as served:
+    with serving_proofs(log.database, SIGNER.key.public_key) as served:
         exported = run("audit", "export", str(archive), "--address", served.address)
     assert exported.status == 0, exported.err
     log.tamper("DROP TABLE audit.events_20270115")
@@ -107,7 +109,7 @@ def test_what_is_archived_is_verified_in_its_file(log: SealedLog, tmp_path: Path
             leaf for _, leaves in read_archive(file) for n, leaf in enumerate(leaves) if n == 6
         ]
     (tmp_path / "leaf").write_bytes(leaf)
-    with serving_proofs(log.database, KEY) as served:
+    with serving_proofs(log.database, SIGNER.key.public_key) as served:
         event = ("audit", "prove", "00000000-0001-8000-8000-000000000007")
         to = ("--key", KEY, "--address", served.address)
         alone = run(*event, *to)
@@ -120,3 +122,35 @@ def test_what_is_archived_is_verified_in_its_file(log: SealedLog, tmp_path: Path
         "inclusion", "--key", KEY, tmp_path / "proof", "--leaf", tmp_path / "leaf"
     )
     assert verified.status == 0
+
+
+def test_the_key_that_the_first_start_names_verifies_all_that_is_signed(tmp_path: Path) -> None:
+    """The way of an operator who has set nothing, and of the auditor who got the key."""
+    with reachable_folder() as place:
+        variables = {
+            "LICET_DATA_DIR": str(place / "data"),
+            "LICET_STATE_DIR": str(place / "state"),
+            "LICET_LISTEN": "127.0.0.1:0",
+            "LICET_WORKERS": "1",
+        }
+        with running("serve", variables=variables) as server:
+            address = server.lines_until("Ctrl-C")[0].split()[-1]
+            with Client(address, timeout=20) as licet:
+                licet.grant("agent:a", "read", "doc:x")
+                licet.authorize("agent:a", "read", "doc:x")
+                assert eventually(lambda: "checkpoint" in server.errors)
+                assert eventually(lambda: licet.proofs.checkpoint().size > 1)
+                told = licet.proofs.checkpoint().public_key
+            named = re.search(r"its public side is (\S+)", server.errors)
+            assert named is not None
+            assert named[1] == told
+            exported = tmp_path / "leaves"
+            assert run("audit", "export", str(exported), "--address", address).status == 0
+            # While it is served.
+            verified = run("audit", "verify", "--key", named[1], "--json", variables=variables)
+            assert (verified.status, verified.err, verified.object["findings"]) == (0, "", [])
+        verified = run("audit", "verify", "--key", named[1], "--json", variables=variables)
+        assert (verified.status, verified.err, verified.object["findings"]) == (0, "", [])
+        checkpoint = f"{exported}.checkpoint"
+        alone = run_verifier("archive", "--key", named[1], "--checkpoint", checkpoint, exported)
+        assert (alone.status, alone.stderr) == (0, "")

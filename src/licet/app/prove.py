@@ -23,6 +23,7 @@ from licet.domain.errors import (
 from licet.domain.instant import Instant
 from licet.domain.merkle import LEVEL_WIDTH, Frontier, ReadHashes, leaf_hash
 from licet.domain.merkle_proof import Proof, StoredTree, verify_consistency, verify_inclusion
+from licet.domain.signed_note import VerifierKey
 from licet.domain.tlog_proof import ConsistencyProof, InclusionProof, cover_text
 
 SEGMENT_LEAVES: Final = 16 * LEVEL_WIDTH
@@ -162,13 +163,15 @@ class Export(NamedTuple):
 class ProveAudit:
     """The use cases. All raise UnavailableError and DeadlineError."""
 
-    def __init__(self, logs: SealedLogs, public_key: str = "") -> None:
-        """Prove from these logs.
-
-        `public_key` is the log's, as text, if this process knows it.
-        """
+    def __init__(self, logs: SealedLogs, public_key: bytes | None = None) -> None:
+        """Prove from these logs, and name the public key that signs them, if it is known."""
         self._logs = logs
-        self.public_key = public_key
+        self._public_key = public_key
+
+    def public_key(self, origin: str) -> str:
+        """Return the key of the log of that name, as text; empty when it is not known."""
+        key = self._public_key
+        return "" if key is None else VerifierKey(origin, key).text()
 
     def checkpoint(self, epoch: int, size: int, deadline: Deadline) -> StoredCheckpoint:
         """Return a checkpoint; 0 is the current epoch, and the latest size.

@@ -16,7 +16,12 @@ from licet.domain.checkpoint import Checkpoint
 from licet.domain.errors import LicetError
 from licet.domain.signed_note import VerifierKey
 from licet.steward.signing import verify_ed25519
-from licet.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, data_folder
+from licet.storage.embedded import (
+    EmbeddedPostgres,
+    EmbeddedPostgresError,
+    data_folder,
+    running_conninfo,
+)
 from licet.storage.verification import opened_log
 
 
@@ -97,7 +102,12 @@ def _database_url(url: str | None) -> Iterator[str]:
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
-    with EmbeddedPostgres(data_folder(settings.data_dir)) as embedded:
+    folder = data_folder(settings.data_dir)
+    running = running_conninfo(folder)
+    if running is not None:
+        yield running
+        return
+    with EmbeddedPostgres(folder) as embedded:
         yield embedded.conninfo
 
 

@@ -38,6 +38,7 @@ SELECT l.log_id::text, concat_ws('-', s.system_identifier, d.oid)
 FROM audit.log AS l, pg_control_system() AS s, pg_database AS d
 WHERE d.datname = current_database()
 """
+_ORIGIN: Final[LiteralString] = "SELECT l.origin FROM audit.log AS l"
 # The first leaf of an epoch holds the root in which the former one ended: a checkpoint of the later
 # one vouches for all of the former.
 _IS_SETTLED: Final[LiteralString] = """
@@ -141,6 +142,14 @@ class PostgresEventStore:
         if row is None:
             raise RuntimeError("audit.log has no row")
         return row[0], row[1]
+
+    def origin(self, deadline: Deadline) -> str:
+        """Return the log's name."""
+        with self._database.connection(deadline) as connection:
+            row = connection.execute(_ORIGIN).fetchone()
+        if row is None:
+            raise RuntimeError("audit.log has no row")
+        return str(row[0])
 
     def is_signed(self, deadline: Deadline) -> bool:
         """Say whether any checkpoint was ever signed."""
