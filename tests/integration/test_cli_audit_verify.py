@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,6 +150,7 @@ def test_the_key_that_the_first_start_names_verifies_all_that_is_signed(tmp_path
             # While it is served.
             verified = run("audit", "verify", "--key", named[1], "--json", variables=variables)
             assert (verified.status, verified.err, verified.object["findings"]) == (0, "", [])
+            assert server.finish(signal.SIGTERM).status == 0
         verified = run("audit", "verify", "--key", named[1], "--json", variables=variables)
         assert (verified.status, verified.err, verified.object["findings"]) == (0, "", [])
         checkpoint = f"{exported}.checkpoint"
