@@ -161,6 +161,12 @@ class Settings(BaseSettings):
         default=0.07,
         description="How long events are looked for before a page of the audit log comes short.",
     )
+    audit_verify_seconds: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        default=60.0, description="How often what was sealed in the last hour is verified again."
+    )
+    audit_verify_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.2, description="Of its time that verifying works; 0: nothing is verified."
+    )
     audit_retention_days: int | None = Field(
         default=None,
         ge=1,

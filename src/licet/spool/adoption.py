@@ -42,39 +42,63 @@ class Adoption:
         self._recovered = recovered
         self._adopted: list[Shipper] = []
         self._told: set[int] = set()
+        self.lost = 0
+        """How many events of adopted spools were lost to damage, or could not be stored."""
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="licet-adoption", daemon=True)
+
+    @property
+    def waiting(self) -> int:
+        """How many folders are adopted and not removed yet."""
+        return len(self._adopted)
 
     def start(self) -> None:
         """Start looking."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End; what is not removed yet is left for others."""
+    def end(self) -> bool:
+        """End the thread, and say whether it did: then `look` may be called by another one."""
         self._stopping.set()
         self._thread.join(_STOP_SECONDS)
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        """Leave what is not removed yet to others. The thread has ended."""
         for shipper in self._adopted:
             shipper.close()
             shipper.folder.close()
 
+    def look(self, is_over: Callable[[], bool]) -> int:
+        """Adopt what can be, ship it and remove what is settled; return how many folders are left.
+
+        Args:
+            is_over: asked between batches: what is not shipped then is left.
+        """
+        try:
+            while (folder := SpoolFolder.adopt(self._root)) is not None:
+                _log.info("the spool %s of a dead writer is adopted", folder.path)
+                self._adopted.append(self._shipper(folder))
+        except LicetError as exc:
+            _log.warning("spools of dead writers wait: %s", exc)
+        for shipper in self._adopted[:]:
+            lost = shipper.lost
+            is_gone = self._is_gone(shipper, is_over)
+            self.lost += shipper.lost - lost
+            if is_gone:
+                self._adopted.remove(shipper)
+        return len(self._adopted)
+
     def _run(self) -> None:
         while not self._stopping.is_set():
-            try:
-                while (folder := SpoolFolder.adopt(self._root)) is not None:
-                    _log.info("the spool %s of a dead writer is adopted", folder.path)
-                    self._adopted.append(self._shipper(folder))
-            except LicetError as exc:
-                _log.warning("spools of dead writers wait: %s", exc)
-            for shipper in self._adopted[:]:
-                if self._is_gone(shipper):
-                    self._adopted.remove(shipper)
+            self.look(self._stopping.is_set)
             self._stopping.wait(_LOOK_SECONDS)
 
-    def _is_gone(self, shipper: Shipper) -> bool:
+    def _is_gone(self, shipper: Shipper, is_over: Callable[[], bool]) -> bool:
         """Ship what is left of a folder; say whether it is removed."""
         try:
-            while shipper.step() and not self._stopping.is_set():
-                pass
+            while shipper.step():
+                if is_over():
+                    return False
             writer_id = shipper.folder.writer_id
             if writer_id not in self._told:
                 self._recovered(shipper)

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Final, Protocol, TypeAlias
 
 from licet.app.findings import Finding, Report
-from licet.app.sealed_log import AuditLogReader, Trust
+from licet.app.sealed_log import AuditLogReader, Ranges, Trust
 from licet.app.verify import verify_range, verify_whole
 from licet.domain.canonical_json import JsonValue
 
@@ -38,6 +38,8 @@ class VerifiedLog(AuditLogReader, Protocol):
         ...
 
 
+Archived: TypeAlias = Callable[[], Mapping[int, Ranges]]
+"""Returns of each epoch the leaves that need not be in the database. Raises LicetError."""
 Record: TypeAlias = Callable[[str, Mapping[str, JsonValue]], None]
 """Stores an `audit.incident` event: its reason and its metadata. Raises LicetError."""
 
@@ -62,13 +64,14 @@ class Rounds:
 class RollingVerifier:
     """See the module. One thread drives it, by `step`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what it reads, trusts and tells, and how often
         self,
         open_log: Callable[[], AbstractContextManager[VerifiedLog]],
         trust: Trust,
         record: Record,
         rounds: Rounds | None = None,
         clock: Callable[[], float] = monotonic,
+        archived: Archived = dict,
     ) -> None:
         """Compose it; the first steps verify everything.
 
@@ -78,12 +81,14 @@ class RollingVerifier:
             record: stores what is found in the audit log.
             rounds: how often.
             clock: seconds that never step.
+            archived: asked when a round begins; none unless told.
         """
         self._open = open_log
         self._trust = trust
         self._record = record
         self._rounds = rounds or Rounds()
         self._clock = clock
+        self._archived = archived
         self._opened: AbstractContextManager[VerifiedLog] | None = None
         self._log: VerifiedLog | None = None
         self._recent: _Round | None = None
@@ -121,7 +126,9 @@ class RollingVerifier:
             if self._whole is None:
                 self._whole_due = began + self._rounds.whole_every
                 report = Report()
-                self._whole = _Round(report, verify_whole(log, self._trust, report))
+                self._whole = _Round(
+                    report, verify_whole(log, self._trust, report, self._archived())
+                )
             if not self._advance(self._whole):
                 self._whole, self.whole_rounds = None, self.whole_rounds + 1
         else:
@@ -150,7 +157,8 @@ class RollingVerifier:
         report = Report()
         first = log.recent_leaf(self._rounds.recent_span)
         epoch = log.head().epoch
-        return _Round(report, verify_range(log, self._trust, report, epoch, first, 0))
+        archived = self._archived()
+        return _Round(report, verify_range(log, self._trust, report, epoch, first, 0, archived))
 
     def _advance(self, round_: _Round) -> bool:
         """Take a slice; False when the round is over."""
