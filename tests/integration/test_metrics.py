@@ -10,6 +10,7 @@ from threading import Event
 from urllib.request import urlopen
 
 from licet.client import Client
+from licet.spool.writer import SEGMENT_BYTES
 from licet.telemetry.metrics import NeverLess
 from licet.v1 import authorization_pb2 as pb
 from tests.fakes.postgres import Database, eventually
@@ -50,6 +51,45 @@ def test_metrics_count_what_happened(database: Database) -> None:
     assert found['licet_mutation_wait_seconds_bucket{le="+Inf"}'] == 1
     assert 0 < found["licet_mutation_wait_seconds_sum"] < 15
     assert 0 < found["licet_lease_remaining_seconds"] <= 1
+    assert found["licet_spool_max_bytes"] == 8 << 30
+    assert found["licet_spool_bytes"] == 2 * SEGMENT_BYTES
+    assert found["licet_audit_findings_total"] == 0
+
+
+def test_of_two_servers_one_seals_and_verifies_and_the_other_takes_over(
+    database: Database,
+) -> None:
+    settings = {"metrics_listen": "127.0.0.1:0", "audit_verify_seconds": 1}
+    with serving(database, **settings) as second:
+        with serving(database, **settings) as third:
+            both = [second, third]
+            assert eventually(lambda: sum(map(leads, both)) == 1)
+            (leader,) = filter(leads, both)
+            (follower,) = (served for served in both if served is not leader)
+            assert eventually(lambda: scraped(leader)["licet_audit_recent_rounds_total"] > 2, 20)
+            assert scraped(leader)["licet_audit_leaves_verified_total"] > 0
+            assert scraped(leader)["licet_audit_whole_rounds_total"] == 1
+            assert scraped(follower)["licet_audit_recent_rounds_total"] == 0
+            assert scraped(follower)["licet_audit_events_sealed_total"] == 0
+            assert not leads(follower)
+            if leader is third:
+                return
+            leader.licet.stop()
+            assert eventually(lambda: leads(follower), 20)
+            assert eventually(lambda: scraped(follower)["licet_audit_recent_rounds_total"] > 0, 20)
+
+
+def test_verifying_can_be_turned_off(database: Database) -> None:
+    settings = {"audit_verify_seconds": 1, "audit_verify_share": 0}
+    with serving(database, metrics_listen="127.0.0.1:0", **settings) as served:
+        assert eventually(lambda: leads(served))
+        assert eventually(lambda: scraped(served)["licet_audit_events_sealed_total"] > 0)
+        Event().wait(2)
+        assert scraped(served)["licet_audit_leaves_verified_total"] == 0
+
+
+def leads(served: Served) -> bool:
+    return scraped(served)["licet_audit_leading"] == 1
 
 
 def test_those_who_watch_and_ask_on_streams_are_counted(database: Database) -> None:

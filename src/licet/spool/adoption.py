@@ -69,7 +69,7 @@ class Adoption:
             shipper.folder.close()
 
     def look(self, is_over: Callable[[], bool]) -> int:
-        """Adopt what can be, ship it and remove what is settled; return how many folders are left.
+        """Adopt what can be, ship it and remove what is settled; return how many are not settled.
 
         Args:
             is_over: asked between batches: what is not shipped then is left.

@@ -33,6 +33,8 @@ _KILL_MARGIN_SECONDS: Final = 15.0
 _STABLE_SECONDS: Final = 10.0
 _MAX_BACKOFF_SECONDS: Final = 5.0
 _MISSED_SECONDS: Final = 1.0
+_STEWARD_SECONDS: Final = 10.0
+"""How long the end waits for a steward that has just been started."""
 HUNG_SECONDS: Final = 60.0
 """A worker that is silent for so long is killed: the kernel goes on giving it connections."""
 
@@ -89,6 +91,7 @@ class Fleet:
         self._due: dict[int, float] = {}
         self._backoff: dict[int, float] = {}
         self._stop_signals = 0
+        self._has_served = False
         self.failures = 0
         """How many workers ended, or were killed, without being told to."""
         self._looked = monotonic()
@@ -120,12 +123,14 @@ class Fleet:
             try:
                 self._first_generation()
                 if not self._stop_signals:
+                    self._has_served = True
                     on_ready()
                 while not self._stop_signals:
-                    self._tick()
                     self._revive()
                     self._replace()
                     self._bury()
+                    # Last: who leaves because everybody was told to stop is not replaced.
+                    self._tick()
                 self._drain_all()
             finally:
                 for worker in self._everyone():
@@ -263,12 +268,26 @@ class Fleet:
         self._leaving = staying
 
     def _drain_all(self) -> None:
-        everyone = self._everyone()
-        stewards = [worker for worker in everyone if worker.slot == self._steward]
-        self._drain([worker for worker in everyone if worker.slot != self._steward])
-        if self._steward in self._slots and all(w.exit_code() is not None for w in stewards):
-            _log.error("the steward is away: the next start stores and seals what the workers left")
-        self._drain(stewards)
+        self._drain([worker for worker in self._everyone() if worker.slot != self._steward])
+        if self._steward in self._slots:
+            self._await_steward()
+            self._drain([worker for worker in self._everyone() if worker.slot == self._steward])
+
+    def _await_steward(self) -> None:
+        """See to it that there is a steward that can take what the workers have left."""
+        found = self._workers.get(self._steward)
+        if found is not None and (code := found.exit_code()) is not None:
+            self._ended(found, code)
+            found = None
+        if found is None and self._has_served and self._stop_signals <= 1:
+            self._workers[self._steward] = self._start(self._steward)
+        end = monotonic() + _STEWARD_SECONDS
+        # Told while it starts, it would just end.
+        while self._has_served and self._stop_signals <= 1 and monotonic() < end:
+            stewards = [worker for worker in self._everyone() if worker.slot == self._steward]
+            if all(worker.is_ready or worker.exit_code() is not None for worker in stewards):
+                return
+            self._tick()
 
     def _drain(self, workers: Sequence[Worker]) -> None:
         for worker in workers:
