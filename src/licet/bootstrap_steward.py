@@ -130,7 +130,9 @@ class Stewardship:
             return
         pausing = threading.Event()  # never set: a bounded wait
         end = monotonic() + _SETTLE_SECONDS
-        while self._adoption.look(lambda: True) and monotonic() < end and steward.is_well:
+        while (
+            self._adoption.look(lambda: monotonic() > end) and monotonic() < end and steward.is_well
+        ):
             pausing.wait(_SETTLE_LOOK_SECONDS)
         self._adoption.close()
 

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Self
@@ -157,7 +158,7 @@ def test_a_killed_steward_is_replaced_and_costs_no_decision(
                 assert load.grows()
                 before = found.steward()
                 os.kill(before, signal.SIGKILL)
-                assert eventually(lambda gone=before: found.has_another(gone), _SECONDS)
+                assert eventually(partial(found.has_another, before), _SECONDS)
                 assert load.grows()
                 assert found.is_sealed_on()
         assert load.failures == []
@@ -191,7 +192,7 @@ def test_sighup_replaces_the_steward_and_sigterm_does_too(
         for number, target in ((signal.SIGHUP, found.server.process.pid), (signal.SIGTERM, 0)):
             before = found.steward()
             os.kill(target or before, number)
-            assert eventually(lambda gone=before: found.has_another(gone), _SECONDS)
+            assert eventually(partial(found.has_another, before), _SECONDS)
             assert found.is_sealed_on()
         ended = found.server.finish(signal.SIGTERM)
         assert (ended.status, "failed" in ended.err) == (0, False)

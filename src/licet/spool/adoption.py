@@ -72,7 +72,7 @@ class Adoption:
         """Adopt what can be, ship it and remove what is settled; return how many are not settled.
 
         Args:
-            is_over: asked between batches: what is not shipped then is left.
+            is_over: asked again and again: what is not shipped then is left.
         """
         try:
             while (folder := SpoolFolder.adopt(self._root)) is not None:
@@ -81,6 +81,8 @@ class Adoption:
         except LicetError as exc:
             _log.warning("spools of dead writers wait: %s", exc)
         for shipper in self._adopted[:]:
+            if is_over():
+                break
             lost = shipper.lost
             is_gone = self._is_gone(shipper, is_over)
             self.lost += shipper.lost - lost
