@@ -37,7 +37,7 @@ def lanes_of_worker(name: str, worker: Worker, proxy: SlowProxy) -> list[Lane]:
 def lanes_of_supervisor(name: str, supervisor: Supervisor, proxy: SlowProxy) -> list[Lane]:
     """Return what can break in and around a supervisor, its workers and its steward."""
     return [
-        Lane(f"{name}'s processes", _processes(supervisor)),
+        Lane(f"{name}'s processes", {**_processes(supervisor), **_steward(supervisor)}),
         Lane(f"{name}'s connections", _connections(proxy)),
     ]
 
@@ -97,7 +97,15 @@ def _processes(supervisor: Supervisor) -> Mapping[str, Fault]:
         supervisor.kill()
         _revive(supervisor, time)
 
-    def pause_steward(rng: Random, time: Time) -> None:
+    return {
+        "pause-supervised": pause,
+        "kill-supervised": kill,
+        "kill-supervisor": kill_supervisor,
+    }
+
+
+def _steward(supervisor: Supervisor) -> Mapping[str, Fault]:
+    def pause(rng: Random, time: Time) -> None:
         stewards = supervisor.stewards()
         for steward in stewards:
             steward.send(signal.SIGSTOP)
@@ -105,17 +113,11 @@ def _processes(supervisor: Supervisor) -> Mapping[str, Fault]:
         for steward in stewards:
             steward.send(signal.SIGCONT)
 
-    def kill_steward(_rng: Random, _time: Time) -> None:
+    def kill(_rng: Random, _time: Time) -> None:
         for steward in supervisor.stewards():
             steward.send(signal.SIGKILL)
 
-    return {
-        "pause-supervised": pause,
-        "kill-supervised": kill,
-        "kill-supervisor": kill_supervisor,
-        "pause-steward": pause_steward,
-        "kill-steward": kill_steward,
-    }
+    return {"pause-steward": pause, "kill-steward": kill}
 
 
 def _inside(worker: Worker) -> Mapping[str, Fault]:
