@@ -26,6 +26,8 @@ CONFIG_FILE_VARIABLE: Final = "LICET_CONFIG_FILE"
 MAX_WORKERS: Final = 64
 CONNECTIONS_BESIDE_POOL: Final = 2
 """Of each serving process: one that keeps it current, one that watches the others."""
+STEWARD_CONNECTIONS: Final = 8
+"""Of a host's steward: its pool, and one each to seal, archive, verify and read what is archived."""
 # For migrations, `licet replicas`, people, and what PostgreSQL keeps for superusers.
 _SPARE_CONNECTIONS: Final = 10
 _POSTGRES_CONNECTIONS: Final = 100
@@ -219,11 +221,13 @@ class Settings(BaseSettings):
         return self
 
     def embedded_postgres(self) -> dict[str, str]:
-        """Return the settings of the embedded PostgreSQL: room for the connections of all workers.
+        """Return the settings of the embedded PostgreSQL: room for the connections of everyone.
 
-        One worker more than there are, because one is replaced by another that serves already.
+        One worker more than there are and two stewards, because one is replaced by another that
+        works already.
         """
-        needed = (self.workers + 1) * (self.pool_max + CONNECTIONS_BESIDE_POOL) + _SPARE_CONNECTIONS
+        workers = (self.workers + 1) * (self.pool_max + CONNECTIONS_BESIDE_POOL)
+        needed = workers + 2 * STEWARD_CONNECTIONS + _SPARE_CONNECTIONS
         return {"max_connections": str(max(needed, _POSTGRES_CONNECTIONS))}
 
     @classmethod

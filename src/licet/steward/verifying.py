@@ -14,7 +14,7 @@ _log: Final = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 1.0
 """How soon one that comes to lead begins, and one that does not any more ends."""
-_BACKOFF_SECONDS: Final = 10.0
+_BACKOFF_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 10.0
 
 
