@@ -22,6 +22,7 @@ from licet.app.prefetch import prefetch
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import Sources, WatchChanges
+from licet.bootstrap_audit import AuditTrail
 from licet.bootstrap_metrics import Watched, sources_of
 from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
@@ -134,9 +135,7 @@ class Licet:
         replica = self._replica(url, sets, feed, lease, clock)
         # (3) Decisions go on record.
         events = PostgresAuditEvents(database)
-        trail = bootstrap_audit.start(
-            settings, database, url, clock, self._stack, has_steward=self._has_steward
-        )
+        trail = self._record(database, url, clock)
         # (4) Changes, which wait for every replica.
         store = PostgresMutations(database)
         acknowledgements = self._acknowledgements(url)
@@ -220,6 +219,11 @@ class Licet:
         if not replica.start(_START_SECONDS):
             raise UnavailableError("this replica could not be registered in the database")
         return replica
+
+    def _record(self, database: Database, url: str, clock: DatabaseClock) -> AuditTrail:
+        return bootstrap_audit.start(
+            self._settings, database, url, clock, self._stack, has_steward=self._has_steward
+        )
 
     def _retention(self, changes: PostgresChanges) -> Retention:
         retention = Retention(changes, self._settings.change_retention_hours)

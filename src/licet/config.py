@@ -27,7 +27,7 @@ MAX_WORKERS: Final = 64
 CONNECTIONS_BESIDE_POOL: Final = 2
 """Of each serving process: one that keeps it current, one that watches the others."""
 STEWARD_CONNECTIONS: Final = 8
-"""Of a host's steward: its pool, and one each to seal, archive, verify and read what is archived."""
+"""Of a host's steward: its pool, and one each to seal, archive, verify, and read the archives."""
 # For migrations, `licet replicas`, people, and what PostgreSQL keeps for superusers.
 _SPARE_CONNECTIONS: Final = 10
 _POSTGRES_CONNECTIONS: Final = 100

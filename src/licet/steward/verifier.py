@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final, Protocol, TypeAlias
 
@@ -19,6 +19,7 @@ from licet.app.findings import Finding, Report
 from licet.app.sealed_log import AuditLogReader, Ranges, Trust
 from licet.app.verify import verify_range, verify_whole
 from licet.domain.canonical_json import JsonValue
+from licet.domain.signed_note import VerifierKey
 
 _log: Final = logging.getLogger(__name__)
 
@@ -77,7 +78,8 @@ class RollingVerifier:
 
         Args:
             open_log: opens the log; raises UnavailableError.
-            trust: the key; nobody keeps a checkpoint here, the state file does.
+            trust: the key, whatever its name: it signs as whichever log it is given. Nobody keeps a
+                checkpoint here, the state file does.
             record: stores what is found in the audit log.
             rounds: how often.
             clock: seconds that never step.
@@ -158,7 +160,14 @@ class RollingVerifier:
         first = log.recent_leaf(self._rounds.recent_span)
         epoch = log.head().epoch
         archived = self._archived()
-        return _Round(report, verify_range(log, self._trust, report, epoch, first, 0, archived))
+        trust = self._trust_in(log)
+        return _Round(report, verify_range(log, trust, report, epoch, first, 0, archived))
+
+    def _trust_in(self, log: VerifiedLog) -> Trust:
+        key = self._trust.key
+        if key is None:
+            return self._trust
+        return replace(self._trust, key=VerifierKey(log.origin(1), key.public_key))
 
     def _advance(self, round_: _Round) -> bool:
         """Take a slice; False when the round is over."""
