@@ -236,7 +236,7 @@ def test_a_row_that_was_changed_is_found_while_the_service_runs(
         with database.connect() as admin:
             admin.execute("ALTER TABLE audit.events DISABLE TRIGGER USER")
             admin.execute("UPDATE audit.events SET result = 'allow' WHERE event_type = 'decision'")
-            admin.execute("ALTER TABLE audit.events ENABLE ALWAYS TRIGGER ALL")
+            admin.execute("ALTER TABLE audit.events ENABLE TRIGGER USER")
         incidents = "SELECT metadata ->> 'code' FROM audit.events WHERE reason = 'NOT_AS_SEALED'"
         assert eventually(lambda: rows(database, incidents) == [("leaf.altered",)], 30)
         rounds = of_steward(metrics, "audit_recent_rounds_total")
