@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 from licet.app.archiving import Archive, ToldArchive
 from licet.app.sealed_log import Ranges, Trust
 from licet.domain.canonical_json import JsonValue
+from licet.domain.errors import UnavailableError
 from licet.steward.archive import facts_of
 from licet.steward.archived import archived_leaves
 from licet.steward.signing import verify_ed25519
@@ -99,6 +101,33 @@ def test_a_row_that_says_so_does_not_hide_what_was_deleted(log: AgedLog) -> None
     )
     assert archived(log.database) == {1: [(0, 20)]}
     assert "leaf.missing" in found(log)
+
+
+def test_a_round_that_could_not_begin_is_due_still(log: AgedLog) -> None:
+    archive(log, OLD)
+    codes: list[JsonValue] = []
+    calls = count()
+
+    def at_the_second_attempt() -> Mapping[int, Ranges]:
+        if next(calls) in {0, 2}:  # of either kind of round
+            raise UnavailableError("the database is away")
+        return archived(log.database)
+
+    verifier = RollingVerifier(
+        lambda: opened_log(log.database.url, snapshot=False),
+        Trust(log.signer.key, verify_ed25519),
+        lambda _reason, facts: codes.append(facts["code"]),
+        archived=at_the_second_attempt,
+    )
+    failed = 0
+    for _ in range(100):
+        try:
+            verifier.step()
+        except UnavailableError:
+            failed += 1
+            verifier.close()
+    verifier.close()
+    assert (failed, verifier.recent_rounds, verifier.whole_rounds, codes) == (2, 1, 1, [])
 
 
 def as_superuser(log: AgedLog, *statements: str) -> None:

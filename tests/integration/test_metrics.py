@@ -13,6 +13,7 @@ from licet.client import Client
 from licet.spool.writer import SEGMENT_BYTES
 from licet.telemetry.metrics import NeverLess
 from licet.v1 import authorization_pb2 as pb
+from tests.fakes.api import count
 from tests.fakes.postgres import Database, eventually
 from tests.fakes.serving import Served, serving
 from tests.integration.test_cli_workers import supervised, workers_of
@@ -73,7 +74,10 @@ def test_of_two_servers_one_seals_and_verifies_and_the_other_takes_over(
             assert not leads(follower)
             leader.licet.stop()
             assert eventually(lambda: leads(follower), 20)
-            assert eventually(lambda: scraped(follower)["licet_audit_recent_rounds_total"] > 0, 20)
+            assert eventually(lambda: scraped(follower)["licet_audit_whole_rounds_total"] > 0, 20)
+            # It knows the checkpoints of the former leader, whose key has the name of a file.
+            forged = "SELECT count(*) FROM audit.events WHERE metadata ->> 'code' ~ 'checkpoint'"
+            assert count(database, forged) == 0
 
 
 def test_verifying_can_be_turned_off(database: Database) -> None:

@@ -119,18 +119,16 @@ class RollingVerifier:
         began = self._clock()
         log = self._log_now()
         if self._recent is None and began >= self._recent_due:
-            self._recent_due = began + self._rounds.recent_every
+            # Due again only once it has begun, which may fail.
             self._recent = self._recent_round(log)
+            self._recent_due = began + self._rounds.recent_every
         if self._recent is not None:
             if not self._advance(self._recent):
                 self._recent, self.recent_rounds = None, self.recent_rounds + 1
         elif self._whole is not None or began >= self._whole_due:
             if self._whole is None:
+                self._whole = self._whole_round(log)
                 self._whole_due = began + self._rounds.whole_every
-                report = Report()
-                self._whole = _Round(
-                    report, verify_whole(log, self._trust, report, self._archived())
-                )
             if not self._advance(self._whole):
                 self._whole, self.whole_rounds = None, self.whole_rounds + 1
         else:
@@ -154,6 +152,10 @@ class RollingVerifier:
             self._opened = self._open()
             self._log = self._opened.__enter__()
         return self._log
+
+    def _whole_round(self, log: VerifiedLog) -> _Round:
+        report, archived = Report(), self._archived()
+        return _Round(report, verify_whole(log, self._trust_in(log), report, archived))
 
     def _recent_round(self, log: VerifiedLog) -> _Round:
         report = Report()
