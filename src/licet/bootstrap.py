@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from time import monotonic
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 from uuid import uuid4
 
 from licet import bootstrap_audit
@@ -23,6 +23,7 @@ from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import Sources, WatchChanges
 from licet.bootstrap_audit import AuditTrail
+from licet.bootstrap_metrics import Watched, sources_of
 from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
 from licet.replica.capability_sets import CachedCapabilitySets
@@ -74,6 +75,7 @@ class Licet:
         *,
         shares_port: bool = False,
         report: Callable[[bool], None] | None = None,
+        has_steward: bool = True,
     ) -> None:
         """Take the settings; `start` does the work.
 
@@ -82,10 +84,12 @@ class Licet:
             add_services: services to serve beside ours.
             shares_port: this is one of several workers on one port.
             report: told what each health probe found.
+            has_steward: this process is the steward of its host as well; otherwise another one is.
         """
         self._settings = settings
         self._shares_port = shares_port
         self._report = report
+        self._has_steward = has_steward
         self._add_services = add_services
         self._stack = ExitStack()
         self.server: Server
@@ -131,7 +135,7 @@ class Licet:
         replica = self._replica(url, sets, feed, lease, clock)
         # (3) Decisions go on record.
         events = PostgresAuditEvents(database)
-        trail = bootstrap_audit.start(settings, database, url, clock, self._stack)
+        trail = self._record(database, url, clock)
         # (4) Changes, which wait for every replica.
         store = PostgresMutations(database)
         acknowledgements = self._acknowledgements(url)
@@ -162,7 +166,7 @@ class Licet:
         )
         # (6) What operators see.
         self._serve_metrics(
-            _Watched(
+            Watched(
                 *(sets, lease, replica, clock, trail, acknowledgements, feed, retention),
                 *(self.server, lambda: self._newest),
             )
@@ -216,6 +220,11 @@ class Licet:
             raise UnavailableError("this replica could not be registered in the database")
         return replica
 
+    def _record(self, database: Database, url: str, clock: DatabaseClock) -> AuditTrail:
+        return bootstrap_audit.start(
+            self._settings, database, url, clock, self._stack, has_steward=self._has_steward
+        )
+
     def _retention(self, changes: PostgresChanges) -> Retention:
         retention = Retention(changes, self._settings.change_retention_hours)
         self._stack.callback(retention.stop)
@@ -241,11 +250,11 @@ class Licet:
         acknowledgements.start()
         return acknowledgements
 
-    def _serve_metrics(self, watched: _Watched) -> None:
+    def _serve_metrics(self, watched: Watched) -> None:
         address = self._settings.metrics_listen
         if address is None:
             return
-        collector = metrics.ReplicaCollector(_sources(watched))
+        collector = metrics.ReplicaCollector(sources_of(watched))
         try:
             self.metrics_port, stop = metrics.serve(collector, address)
         except OSError as exc:
@@ -317,77 +326,3 @@ def _server_limits(settings: Settings, shares_port: bool) -> ServerLimits:  # no
 def _deadline(seconds: float) -> Deadline:
     end = monotonic() + seconds
     return Deadline(lambda: end - monotonic())
-
-
-class _Watched(NamedTuple):
-    """The parts that metrics are read from."""
-
-    sets: CachedCapabilitySets
-    lease: Lease
-    replica: Replica
-    clock: DatabaseClock
-    trail: AuditTrail
-    acknowledgements: Acknowledgements
-    feed: MemoryFeed
-    retention: Retention
-    server: Server
-    newest: Callable[[], int]
-
-
-def _sources(of: _Watched) -> metrics.Sources:
-    sets, trail, watchers = of.sets, of.trail, of.server.watchers
-    hits = metrics.NeverLess(lambda: trail.log.decisions - sets.misses)
-    return metrics.Sources(
-        counters={
-            "decisions": ("Decisions taken.", lambda: trail.log.decisions),
-            "set_hits": ("Decisions answered from memory.", hits),
-            "set_misses": ("Principals that memory could not answer for.", lambda: sets.misses),
-            "set_reads": ("Capability sets read because memory had none.", lambda: sets.reads),
-            "set_reads_joined": ("Requests that waited for another's read.", lambda: sets.joined),
-            "set_evictions": ("Capability sets that made room for others.", lambda: sets.evictions),
-            "replicas_fenced": ("Replicas this one shut out.", lambda: of.acknowledgements.fenced),
-            "watchers_dropped": ("Watches ended for being slow.", lambda: watchers.dropped),
-            "history_trimmed": ("Changes and keys trimmed.", lambda: of.retention.trimmed),
-            "decisions_refused": (
-                "Decisions that could not be recorded, and did not leave.",
-                lambda: trail.log.refused,
-            ),
-            "audit_events_lost": (
-                "Audit events lost with a damaged spool, or not storable.",
-                lambda: trail.shipper.lost,
-            ),
-            "audit_events_sealed": ("Audit events sealed by this process.", lambda: trail.sealed),
-            "audit_mismatches": (
-                "Batches that were not what their writer had stored.",
-                lambda: trail.mismatches,
-            ),
-            "database_clock_steps": ("Steps of the database's clock.", lambda: of.clock.steps),
-        },
-        gauges={
-            "applied_revision": (
-                "Revision up to which memory is current.",
-                lambda: of.replica.applied,
-            ),
-            "revision_lag": (
-                "Revisions that memory lacks.",
-                lambda: max(of.newest() - of.replica.applied, 0),
-            ),
-            "lease_remaining_seconds": ("How long memory may be used.", of.lease.remaining),
-            "capability_sets": ("Principals in memory.", lambda: len(sets)),
-            "capability_sets_bytes": ("What they weigh, by estimate.", lambda: sets.bytes),
-            "audit_events_pending": ("Audit events that wait to be stored.", lambda: trail.pending),
-            "audit_signing_refused": (
-                "1 while no checkpoint is signed, because it would contradict an earlier one.",
-                lambda: trail.is_refusing,
-            ),
-            "watchers": ("Clients that watch changes.", lambda: len(watchers)),
-            "streams": ("Open streams of decisions.", lambda: len(of.server.streams)),
-            "feed_changes": ("Changes in memory, for watches.", lambda: len(of.feed)),
-        },
-        histograms={
-            "mutation_wait_seconds": (
-                "How long mutations waited for the replicas.",
-                of.acknowledgements.waits,
-            ),
-        },
-    )

@@ -26,6 +26,8 @@ CONFIG_FILE_VARIABLE: Final = "LICET_CONFIG_FILE"
 MAX_WORKERS: Final = 64
 CONNECTIONS_BESIDE_POOL: Final = 2
 """Of each serving process: one that keeps it current, one that watches the others."""
+STEWARD_CONNECTIONS: Final = 8
+"""Of a host's steward: its pool, and one each to seal, archive, verify, and read the archives."""
 # For migrations, `licet replicas`, people, and what PostgreSQL keeps for superusers.
 _SPARE_CONNECTIONS: Final = 10
 _POSTGRES_CONNECTIONS: Final = 100
@@ -161,6 +163,12 @@ class Settings(BaseSettings):
         default=0.07,
         description="How long events are looked for before a page of the audit log comes short.",
     )
+    audit_verify_seconds: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        default=60.0, description="How often what was sealed in the last hour is verified again."
+    )
+    audit_verify_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.2, description="Of its time that verifying works; 0: nothing is verified."
+    )
     audit_retention_days: int | None = Field(
         default=None,
         ge=1,
@@ -213,11 +221,13 @@ class Settings(BaseSettings):
         return self
 
     def embedded_postgres(self) -> dict[str, str]:
-        """Return the settings of the embedded PostgreSQL: room for the connections of all workers.
+        """Return the settings of the embedded PostgreSQL: room for the connections of everyone.
 
-        One worker more than there are, because one is replaced by another that serves already.
+        One worker more than there are and two stewards, because one is replaced by another that
+        works already.
         """
-        needed = (self.workers + 1) * (self.pool_max + CONNECTIONS_BESIDE_POOL) + _SPARE_CONNECTIONS
+        workers = (self.workers + 1) * (self.pool_max + CONNECTIONS_BESIDE_POOL)
+        needed = workers + 2 * STEWARD_CONNECTIONS + _SPARE_CONNECTIONS
         return {"max_connections": str(max(needed, _POSTGRES_CONNECTIONS))}
 
     @classmethod

@@ -185,7 +185,7 @@ class Worker(Server):
 
 
 class Supervisor(Server):
-    """`licet serve --workers 2`: a supervisor and its workers, which share a port."""
+    """`licet serve --workers 2`: a supervisor, its workers, which share a port, and its steward."""
 
     def __init__(self, url: str, *, log: Path | None = None, **settings: object) -> None:
         """Describe it."""
@@ -195,6 +195,14 @@ class Supervisor(Server):
 
     def workers(self) -> list[SupervisedWorker]:
         """Return its workers of now, serving or not."""
+        return [child for child in self.children() if not child.is_steward]
+
+    def stewards(self) -> list[SupervisedWorker]:
+        """Return its stewards of now: one, or two while one replaces the other."""
+        return [child for child in self.children() if child.is_steward]
+
+    def children(self) -> list[SupervisedWorker]:
+        """Return all of its processes."""
         parent = self.process_id()
         try:
             children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
@@ -209,21 +217,21 @@ class Supervisor(Server):
         return [self._known[pid] for pid in sorted(self._known)]
 
     def kill_alone(self) -> list[SupervisedWorker]:
-        """Kill the supervisor, and return its workers, which have been told by that to drain.
+        """Kill the supervisor, and return its processes, which have been told by that to drain.
 
-        They go on to serve their clients; `kill` ends whatever is left.
+        Workers go on to serve their clients; `kill` ends whatever is left.
         """
-        left = self.workers()
+        left = self.children()
         self._signal(signal.SIGKILL)
         return left
 
     @override
     def kill(self) -> None:
-        """Kill it and its workers."""
+        """Kill it, its workers and its steward."""
         # First of all, so that it starts no others. Until it is reaped its children are known.
         self._signal(signal.SIGKILL)
         if self._process is not None:
-            self.workers()
+            self.children()
         for worker in self._known.values():
             worker.send(signal.SIGKILL)
             worker.has_ended(_STOP_SECONDS)
@@ -233,7 +241,7 @@ class Supervisor(Server):
 
 
 class SupervisedWorker:
-    """A worker of a supervisor, by a descriptor: its id may come to be another process's."""
+    """A process of a supervisor, by a descriptor: its id may come to be another process's."""
 
     def __init__(self, pid: int) -> None:
         """Take hold of it.
@@ -241,7 +249,15 @@ class SupervisedWorker:
         Raises:
             ProcessLookupError: it has ended.
         """
+        self._pid = pid
         self._descriptor = os.pidfd_open(pid)
+
+    @property
+    def is_steward(self) -> bool:
+        """Whether it is a steward; not known of one that is just starting, or has ended."""
+        with suppress(OSError):
+            return b"\0steward\0" in Path(f"/proc/{self._pid}/cmdline").read_bytes()
+        return False
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal, unless it has ended."""

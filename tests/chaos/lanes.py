@@ -35,9 +35,9 @@ def lanes_of_worker(name: str, worker: Worker, proxy: SlowProxy) -> list[Lane]:
 
 
 def lanes_of_supervisor(name: str, supervisor: Supervisor, proxy: SlowProxy) -> list[Lane]:
-    """Return what can break in and around a supervisor and its workers."""
+    """Return what can break in and around a supervisor, its workers and its steward."""
     return [
-        Lane(f"{name}'s processes", _processes(supervisor)),
+        Lane(f"{name}'s processes", {**_processes(supervisor), **_steward(supervisor)}),
         Lane(f"{name}'s connections", _connections(proxy)),
     ]
 
@@ -84,7 +84,7 @@ def _processes(supervisor: Supervisor) -> Mapping[str, Fault]:
 
     def kill_supervisor(rng: Random, time: Time) -> None:
         # What is stopped while it loses its supervisor drains when it goes on.
-        stopped = [worker for worker in supervisor.workers() if rng.random() < 0.5]
+        stopped = [process for process in supervisor.children() if rng.random() < 0.5]
         for worker in stopped:
             worker.send(signal.SIGSTOP)
         left = supervisor.kill_alone()
@@ -93,7 +93,7 @@ def _processes(supervisor: Supervisor) -> Mapping[str, Fault]:
         for worker in stopped:
             worker.send(signal.SIGCONT)
         for worker in left:
-            assert worker.has_ended(_DRAIN_SECONDS), "a worker outlives its supervisor"
+            assert worker.has_ended(_DRAIN_SECONDS), "a process outlives its supervisor"
         supervisor.kill()
         _revive(supervisor, time)
 
@@ -102,6 +102,22 @@ def _processes(supervisor: Supervisor) -> Mapping[str, Fault]:
         "kill-supervised": kill,
         "kill-supervisor": kill_supervisor,
     }
+
+
+def _steward(supervisor: Supervisor) -> Mapping[str, Fault]:
+    def pause(rng: Random, time: Time) -> None:
+        stewards = supervisor.stewards()
+        for steward in stewards:
+            steward.send(signal.SIGSTOP)
+        time.last(rng)
+        for steward in stewards:
+            steward.send(signal.SIGCONT)
+
+    def kill(_rng: Random, _time: Time) -> None:
+        for steward in supervisor.stewards():
+            steward.send(signal.SIGKILL)
+
+    return {"pause-steward": pause, "kill-steward": kill}
 
 
 def _inside(worker: Worker) -> Mapping[str, Fault]:

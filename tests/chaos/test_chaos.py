@@ -12,8 +12,9 @@ from tests.chaos.fleet import ROOT, python_environment
 
 _SECONDS = 900.0
 _FAULTS = (
-    *("away", "clock", "crash", "cut", "deaf", "kill", "kill-supervised", "kill-supervisor"),
-    *("lock", "pause", "pause-supervised", "slow", "stall", "starve"),
+    *("away", "clock", "crash", "cut", "deaf", "kill", "kill-steward", "kill-supervised"),
+    *("kill-supervisor", "lock", "pause", "pause-steward", "pause-supervised", "slow", "stall"),
+    *("starve",),
 )
 
 

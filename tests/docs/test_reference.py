@@ -137,7 +137,7 @@ def test_every_metric_is_in_the_table_with_its_kind_and_nothing_else(database: D
 
 
 def test_every_metric_of_the_workers_is_in_its_table_with_its_kind_and_nothing_else() -> None:
-    collector = HostCollector(1, list, lambda: 0, lambda: 0)
+    collector = HostCollector(["0"], list, lambda: 0, lambda: 0)
     found = [
         (f"{metric.name}_total" if metric.type == "counter" else metric.name, metric.type)
         for metric in collector.collect()

@@ -263,6 +263,32 @@ def test_a_spool_that_has_reached_its_limit_refuses_until_it_is_shipped(
     assert recover(tmp_path, 11) == ({s: leaf(s, BODY) for s in range(12, last + 1)}, [])
 
 
+def test_a_spool_that_comes_near_to_its_limit_says_so_once_each_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "licet.spool.writer")
+
+    def said() -> list[str]:
+        return [record.levelname for record in caplog.records if " bytes" in record.message[-10:]]
+
+    with writing(tmp_path, max_bytes=10 * SMALL) as writer:
+        for _ in range(5 * 11):
+            writer.append(BODY)
+        assert writer.taken <= 7 * SMALL
+        assert said() == []
+        until_refused(writer)
+        assert writer.taken == writer.max_bytes
+        # Once, and then that it has reached it.
+        assert said() == ["WARNING"]
+        assert "comes near to its" in caplog.text
+        assert writer.folder.discard(8 * 11) == 8
+        until_taken(writer)
+        for _ in range(11):
+            writer.append(BODY)
+        until_refused(writer)
+        assert said() == ["WARNING", "INFO", "WARNING"]
+
+
 @pytest.mark.parametrize("happened", [False, True], ids=["failed", "happened"])
 def test_deleting_what_is_shipped_can_be_repeated(tmp_path: Path, happened: bool) -> None:
     system = FaultySystem()

@@ -35,17 +35,27 @@ def replicas(database: Database) -> set[str]:
 
 
 def workers_of(server: Running) -> set[int]:
-    children = (
-        Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-    )
-    return {int(child) for child in children if _serves(int(child))}
+    return children_of(server, b"serve")
 
 
-def _serves(pid: int) -> bool:
+def stewards_of(server: Running) -> set[int]:
+    return children_of(server, b"steward")
+
+
+def children_of(server: Running, command: bytes) -> set[int]:
+    """Return the processes of a supervisor that run a command of licet."""
+    parent = server.process.pid
+    children = map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    return {child for child in children if command_of(child) == command}
+
+
+def command_of(pid: int) -> bytes:
+    """Return which command of licet a process runs; nothing if it has ended."""
     try:
-        return b"licet" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
-        return False
+        return b""
+    return words[3] if words[1:3] == [b"-m", b"licet"] else b""
 
 
 def asks(address: str, principal: str) -> set[bool]:
@@ -120,9 +130,10 @@ def test_a_killed_worker_is_replaced_and_sighup_replaces_all(database: Database)
 
 def test_workers_end_with_their_supervisor(database: Database) -> None:
     with supervised(database) as (server, _):
-        workers = workers_of(server)
+        workers, stewards = workers_of(server), stewards_of(server)
+        assert (len(workers), len(stewards)) == (2, 1)
         os.kill(server.process.pid, signal.SIGKILL)
-        assert eventually(lambda: not any(map(_serves, workers)), 90)
+        assert eventually(lambda: not any(map(command_of, workers | stewards)), 90)
         assert eventually(lambda: not replicas(database), 90)
 
 

@@ -10,8 +10,10 @@ from threading import Event
 from urllib.request import urlopen
 
 from licet.client import Client
+from licet.spool.writer import SEGMENT_BYTES
 from licet.telemetry.metrics import NeverLess
 from licet.v1 import authorization_pb2 as pb
+from tests.fakes.api import count
 from tests.fakes.postgres import Database, eventually
 from tests.fakes.serving import Served, serving
 from tests.integration.test_cli_workers import supervised, workers_of
@@ -50,6 +52,45 @@ def test_metrics_count_what_happened(database: Database) -> None:
     assert found['licet_mutation_wait_seconds_bucket{le="+Inf"}'] == 1
     assert 0 < found["licet_mutation_wait_seconds_sum"] < 15
     assert 0 < found["licet_lease_remaining_seconds"] <= 1
+    assert found["licet_spool_max_bytes"] == 8 << 30
+    assert found["licet_spool_bytes"] == 2 * SEGMENT_BYTES
+    assert found["licet_audit_findings_total"] == 0
+
+
+def test_of_two_servers_one_seals_and_verifies_and_the_other_takes_over(
+    database: Database,
+) -> None:
+    settings = {"metrics_listen": "127.0.0.1:0", "audit_verify_seconds": 1}
+    with serving(database, **settings) as leader:
+        assert eventually(lambda: leads(leader))
+        with serving(database, **settings) as follower:
+            assert eventually(lambda: scraped(leader)["licet_audit_recent_rounds_total"] > 2, 20)
+            found = scraped(leader)
+            assert found["licet_audit_leaves_verified_total"] > 0
+            assert found["licet_audit_whole_rounds_total"] == 1
+            found = scraped(follower)
+            assert found["licet_audit_recent_rounds_total"] == 0
+            assert found["licet_audit_events_sealed_total"] == 0
+            assert not leads(follower)
+            leader.licet.stop()
+            assert eventually(lambda: leads(follower), 20)
+            assert eventually(lambda: scraped(follower)["licet_audit_whole_rounds_total"] > 0, 20)
+            # It knows the checkpoints of the former leader, whose key has the name of a file.
+            forged = "SELECT count(*) FROM audit.events WHERE metadata ->> 'code' ~ 'checkpoint'"
+            assert count(database, forged) == 0
+
+
+def test_verifying_can_be_turned_off(database: Database) -> None:
+    settings = {"audit_verify_seconds": 1, "audit_verify_share": 0}
+    with serving(database, metrics_listen="127.0.0.1:0", **settings) as served:
+        assert eventually(lambda: leads(served))
+        assert eventually(lambda: scraped(served)["licet_audit_events_sealed_total"] > 0)
+        Event().wait(2)
+        assert scraped(served)["licet_audit_leaves_verified_total"] == 0
+
+
+def leads(served: Served) -> bool:
+    return scraped(served)["licet_audit_leading"] == 1
 
 
 def test_those_who_watch_and_ask_on_streams_are_counted(database: Database) -> None:

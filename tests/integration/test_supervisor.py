@@ -22,7 +22,7 @@ _WORKER = textwrap.dedent("""
     from licet.supervisor.reports import Reports
 
     folder, slot, fault = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    if fault == "fails":
+    if fault == "fails" or fault == f"{slot} fails":
         sys.exit(3)
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
@@ -34,6 +34,13 @@ _WORKER = textwrap.dedent("""
         time.sleep(0.1)
         reports.serves(not (folder / "sick").exists())
     reports.leaving()
+    if slot == "2":
+        # As the steward does: only the supervisor knows when everyone else has gone.
+        while received.si_signo != signal.SIGINT:
+            received = signal.sigtimedwait(ends, 0) or received
+            time.sleep(0.02)
+    elif received.si_signo == signal.SIGINT:
+        time.sleep(0.3)
     left = "left" if received.si_signo == signal.SIGTERM else "drained"
     (folder / f"{slot}-{os.getpid()}").write_text(left)
 """)
@@ -42,14 +49,17 @@ _SUPERVISOR = textwrap.dedent("""
     from licet.supervisor import Fleet, Patience, Worker, WorkerError
 
     logging.basicConfig(level=logging.INFO)
-    folder, count, fault, program = sys.argv[1:]
+    folder, count, fault, steward, program = sys.argv[1:]
+    has_steward = steward == "steward"
 
     def start(slot):
         command = [sys.executable, "-c", program, folder, str(slot), fault]
-        return Worker(slot, command, os.environ, silent_after=2.0)
+        name = "steward" if has_steward and slot == int(count) else None
+        return Worker(slot, command, os.environ, silent_after=2.0, name=name)
 
     try:
-        fleet = Fleet(start, int(count), Patience(leave=5.0, drain=5.0, hung=10.0))
+        patience = Patience(leave=5.0, drain=5.0, hung=10.0)
+        fleet = Fleet(start, int(count), patience, has_steward=has_steward)
         sys.exit(fleet.run(lambda: print("ready", flush=True), lambda: False))
     except WorkerError as exc:
         print(exc, flush=True)
@@ -67,8 +77,11 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def supervised(folder: Path, count: int, fault: str = "none") -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", _SUPERVISOR, str(folder), str(count), fault, _WORKER]
+def supervised(
+    folder: Path, count: int, fault: str = "none", *, steward: bool = False
+) -> Iterator[subprocess.Popen[str]]:
+    arguments = [str(folder), str(count), fault, "steward" if steward else "", _WORKER]
+    command = [sys.executable, "-c", _SUPERVISOR, *arguments]
     with (
         (folder.parent / f"{folder.name}.log").open("w") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
@@ -229,3 +242,54 @@ def test_a_worker_that_cannot_start_at_all_ends_the_supervisor(tmp_path: Path, c
         assert re.fullmatch("worker [01] ended with code 3", first_line(supervisor))
         assert supervisor.wait(_SECONDS) == 2
     assert not list(tmp_path.iterdir())
+
+
+def ended(folder: Path, slot: int) -> list[int]:
+    """Return when the workers of a slot wrote how they ended."""
+    return [file.stat().st_mtime_ns for file in folder.glob(f"{slot}-*")]
+
+
+def test_the_steward_is_drained_when_all_workers_have_gone(tmp_path: Path) -> None:
+    with supervised(tmp_path, 2, steward=True) as supervisor:
+        assert first_line(supervisor) == "ready"
+        assert {slot for slot, _ in serving(tmp_path)} == {"0", "1", "2"}
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(_SECONDS) == 0
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["drained"] * 3
+    assert max(ended(tmp_path, 0) + ended(tmp_path, 1)) < min(ended(tmp_path, 2))
+
+
+def test_the_steward_goes_when_its_supervisor_says_so_and_not_before(tmp_path: Path) -> None:
+    with supervised(tmp_path, 2, steward=True) as supervisor:
+        assert first_line(supervisor) == "ready"
+        (told,) = (pid for slot, pid in serving(tmp_path) if slot == "2")
+        os.kill(told, signal.SIGTERM)
+        until(lambda: any(slot == "2" and pid != told for slot, pid in serving(tmp_path)))
+        assert (tmp_path / f"2-{told}").read_text() == "drained"
+        before = serving(tmp_path)
+        supervisor.send_signal(signal.SIGHUP)
+        until(lambda: len(serving(tmp_path)) == 3 and not serving(tmp_path) & before)
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(_SECONDS) == 0
+    # Workers before the steward, here too; it was never told that others go on.
+    assert max(ended(tmp_path, 0) + ended(tmp_path, 1)) < max(ended(tmp_path, 2))
+    assert {file.read_text() for file in tmp_path.glob("2-*")} == {"drained"}
+    assert "steward (process" in errors(tmp_path)
+
+
+def test_a_steward_that_was_killed_at_the_end_is_started_once_more(tmp_path: Path) -> None:
+    with supervised(tmp_path, 2, steward=True) as supervisor:
+        assert first_line(supervisor) == "ready"
+        processes = dict(serving(tmp_path))
+        supervisor.send_signal(signal.SIGSTOP)
+        os.kill(processes["2"], signal.SIGKILL)
+        supervisor.send_signal(signal.SIGTERM)
+        supervisor.send_signal(signal.SIGCONT)
+        assert supervisor.wait(_SECONDS) == 0
+    assert sorted(file.read_text() for file in tmp_path.glob("2-*")) == ["drained", "serves"]
+
+
+def test_a_steward_that_cannot_start_at_all_ends_the_supervisor(tmp_path: Path) -> None:
+    with supervised(tmp_path, 2, "2 fails", steward=True) as supervisor:
+        assert first_line(supervisor) == "steward ended with code 3"
+        assert supervisor.wait(_SECONDS) == 2

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from licet.app.sealing import SealingTransaction
+from licet.domain.canonical_json import JsonValue
 from licet.domain.instant import Instant
 from licet.domain.names import EventId
 
@@ -92,6 +93,22 @@ class RecordedArchive(NamedTuple):
 
     archive: Archive
     is_proved: bool
+
+
+class ToldArchive(NamedTuple):
+    """An archive as its row has it, and what the sealed log says of it.
+
+    Attributes:
+        archive: what the row says.
+        epoch: of the event that is to tell of it.
+        leaf: of the same.
+        told: the event's metadata; None: it is not in the database.
+    """
+
+    archive: Archive
+    epoch: int
+    leaf: int
+    told: Mapping[str, JsonValue] | None
 
 
 class Partitions(Protocol):

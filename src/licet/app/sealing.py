@@ -42,17 +42,29 @@ class SealedBatch(NamedTuple):
     hashes: bytes
 
 
-class SealingTransaction(Protocol):
+class Recording(Protocol):
+    """One transaction that stores events; all methods raise UnavailableError when it is lost."""
+
+    @property
+    def now(self) -> Instant:
+        """The database's time at the beginning."""
+        ...
+
+    def next_sequence(self, writer_id: int) -> int:
+        """Return the sequence of the next event of a writer that nobody else writes as."""
+        ...
+
+    def record(self, first: int, batch: Batch, leaves: Sequence[bytes]) -> None:
+        """Store events of that writer, from sequence `first` on, and queue them."""
+        ...
+
+
+class SealingTransaction(Recording, Protocol):
     """One transaction that holds the head; all methods raise UnavailableError when it is lost."""
 
     @property
     def head(self) -> Head:
         """The head, which nobody else changes meanwhile."""
-        ...
-
-    @property
-    def now(self) -> Instant:
-        """The database's time at the beginning."""
         ...
 
     def queued(self, limit: int) -> Sequence[QueuedBatch]:
@@ -83,14 +95,6 @@ class SealingTransaction(Protocol):
 
     def queued_of(self, writer_id: int) -> Sequence[QueuedBatch]:
         """Return all that waits of one writer."""
-        ...
-
-    def next_sequence(self, writer_id: int) -> int:
-        """Return the sequence of the next event of a writer that nobody else writes as."""
-        ...
-
-    def record(self, first: int, batch: Batch, leaves: Sequence[bytes]) -> None:
-        """Store events of that writer, from sequence `first` on, and queue them."""
         ...
 
 

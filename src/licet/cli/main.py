@@ -41,6 +41,7 @@ from licet.cli.invocation import (
 from licet.cli.replicas import replicas
 from licet.cli.revoke import revoke
 from licet.cli.serve import serve
+from licet.cli.steward import steward
 
 ERROR: Final = 2
 INTERRUPTED: Final = 130
@@ -53,6 +54,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(serve)
+app.command(hidden=True)(steward)
 app.add_typer(migrate.app, name="migrate")
 app.command()(replicas)
 app.add_typer(epoch.app, name="epoch")

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import sys
-from contextlib import suppress
-from queue import Empty, SimpleQueue
-from time import monotonic
-from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from licet import __version__, config
 from licet.cli.database import describe
 from licet.cli.errors import CommandError
+from licet.cli.signals import StopSignals
 from licet.domain.errors import LicetError
 from licet.storage.embedded import EmbeddedPostgresError
 from licet.storage.migrate import MigrationError
@@ -26,7 +22,6 @@ if TYPE_CHECKING:  # importing it would import gRPC
     from licet.bootstrap import Licet
 
 _SERVICE: Final = "licet.v1.AuthorizationService"
-_LOOK_SECONDS: Final = 0.5
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - not bound, replaced
 _EXAMPLES: Final[tuple[tuple[str, dict[str, object]], ...]] = (
     (
@@ -57,7 +52,7 @@ def run(**overrides: object) -> int:
         CommandError: it cannot serve; whatever had been started is stopped.
     """
     reports = Reports.of_environment()
-    stop = _StopSignals(is_worker=reports is not None)
+    stop = StopSignals(is_worker=reports is not None)
     if reports is not None:
         follow_supervisor()
     try:
@@ -76,6 +71,7 @@ def run(**overrides: object) -> int:
             settings,
             shares_port=reports is not None,
             report=None if reports is None else reports.serves,
+            has_steward=reports is None,
         ).start()
         settle()
     except (config.ConfigurationError, LicetError, EmbeddedPostgresError, MigrationError) as exc:
@@ -94,47 +90,13 @@ def run(**overrides: object) -> int:
     return 0
 
 
-def _work(licet: Licet, reports: Reports, stop: _StopSignals) -> None:
+def _work(licet: Licet, reports: Reports, stop: StopSignals) -> None:
     """Serve as one of several workers until told to end; SIGTERM: the others go on."""
     reports.ready(licet.metrics_port)
     number = stop.wait()
     reports.leaving()
     if number == signal.SIGTERM:
         licet.server.hand_over(lambda seconds: stop.wait(seconds) is not None)
-
-
-class _StopSignals:
-    """SIGINT and SIGTERM, from when this is made: none is lost while the server starts.
-
-    The second one ends the process, but for a worker: its supervisor decides that, and whoever
-    stops a service may have sent the first one to both of them.
-    """
-
-    def __init__(self, *, is_worker: bool) -> None:
-        # Its `put` may interrupt its `get`, which is not true of Event or Queue.
-        self._signals: SimpleQueue[int] = SimpleQueue()
-        self._is_worker = is_worker
-        self.requested: int | None = None
-        """The first one."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
-
-    def wait(self, seconds: float | None = None) -> int | None:
-        """Return the next one, or None after the time."""
-        # Python handles a signal in its main thread, which the kernel wakes only if it hands the
-        # signal to that one. After a pause (SIGSTOP, a debugger) it may take any other.
-        end = float("inf") if seconds is None else monotonic() + seconds
-        while (left := end - monotonic()) > 0:
-            with suppress(Empty):
-                return self._signals.get(timeout=min(left, _LOOK_SECONDS))
-        return None
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.requested is not None and not self._is_worker:
-            # The embedded PostgreSQL ends with this process, however that ends.
-            os._exit(128 + number)
-        self.requested = number
-        self._signals.put(number)
 
 
 def _greet(settings: config.Settings, port: int) -> None:

@@ -1,10 +1,10 @@
-"""Runs several workers: the database and the port are held here, each worker serves by itself."""
+"""Runs several workers and a steward: the database and the port are held here."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Final
 
@@ -19,6 +19,8 @@ from licet.telemetry import host as host_metrics
 from licet.telemetry.metrics import serve as serve_metrics
 
 _COMMAND: Final = (sys.executable, "-m", "licet", "serve")
+_STEWARD_COMMAND: Final = (sys.executable, "-m", "licet", "steward")
+_STEWARD: Final = "steward"
 _METRICS: Final = "LICET_METRICS_LISTEN"
 # What a worker takes to leave, beside the age of its oldest connection.
 _LEAVE_SECONDS: Final = 5.0
@@ -46,11 +48,12 @@ def supervise(
             environment = _environment(settings, f"{host}:{held}", url)
 
             fleet = Fleet(
-                lambda slot: Worker(slot, _COMMAND, environment, core=_core(settings, slot)),
+                lambda slot: _worker(settings, slot, environment),
                 settings.workers,
                 Patience(
                     settings.connection_seconds * 1.1 + _LEAVE_SECONDS, settings.drain_seconds
                 ),
+                has_steward=True,
             )
             _serve_metrics(settings, fleet, stack)
             was_hurried = fleet.run(lambda: on_ready(held), is_stopped)
@@ -61,6 +64,12 @@ def supervise(
                 return 0  # a Ctrl-C reaches initdb as well, which fails then
             raise CommandError(str(exc)) from exc
     return _HURRIED if was_hurried else 0
+
+
+def _worker(settings: Settings, slot: int, environment: Mapping[str, str]) -> Worker:
+    if slot == settings.workers:
+        return Worker(slot, _STEWARD_COMMAND, environment, name=_STEWARD)
+    return Worker(slot, _COMMAND, environment, core=_core(settings, slot))
 
 
 def _core(settings: Settings, slot: int) -> int | None:
@@ -111,14 +120,18 @@ def _serve_metrics(settings: Settings, fleet: Fleet, stack: ExitStack) -> None:
     if settings.metrics_listen is None:
         return
 
+    labels = [*map(str, range(settings.workers)), _STEWARD]
+
     def workers() -> list[host_metrics.WorkerHealth]:
         return [
-            host_metrics.WorkerHealth(w.slot, w.is_serving, w.silent_seconds, w.metrics_port)
+            host_metrics.WorkerHealth(
+                labels[w.slot], w.is_serving, w.silent_seconds, w.metrics_port
+            )
             for w in fleet.workers
         ]
 
     collector = host_metrics.HostCollector(
-        settings.workers, workers, lambda: fleet.failures, lambda: fleet.leaving
+        labels, workers, lambda: fleet.failures, lambda: fleet.leaving
     )
     try:
         _, stop = serve_metrics(collector, settings.metrics_listen)

@@ -35,6 +35,8 @@ SEGMENT_BYTES: Final = 16 * 1024 * 1024
 PAGE_BYTES: Final = 4096
 _ROOM_SECONDS: Final = 0.5
 """How long an append waits for the next segment while that is being made."""
+CROWDED: Final = 0.8
+"""Of what the segments may take; said in the log when they take more."""
 _RETRY_SECONDS: Final = 0.25
 """How often it is tried again to make one."""
 _STOP_SECONDS: Final = 10.0
@@ -80,7 +82,8 @@ class SpoolWriter:
         if segment_bytes % PAGE_BYTES or segment_bytes <= HEADER_BYTES:
             raise ValueError(f"a segment of {segment_bytes} bytes is not some pages")
         self.folder = folder
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
+        """What all segments together may take."""
         self._segment_bytes = segment_bytes
         self._start = leaf_start(folder.writer_id)
         self._ordinal = 0
@@ -88,6 +91,7 @@ class SpoolWriter:
         self._room = Condition()
         self._following: Segment | None = None
         self._shortage: str | None = None
+        self._is_crowded = False
         self._segment = self._first()
         # Guards what follows, for as long as it takes to store a frame.
         self._lock = Lock()
@@ -175,6 +179,14 @@ class SpoolWriter:
     def durable(self) -> int:
         """Up to which sequence everything is on disk; 0 when nobody waits for that."""
         return 0 if self._sync is None else self._sync.durable
+
+    @property
+    def taken(self) -> int:
+        """What the files of the spool take, in bytes; 0 where that cannot be read."""
+        try:
+            return self.folder.bytes()
+        except OSError:
+            return 0
 
     @property
     def shortage(self) -> str | None:
@@ -300,12 +312,25 @@ class SpoolWriter:
             if self._following is None and self._refusal is None:
                 self._make_next()
 
+    def _watch_room(self, taken: int) -> None:
+        """Say once when the spool comes to be crowded, and once when it is not any more."""
+        crowded = taken + self._segment_bytes > CROWDED * self.max_bytes
+        if crowded == self._is_crowded:
+            return
+        self._is_crowded = crowded
+        (_log.warning if crowded else _log.info)(
+            "the spool %s %s its %d bytes",
+            *(self.folder.path, "comes near to" if crowded else "is well below", self.max_bytes),
+        )
+
     def _make_next(self) -> None:
         """Make the next segment, or say why there is none."""
         made, shortage = None, None
         try:
-            if self.folder.bytes() + self._segment_bytes > self._max_bytes:
-                shortage = f"the spool has reached its {self._max_bytes} bytes"
+            taken = self.folder.bytes()
+            self._watch_room(taken)
+            if taken + self._segment_bytes > self.max_bytes:
+                shortage = f"the spool has reached its {self.max_bytes} bytes"
             else:
                 # A failed attempt may have left something under its ordinal.
                 self._ordinal += 1

@@ -158,7 +158,7 @@ class Archiver:
         journal = self._journal()
         with self._partitions.transaction() as transaction:
             for archive in missing:
-                facts = _facts(partition, archive)
+                facts = {"partition": partition.name, **facts_of(archive)}
                 event_id = journal.record(transaction, EventType.PARTITION_ARCHIVED, "", facts)
                 self._partitions.record(partition, archive, event_id)
         for archive in missing:
@@ -220,12 +220,12 @@ def ranges_text(ranges: Sequence[tuple[int, int]]) -> str:
     return "{" + ",".join(f"[{first},{end})" for first, end in ranges) + "}"
 
 
-def _facts(partition: Partition, archive: Archive) -> Mapping[str, JsonValue]:
+def facts_of(archive: Archive) -> Mapping[str, JsonValue]:
+    """Return what the log says of an archive."""
     ranges = ranges_text(archive.ranges)
     if len(ranges) > _MAX_RANGES_TEXT:
         ranges = f"sha256:{sha256(ranges.encode()).hexdigest()}"
     return {
-        "partition": partition.name,
         "file": archive.file,
         "sha256": archive.sha256.hex(),
         "events": archive.events,

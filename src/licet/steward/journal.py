@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from licet.app.sealing import SealingTransaction
+from licet.app.sealing import Recording
 from licet.domain.audit_batch import MacKeys, batch_of
 from licet.domain.audit_event import AuditEvent, EventType, Result, event_id, event_id_text, leaf
 from licet.domain.canonical_json import JsonValue, canonical
@@ -27,7 +27,7 @@ class Journal:
 
     def record(
         self,
-        transaction: SealingTransaction,
+        transaction: Recording,
         event_type: EventType,
         reason: str,
         facts: Mapping[str, JsonValue],

@@ -30,6 +30,8 @@ _log: Final = logging.getLogger(__name__)
 
 _BACKOFF_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 10.0
+_WELL_SECONDS: Final = 30.0
+"""A steward that did not come round for so long is not well: a statement may take as long."""
 
 
 class Connection(Sealing, Checkpoints, Protocol):
@@ -106,6 +108,9 @@ class Steward:
         """Why no checkpoint is signed, while that is so."""
         self.checkpoint: Checkpoint | None = None
         """The last one that was signed here."""
+        self.leads = False
+        """Whether this one, of all that there are, does the work."""
+        self._came_round = monotonic()
         self._told: Checkpoint | None = None
         self._telling_due = monotonic()
 
@@ -117,6 +122,11 @@ class Steward:
         """Seal what waits, sign it, and end."""
         self._stopping.set()
         self._thread.join(_STOP_SECONDS)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it works, or stands by, and refuses nothing."""
+        return self.refusal is None and monotonic() - self._came_round < _WELL_SECONDS
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -135,6 +145,7 @@ class Steward:
                 _log.exception("the audit log is not sealed")
                 self._stopping.wait(_BACKOFF_SECONDS)
             finally:
+                self.leads = False
                 connection.close()
 
     def _serve(self, connection: Connection) -> None:
@@ -151,17 +162,19 @@ class Steward:
         while True:
             ending = self._stopping.is_set()
             now = monotonic()
-            if now >= heartbeat_due and connection.lead():
+            self.leads = connection.lead()
+            if now >= heartbeat_due and self.leads:
                 heartbeat_due = now + plan.heartbeat_seconds
                 connection.open_log(plan.origin)
                 self._beat(connection, journal)
-            more = self._seal(sealer)
+            more = self._seal(sealer) if self.leads else 0
             if ending:
                 while more:
                     more = self._seal(sealer)
-            if (ending or now >= checkpoint_due) and connection.lead():
+            if (ending or now >= checkpoint_due) and self.leads:
                 checkpoint_due = now + plan.checkpoint_seconds
                 self._sign(signer)
+            self._came_round = monotonic()
             if ending:
                 return
             if not more:

@@ -11,14 +11,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final, Protocol, TypeAlias
 
 from licet.app.findings import Finding, Report
-from licet.app.sealed_log import AuditLogReader, Trust
+from licet.app.sealed_log import AuditLogReader, Ranges, Trust
 from licet.app.verify import verify_range, verify_whole
 from licet.domain.canonical_json import JsonValue
+from licet.domain.signed_note import VerifierKey
 
 _log: Final = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class VerifiedLog(AuditLogReader, Protocol):
         ...
 
 
+Archived: TypeAlias = Callable[[], Mapping[int, Ranges]]
+"""Returns of each epoch the leaves that need not be in the database. Raises LicetError."""
 Record: TypeAlias = Callable[[str, Mapping[str, JsonValue]], None]
 """Stores an `audit.incident` event: its reason and its metadata. Raises LicetError."""
 
@@ -62,28 +65,32 @@ class Rounds:
 class RollingVerifier:
     """See the module. One thread drives it, by `step`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what it reads, trusts and tells, and how often
         self,
         open_log: Callable[[], AbstractContextManager[VerifiedLog]],
         trust: Trust,
         record: Record,
         rounds: Rounds | None = None,
         clock: Callable[[], float] = monotonic,
+        archived: Archived = dict,
     ) -> None:
         """Compose it; the first steps verify everything.
 
         Args:
             open_log: opens the log; raises UnavailableError.
-            trust: the key; nobody keeps a checkpoint here, the state file does.
+            trust: the key, whatever its name: it signs as whichever log it is given. Nobody keeps a
+                checkpoint here, the state file does.
             record: stores what is found in the audit log.
             rounds: how often.
             clock: seconds that never step.
+            archived: asked when a round begins; none unless told.
         """
         self._open = open_log
         self._trust = trust
         self._record = record
         self._rounds = rounds or Rounds()
         self._clock = clock
+        self._archived = archived
         self._opened: AbstractContextManager[VerifiedLog] | None = None
         self._log: VerifiedLog | None = None
         self._recent: _Round | None = None
@@ -112,16 +119,16 @@ class RollingVerifier:
         began = self._clock()
         log = self._log_now()
         if self._recent is None and began >= self._recent_due:
-            self._recent_due = began + self._rounds.recent_every
+            # Due again only once it has begun, which may fail.
             self._recent = self._recent_round(log)
+            self._recent_due = began + self._rounds.recent_every
         if self._recent is not None:
             if not self._advance(self._recent):
                 self._recent, self.recent_rounds = None, self.recent_rounds + 1
         elif self._whole is not None or began >= self._whole_due:
             if self._whole is None:
+                self._whole = self._whole_round(log)
                 self._whole_due = began + self._rounds.whole_every
-                report = Report()
-                self._whole = _Round(report, verify_whole(log, self._trust, report))
             if not self._advance(self._whole):
                 self._whole, self.whole_rounds = None, self.whole_rounds + 1
         else:
@@ -146,11 +153,23 @@ class RollingVerifier:
             self._log = self._opened.__enter__()
         return self._log
 
+    def _whole_round(self, log: VerifiedLog) -> _Round:
+        report, archived = Report(), self._archived()
+        return _Round(report, verify_whole(log, self._trust_in(log), report, archived))
+
     def _recent_round(self, log: VerifiedLog) -> _Round:
         report = Report()
         first = log.recent_leaf(self._rounds.recent_span)
         epoch = log.head().epoch
-        return _Round(report, verify_range(log, self._trust, report, epoch, first, 0))
+        archived = self._archived()
+        trust = self._trust_in(log)
+        return _Round(report, verify_range(log, trust, report, epoch, first, 0, archived))
+
+    def _trust_in(self, log: VerifiedLog) -> Trust:
+        key = self._trust.key
+        if key is None:
+            return self._trust
+        return replace(self._trust, key=VerifierKey(log.origin(1), key.public_key))
 
     def _advance(self, round_: _Round) -> bool:
         """Take a slice; False when the round is over."""

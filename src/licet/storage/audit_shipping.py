@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, LiteralString
 
 from psycopg import Connection, errors
@@ -11,7 +12,7 @@ from psycopg.abc import Params
 from licet.app.ports import Deadline
 from licet.domain.audit_batch import Batch
 from licet.domain.audit_event import occurred_at
-from licet.domain.errors import UnstorableError
+from licet.domain.errors import ConflictError, UnstorableError
 from licet.domain.instant import Instant, rfc3339
 from licet.storage.pool import Database
 
@@ -62,6 +63,7 @@ WHERE b.writer_id = %s AND (b.first_leaf + b.n <= (
   OR EXISTS (SELECT FROM audit.checkpoints AS c WHERE c.epoch > b.epoch))
 ORDER BY b.epoch DESC, b.first_leaf DESC LIMIT 1
 """
+_NOW: Final[LiteralString] = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _SKIP: Final[LiteralString] = "SELECT audit.pass_over(%s, %s, %s, %s, %b)"
 SEQUENCE_BITS: Final = (1 << 62) - 1
 _DAY: Final = 86_400_000_000
@@ -107,6 +109,33 @@ def _parameters(batch: Batch) -> Params:
         "digest": batch.digest,
         "mac": batch.mac,
     }
+
+
+class PostgresRecording:
+    """See `app.sealing.Recording`."""
+
+    def __init__(self, connection: Connection[Any], now: Instant) -> None:
+        """Use a connection in a transaction."""
+        self._connection = connection
+        self._now = now
+
+    @property
+    def now(self) -> Instant:
+        """See `Recording.now`."""
+        return self._now
+
+    def next_sequence(self, writer_id: int) -> int:
+        """See `Recording.next_sequence`."""
+        row = self._connection.execute(_SHIPPED, [writer_id]).fetchone()
+        if row is None:
+            raise ConflictError(f"audit writer {writer_id} is not registered")
+        return int(row[0]) + 1
+
+    def record(self, first: int, batch: Batch, leaves: Sequence[bytes]) -> None:
+        """See `Recording.record`."""
+        self._connection.execute(_ENSURE_PARTITION, [rfc3339(batch.max_at)])
+        if not store_batch(self._connection, first, batch, leaves):
+            raise ConflictError("the audit writer's offset is elsewhere")
 
 
 class PostgresEventStore:
@@ -181,6 +210,15 @@ class PostgresEventStore:
                 for day in days:
                     connection.execute(_ENSURE_PARTITION, [rfc3339(Instant(day * _DAY))])
             return self._store(first, batch, leaves, deadline)
+
+    @contextmanager
+    def recording(self, deadline: Deadline) -> Iterator[PostgresRecording]:
+        """See `steward.records.Recordings`."""
+        with self._database.connection(deadline) as connection, connection.transaction():
+            row = connection.execute(_NOW).fetchone()
+            if row is None:
+                raise RuntimeError("the database does not know the time")
+            yield PostgresRecording(connection, Instant(row[0]))
 
     def pass_over(  # noqa: PLR0913, PLR0917 - what the statement takes
         self,

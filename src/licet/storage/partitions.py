@@ -18,6 +18,7 @@ from licet.app.archiving import (
     Partition,
     PlacedBatch,
     RecordedArchive,
+    ToldArchive,
 )
 from licet.app.sealing import SealingTransaction
 from licet.domain.instant import Instant, to_datetime
@@ -100,6 +101,21 @@ SELECT a.file, a.sha256, a.epoch,
              FROM unnest(a.leaf_ranges) AS r (leaves) ORDER BY r.leaves),
        audit.is_under_checkpoint(a.event_id)
 FROM audit.archives AS a WHERE a.relation = %s ORDER BY a.created_at
+"""
+# The event that tells of an archive, by its place among what is sealed and signed.
+_TOLD: Final[LiteralString] = """
+SELECT a.file, a.sha256, a.epoch,
+       ARRAY(SELECT ARRAY[lower(r.leaves), upper(r.leaves)]
+             FROM unnest(a.leaf_ranges) AS r (leaves) ORDER BY r.leaves),
+       b.epoch, b.first_leaf, b.first_id, a.event_id, e.metadata
+FROM audit.archives AS a
+CROSS JOIN LATERAL (
+  SELECT b.epoch, b.first_leaf, b.first_id, b.last_id, b.min_at, b.max_at FROM audit.batches AS b
+  WHERE b.first_id <= a.event_id ORDER BY b.first_id DESC LIMIT 1) AS b
+LEFT JOIN audit.events AS e
+  ON e.event_id = a.event_id AND e.occurred_at BETWEEN b.min_at AND b.max_at
+ AND e.event_type = 'audit.partition_archived'
+WHERE b.last_id >= a.event_id AND audit.is_under_checkpoint(a.event_id)
 """
 _RECORD: Final[LiteralString] = """
 INSERT INTO audit.archives (partition, relation, file, sha256, events, event_id, epoch, leaf_ranges)
@@ -215,6 +231,20 @@ class PostgresPartitions:
                 Archive(file, bytes(sha256), epoch, [(low, high) for low, high in ranges]), proved
             )
             for file, sha256, epoch, ranges, proved in rows
+        ]
+
+    def told(self) -> Sequence[ToldArchive]:
+        """Return all archives whose event is sealed and under a checkpoint."""
+        with translated(deadline_bound=False):
+            rows = self._connection.execute(_TOLD).fetchall()
+        return [
+            ToldArchive(
+                Archive(file, bytes(sha256), of, [(low, high) for low, high in ranges]),
+                epoch,
+                first_leaf + event_id.int - first_id.int,
+                metadata,
+            )
+            for file, sha256, of, ranges, epoch, first_leaf, first_id, event_id, metadata in rows
         ]
 
     def current_epoch(self) -> int:

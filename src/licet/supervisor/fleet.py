@@ -1,18 +1,20 @@
-"""The workers of one host: as many as wanted, always.
+"""The workers of one host: as many as wanted, always; and the steward, if it has one.
 
 On SIGHUP they are replaced one by one, a new one serving before its predecessor is told to leave;
 on SIGTERM and SIGINT all are drained, and that is the end. One thread; handlers only put signals
 into a queue, so that nothing happens between two lines that did not have to. (To block signals and
 wait for them is not enough: the threads of the embedded database and of the metrics take them.)
 
-A worker is told with SIGTERM that others go on in its place, and with SIGINT that all end.
+A worker is told with SIGTERM that others go on in its place, and with SIGINT that all end. The
+steward is looked after like a worker, but for its end: it is told with SIGINT only, and the last of
+all, because it stores and seals what the workers leave.
 """
 
 from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -31,6 +33,8 @@ _KILL_MARGIN_SECONDS: Final = 15.0
 _STABLE_SECONDS: Final = 10.0
 _MAX_BACKOFF_SECONDS: Final = 5.0
 _MISSED_SECONDS: Final = 1.0
+_STEWARD_SECONDS: Final = 10.0
+"""How long the end waits for a steward that has just been started."""
 HUNG_SECONDS: Final = 60.0
 """A worker that is silent for so long is killed: the kernel goes on giving it connections."""
 
@@ -57,10 +61,25 @@ class Patience:
 class Fleet:
     """See the module."""
 
-    def __init__(self, start: Callable[[int], Worker], count: int, patience: Patience) -> None:
-        """Keep `count` workers, in slots from 0; `start` starts that of a slot."""
+    def __init__(
+        self,
+        start: Callable[[int], Worker],
+        count: int,
+        patience: Patience,
+        *,
+        has_steward: bool = False,
+    ) -> None:
+        """Keep workers.
+
+        Args:
+            start: starts the worker of a slot.
+            count: how many there are, in slots from 0.
+            patience: with them.
+            has_steward: there is one, in the slot behind them.
+        """
         self._start = start
-        self._count = count
+        self._slots = range(count + has_steward)
+        self._steward = count
         self._patience = patience
         self._workers: dict[int, Worker] = {}
         # Those that were told to go, or said that they go, and when they have to be gone.
@@ -72,6 +91,7 @@ class Fleet:
         self._due: dict[int, float] = {}
         self._backoff: dict[int, float] = {}
         self._stop_signals = 0
+        self._has_served = False
         self.failures = 0
         """How many workers ended, or were killed, without being told to."""
         self._looked = monotonic()
@@ -85,7 +105,7 @@ class Fleet:
 
     @property
     def workers(self) -> list[Worker]:
-        """The worker of each slot that has one, in order; read by metrics."""
+        """The worker of each slot that has one, in order, the steward last; read by metrics."""
         return [worker for _, worker in sorted(self._workers.copy().items())]
 
     def run(self, on_ready: Callable[[], None], is_stopped: Callable[[], bool]) -> bool:
@@ -103,12 +123,14 @@ class Fleet:
             try:
                 self._first_generation()
                 if not self._stop_signals:
+                    self._has_served = True
                     on_ready()
                 while not self._stop_signals:
-                    self._tick()
                     self._revive()
                     self._replace()
                     self._bury()
+                    # Last: who leaves because everybody was told to stop is not replaced.
+                    self._tick()
                 self._drain_all()
             finally:
                 for worker in self._everyone():
@@ -128,7 +150,7 @@ class Fleet:
                 signal.signal(number, handler)
 
     def _first_generation(self) -> None:
-        for slot in range(self._count):
+        for slot in self._slots:
             if not self._stop_signals:
                 self._workers[slot] = self._start(slot)
         waiting = list(self._workers.values())
@@ -136,7 +158,7 @@ class Fleet:
             self._tick()
             for worker in waiting:
                 if not worker.is_ready and (how := _cannot_serve(worker)):
-                    raise WorkerError(f"worker {worker.slot} {how}")
+                    raise WorkerError(f"{worker.name} {how}")
             waiting = [worker for worker in waiting if not worker.is_ready]
 
     def _everyone(self) -> list[Worker]:
@@ -152,7 +174,7 @@ class Fleet:
         else:
             if number == signal.SIGHUP:
                 _log.info("replacing every worker, one by one")
-                self._outdated = list(range(self._count))
+                self._outdated = list(self._slots)
             else:
                 self._stop_signals += 1
         now = monotonic()
@@ -173,7 +195,7 @@ class Fleet:
                 self._due[slot] = monotonic()
                 continue
             if self._hangs(worker):
-                _log.error("worker %d (process %d) hangs; killed", slot, worker.pid)
+                _log.error("%s (process %d) hangs; killed", worker.name, worker.pid)
                 worker.close()
             code = worker.exit_code()
             if code is not None:
@@ -196,8 +218,8 @@ class Fleet:
         self._due[slot] = monotonic() + pause
         self.failures += 1
         _log.error(
-            "worker %d (process %d) ended with code %d after %.1f s; another starts in %.1f s",
-            *(slot, worker.pid, code, lived, pause),
+            "%s (process %d) ended with code %d after %.1f s; another starts in %.1f s",
+            *(worker.name, worker.pid, code, lived, pause),
         )
         worker.close()
         del self._workers[slot]
@@ -222,13 +244,15 @@ class Fleet:
             self._successor = None
             successor.close()
             _log.error(
-                "worker %d could not be replaced, its successor %s; its predecessor goes on",
-                *(successor.slot, how),
+                "%s could not be replaced, its successor %s; its predecessor goes on",
+                *(successor.name, how),
             )
 
     def _let_go(self, worker: Worker) -> None:
         if self._workers.get(worker.slot) is worker:
             del self._workers[worker.slot]
+        if worker.slot == self._steward:
+            worker.signal(signal.SIGINT)
         seconds = self._patience.leave + self._patience.drain + _KILL_MARGIN_SECONDS
         self._leaving.append((worker, monotonic() + seconds))
 
@@ -244,16 +268,38 @@ class Fleet:
         self._leaving = staying
 
     def _drain_all(self) -> None:
-        for worker in self._everyone():
+        self._drain([worker for worker in self._everyone() if worker.slot != self._steward])
+        if self._steward in self._slots:
+            self._await_steward()
+            self._drain([worker for worker in self._everyone() if worker.slot == self._steward])
+
+    def _await_steward(self) -> None:
+        """See to it that there is a steward that can take what the workers have left."""
+        found = self._workers.get(self._steward)
+        if found is not None and (code := found.exit_code()) is not None:
+            self._ended(found, code)
+            found = None
+        if found is None and self._has_served and self._stop_signals <= 1:
+            self._workers[self._steward] = self._start(self._steward)
+        end = monotonic() + _STEWARD_SECONDS
+        # Told while it starts, it would just end.
+        while self._has_served and self._stop_signals <= 1 and monotonic() < end:
+            stewards = [worker for worker in self._everyone() if worker.slot == self._steward]
+            if all(worker.is_ready or worker.exit_code() is not None for worker in stewards):
+                return
+            self._tick()
+
+    def _drain(self, workers: Sequence[Worker]) -> None:
+        for worker in workers:
             worker.signal(signal.SIGINT)
         end = monotonic() + self._patience.drain + _KILL_MARGIN_SECONDS
         while (
             monotonic() < end
             and self._stop_signals <= 1
-            and any(worker.exit_code() is None for worker in self._everyone())
+            and any(worker.exit_code() is None for worker in workers)
         ):
             self._tick()
-        for worker in self._everyone():
+        for worker in workers:
             _say_gone(worker)
 
 
@@ -268,8 +314,8 @@ def _cannot_serve(worker: Worker) -> str:
 def _say_gone(worker: Worker) -> None:
     code = worker.exit_code()
     if code is None:
-        _log.error("worker %d (process %d) did not drain; killed", worker.slot, worker.pid)
+        _log.error("%s (process %d) did not drain; killed", worker.name, worker.pid)
     elif code:
-        _log.error("worker %d (process %d) left with code %d", worker.slot, worker.pid, code)
+        _log.error("%s (process %d) left with code %d", worker.name, worker.pid, code)
     else:
-        _log.info("worker %d (process %d) has left", worker.slot, worker.pid)
+        _log.info("%s (process %d) has left", worker.name, worker.pid)

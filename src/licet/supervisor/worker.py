@@ -1,4 +1,7 @@
-"""One worker as its supervisor sees it: a process, and a pipe on which it says how it is."""
+"""One worker as its supervisor sees it: a process, and a pipe on which it says how it is.
+
+The steward is one to it, too.
+"""
 
 from __future__ import annotations
 
@@ -37,13 +40,14 @@ def own_core(slot: int, count: int) -> int | None:
 class Worker:
     """A started worker. Changed by the supervisor's main thread only; metrics read it as well."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what it is, and what is to be made of it
         self,
         slot: int,
         command: Sequence[str],
         environment: Mapping[str, str],
         silent_after: float = SILENT_SECONDS,
         core: int | None = None,
+        name: str | None = None,
     ) -> None:
         """Start it.
 
@@ -53,8 +57,10 @@ class Worker:
             environment: all of its environment.
             silent_after: seconds after which one that says nothing is called silent.
             core: the one that it is kept to; None: all that this process may use.
+            name: what it is called in the log, if not by its slot.
         """
         self.slot = slot
+        self.name = name or f"worker {slot}"
         self.started = monotonic()
         self.is_ready = False
         self.metrics_port: int | None = None
@@ -128,15 +134,15 @@ class Worker:
         if state is not self.state and self.state is not State.LEAVING:
             self.state = state
             level = logging.ERROR if state is State.NOT_SERVING else logging.INFO
-            _log.log(level, "worker %d (process %d): %s", self.slot, self.pid, state)
+            _log.log(level, "%s (process %d): %s", self.name, self.pid, state)
 
     def _listen_to_silence(self) -> None:
         silent = self.silent_seconds >= self._silent_after
         if silent != self._silent:
             self._silent = silent
             (_log.error if silent else _log.info)(
-                "worker %d (process %d) %s",
-                *(self.slot, self.pid, "is silent" if silent else "is heard again"),
+                "%s (process %d) %s",
+                *(self.name, self.pid, "is silent" if silent else "is heard again"),
             )
 
     def exit_code(self) -> int | None:

@@ -2,7 +2,7 @@
 
 Each worker has its metrics on a port of its own on loopback, which the supervisor asks when it is
 asked: one target for Prometheus, whatever worker has been replaced. `worker`, the only label, is
-its slot.
+its slot, or `steward`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class WorkerHealth:
     """A worker as its supervisor knows it.
 
     Attributes:
-        slot: its place among the workers, from 0.
+        label: its place among the workers, from 0, or what else it is.
         serving: whether it serves, by what it has said of late.
         silent_seconds: since it said something.
         metrics_port: where its metrics are, on loopback, if anywhere.
     """
 
-    slot: int
+    label: str
     serving: bool
     silent_seconds: float
     metrics_port: int | None
@@ -48,7 +48,7 @@ class HostCollector(Collector):
 
     def __init__(
         self,
-        count: int,
+        labels: Sequence[str],
         workers: Callable[[], Sequence[WorkerHealth]],
         restarts: Callable[[], int],
         leaving: Callable[[], int],
@@ -56,19 +56,19 @@ class HostCollector(Collector):
         """Collect from what the callables return at that time.
 
         Args:
-            count: how many workers there should be, in slots from 0.
+            labels: of the workers there should be.
             workers: those there are.
             restarts: how many ended without being told to.
             leaving: how many are being drained.
         """
-        self._count = count
+        self._labels = labels
         self._workers = workers
         self._restarts = restarts
         self._leaving = leaving
 
     @override
     def collect(self) -> Iterable[Metric]:
-        known = {worker.slot: worker for worker in self._workers()}
+        known = {worker.label: worker for worker in self._workers()}
         yield from self._of_host(known)
         asked = [worker for worker in known.values() if worker.metrics_port is not None]
         if not asked:
@@ -76,18 +76,18 @@ class HostCollector(Collector):
         with ThreadPoolExecutor(len(asked)) as pool:
             yield from _merged(chain.from_iterable(pool.map(_of_worker, asked)))
 
-    def _of_host(self, known: Mapping[int, WorkerHealth]) -> Iterable[Metric]:
+    def _of_host(self, known: Mapping[str, WorkerHealth]) -> Iterable[Metric]:
         serving = GaugeMetricFamily(
-            "licet_worker_serving", "1 if the worker of a slot serves, else 0.", labels=[_LABEL]
+            "licet_worker_serving", "1 if a worker serves, else 0.", labels=[_LABEL]
         )
         silent = GaugeMetricFamily(
             "licet_worker_silent_seconds", "How long a worker has said nothing.", labels=[_LABEL]
         )
-        for slot in range(self._count):
-            worker = known.get(slot)
-            serving.add_metric([str(slot)], float(worker is not None and worker.serving))
+        for label in self._labels:
+            worker = known.get(label)
+            serving.add_metric([label], float(worker is not None and worker.serving))
             if worker is not None:
-                silent.add_metric([str(slot)], worker.silent_seconds)
+                silent.add_metric([label], worker.silent_seconds)
         yield serving
         yield silent
         yield GaugeMetricFamily(
@@ -108,7 +108,7 @@ def _of_worker(worker: WorkerHealth) -> list[Metric]:
         return []
     for metric in found:
         metric.samples = [
-            sample._replace(labels={_LABEL: str(worker.slot), **sample.labels})
+            sample._replace(labels={_LABEL: worker.label, **sample.labels})
             for sample in metric.samples
         ]
     return found

@@ -1,0 +1,90 @@
+"""What is measured of a serving process; read when it is scraped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from licet.bootstrap_audit import AuditTrail
+from licet.replica.capability_sets import CachedCapabilitySets
+from licet.replica.clock import DatabaseClock
+from licet.replica.coherence import Replica
+from licet.replica.feed import MemoryFeed
+from licet.replica.lease import Lease
+from licet.replica.retention import Retention
+from licet.server.lifecycle import Server
+from licet.telemetry import metrics
+from licet.writer.acknowledgements import Acknowledgements
+
+
+class Watched(NamedTuple):
+    """The parts that metrics are read from."""
+
+    sets: CachedCapabilitySets
+    lease: Lease
+    replica: Replica
+    clock: DatabaseClock
+    trail: AuditTrail
+    acknowledgements: Acknowledgements
+    feed: MemoryFeed
+    retention: Retention
+    server: Server
+    newest: Callable[[], int]
+
+
+def sources_of(of: Watched) -> metrics.Sources:
+    """Return what is measured of a serving process, and of the steward in it if there is one."""
+    sets, trail, watchers = of.sets, of.trail, of.server.watchers
+    hits = metrics.NeverLess(lambda: trail.log.decisions - sets.misses)
+    steward = metrics.Sources({}, {}, {})
+    if trail.stewardship is not None:
+        steward = trail.stewardship.sources()
+    return metrics.Sources(
+        counters={
+            "decisions": ("Decisions taken.", lambda: trail.log.decisions),
+            "set_hits": ("Decisions answered from memory.", hits),
+            "set_misses": ("Principals that memory could not answer for.", lambda: sets.misses),
+            "set_reads": ("Capability sets read because memory had none.", lambda: sets.reads),
+            "set_reads_joined": ("Requests that waited for another's read.", lambda: sets.joined),
+            "set_evictions": ("Capability sets that made room for others.", lambda: sets.evictions),
+            "replicas_fenced": ("Replicas this one shut out.", lambda: of.acknowledgements.fenced),
+            "watchers_dropped": ("Watches ended for being slow.", lambda: watchers.dropped),
+            "history_trimmed": ("Changes and keys trimmed.", lambda: of.retention.trimmed),
+            "decisions_refused": (
+                "Decisions that could not be recorded, and did not leave.",
+                lambda: trail.log.refused,
+            ),
+            "audit_events_lost": (
+                "Audit events lost with a damaged spool, or not storable.",
+                lambda: trail.lost,
+            ),
+            "database_clock_steps": ("Steps of the database's clock.", lambda: of.clock.steps),
+            **steward.counters,
+        },
+        gauges={
+            "applied_revision": (
+                "Revision up to which memory is current.",
+                lambda: of.replica.applied,
+            ),
+            "revision_lag": (
+                "Revisions that memory lacks.",
+                lambda: max(of.newest() - of.replica.applied, 0),
+            ),
+            "lease_remaining_seconds": ("How long memory may be used.", of.lease.remaining),
+            "capability_sets": ("Principals in memory.", lambda: len(sets)),
+            "capability_sets_bytes": ("What they weigh, by estimate.", lambda: sets.bytes),
+            "audit_events_pending": ("Audit events that wait to be stored.", lambda: trail.pending),
+            "spool_bytes": ("What the spool takes.", lambda: trail.writer.taken),
+            "spool_max_bytes": ("What it may take.", lambda: trail.writer.max_bytes),
+            "watchers": ("Clients that watch changes.", lambda: len(watchers)),
+            "streams": ("Open streams of decisions.", lambda: len(of.server.streams)),
+            "feed_changes": ("Changes in memory, for watches.", lambda: len(of.feed)),
+            **steward.gauges,
+        },
+        histograms={
+            "mutation_wait_seconds": (
+                "How long mutations waited for the replicas.",
+                of.acknowledgements.waits,
+            ),
+        },
+    )
