@@ -90,7 +90,9 @@ def test_the_set_up_of_the_page_gives_a_server_that_works_and_cannot_change_the_
 
     as_owner = postgres(server, user="licet_owner", dbname="licet")
     [[[_, shipped]], [[revision]]] = execute(as_owner, monitoring)
-    assert (shipped, revision) == (1, 1)
+    # The latest writer is the server, or the steward in it: they began in the same second.
+    assert shipped in {1, 3}
+    assert revision == 1
     as_server = postgres(server, user="licet_app", dbname="licet")
     # What the page does after a restore, which only the owner may.
     for url, status in ((as_server, 2), (as_owner, 0)):
