@@ -9,10 +9,13 @@ import pytest
 
 from licet.domain.archive import read_archive
 from licet.steward.signing import Ed25519Signer
+from tests.fakes.api import rows
 from tests.fakes.audit_serving import serving_proofs
 from tests.fakes.audit_verifier import run as run_verifier
-from tests.fakes.postgres import Database
+from tests.fakes.postgres import Database, eventually
 from tests.fakes.sealed_log import ORIGIN, SIGNER, SealedLog, sealed_log
+from tests.fakes.served_log import is_signed
+from tests.fakes.serving import serving
 from tests.fakes.terminal import Finished, run
 from tests.integration.test_audit_tampering import ATTACKS
 
@@ -120,3 +123,16 @@ def test_what_is_archived_is_verified_in_its_file(log: SealedLog, tmp_path: Path
         "inclusion", "--key", KEY, tmp_path / "proof", "--leaf", tmp_path / "leaf"
     )
     assert verified.status == 0
+
+
+def test_a_service_with_the_default_settings_is_verified_with_the_key_that_it_names(
+    database: Database, tmp_path: Path
+) -> None:
+    with serving(database, state_dir=tmp_path) as served:
+        served.authorize("agent:a", "read", "doc:x")
+        assert eventually(lambda: is_signed(database))
+        shown = run("audit", "checkpoint", "--json", "--address", served.address)
+    key = shown.object["public_key"]
+    assert key.split("+")[0] == rows(database, "SELECT origin FROM audit.log")[0][0]
+    found = run("audit", "verify", "--key", key, variables={"LICET_DATABASE_URL": database.url})
+    assert (found.status, found.err) == (0, "")

@@ -23,6 +23,7 @@ from licet.domain.errors import (
 from licet.domain.instant import Instant
 from licet.domain.merkle import LEVEL_WIDTH, Frontier, ReadHashes, leaf_hash
 from licet.domain.merkle_proof import Proof, StoredTree, verify_consistency, verify_inclusion
+from licet.domain.signed_note import VerifierKey, verifier_key
 from licet.domain.tlog_proof import ConsistencyProof, InclusionProof, cover_text
 
 SEGMENT_LEAVES: Final = 16 * LEVEL_WIDTH
@@ -179,6 +180,18 @@ class ProveAudit:
         """
         with self._logs.reading(deadline) as log:
             return _checkpoint(log, epoch, size)
+
+    def key_of(self, found: StoredCheckpoint) -> str:
+        """Return the public key under the name of the log's first epoch; empty if not known.
+
+        A log that was given no name has one of its own, which the key file need not know.
+        """
+        if not self.public_key:
+            return ""
+        name = found.note.partition("\n")[0]
+        if found.epoch > 1:
+            name = name.removesuffix(f"/epoch{found.epoch}")
+        return VerifierKey(name, verifier_key(self.public_key).public_key).text()
 
     def inclusion(self, event_id: UUID, deadline: Deadline) -> Inclusion:
         """Prove that an event is in the log, against the latest checkpoint of its epoch.
