@@ -132,6 +132,7 @@ class Licet:
         # (3) Decisions go on record.
         events = PostgresAuditEvents(database)
         trail = bootstrap_audit.start(settings, database, url, clock, self._stack)
+        clock.stepped = trail.log.stepped
         # (4) Changes, which wait for every replica.
         store = PostgresMutations(database)
         acknowledgements = self._acknowledgements(url)
