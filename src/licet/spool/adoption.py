@@ -106,6 +106,7 @@ class Adoption:
         try:
             self._ship(adopted)
             if not self._is_settled(folder.writer_id):
+                folder.unsettle()  # it was, if the database has lost that
                 return False
             if folder.settled_seconds() < self._retention.seconds and not self._is_crowded():
                 return False
