@@ -37,7 +37,7 @@ def test_every_link_leads_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("page", page_names())
 def test_every_file_of_the_code_that_is_named_is_there(page: str) -> None:
-    named = re.findall(r"`((?:src|tests|tools|benchmarks|models)/[\w./-]*\w)`", prose_of(page))
+    named = re.findall(r"`((?:src|tests|tools|benchmarks|models)/[\w/-]+\.py)`", prose_of(page))
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
