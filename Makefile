@@ -41,9 +41,14 @@ test: $(VENV)/.dev ## run the tests; T=tests/unit/test_pattern.py::test_x narrow
 	@$(PY) -m pytest $(T)
 
 .PHONY: chaos
-chaos: $(VENV)/.dev ## ten minutes of faults under load, and workers that lack a safeguard, which must be found
+chaos: $(VENV)/.dev ## ten minutes of faults under load, the audit log after crashes, and workers without a safeguard
 	@$(PY) -m pytest tests/chaos/check_planted.py
 	@$(PY) -m tests.chaos.run --minutes=10 --calls=200000 --workers=3
+	@$(PY) -m tests.chaos.audit --events=100000
+
+.PHONY: tamper-matrix
+tamper-matrix: $(VENV)/.dev ## do each attack on an audit log, and print by what it is found, and when
+	@$(PY) -m tests.integration.tamper_matrix
 
 .PHONY: check
 check: format-check lint layers squawk buf protos-check types model-quick test ## what CI runs: every check, then the tests

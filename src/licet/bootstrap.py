@@ -136,6 +136,7 @@ class Licet:
         # (3) Decisions go on record.
         events = PostgresAuditEvents(database)
         trail = self._record(database, url, clock)
+        clock.stepped = trail.log.stepped
         # (4) Changes, which wait for every replica.
         store = PostgresMutations(database)
         acknowledgements = self._acknowledgements(url)

@@ -36,6 +36,12 @@ def test_every_link_leads_somewhere(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", page_names())
+def test_every_file_of_the_code_that_is_named_is_there(page: str) -> None:
+    named = re.findall(r"`((?:src|tests|tools|benchmarks|models)/[\w/-]+\.py)`", prose_of(page))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", page_names())
 def test_every_page_begins_with_its_title_and_has_no_other(page: str) -> None:
     assert len(re.findall(r"^# ", prose_of(page), re.MULTILINE)) == 1
     assert text_of(page).startswith("# ")

@@ -15,6 +15,8 @@ from licet.domain.archive import read_archive
 from tests.fakes.aged_log import AgedLog, aged_log, opened
 from tests.fakes.audit_verifier import run
 from tests.fakes.postgres import Database
+from tests.fakes.terminal import Finished
+from tests.fakes.terminal import run as terminal
 
 OLD = 40
 NEXT = OLD - 1
@@ -260,3 +262,30 @@ def test_partitions_are_old_when_their_last_instant_is(log: AgedLog) -> None:
         assert found is not None
         assert not found[1]
         assert partitions.find("archives") is None
+
+
+def test_a_log_with_archives_verifies_with_their_files_and_names_what_it_lacks(
+    log: AgedLog,
+) -> None:
+    log.ship_day(OLD, 30)
+    log.ship_day(NEXT, 20)
+    log.ship_day(1, 10)
+    log.settle()
+    [oldest] = log.archive(OLD)
+    [next_one] = log.archive(NEXT)
+    log.settle()
+
+    def verified(*archives: str) -> Finished:
+        given = [word for file in archives for word in ("--archive", str(log.folder.path / file))]
+        variables = {"LICET_DATABASE_URL": log.database.url}
+        key = log.signer.key.text()
+        return terminal("audit", "verify", "--json", "--key", key, *given, variables=variables)
+
+    whole = verified(oldest.file, next_one.file)
+    assert (whole.status, whole.object["archived_leaves"]) == (0, 50)
+    without = verified(oldest.file)
+    [finding] = without.object["findings"]
+    assert (without.status, finding["code"], finding["leaf"]) == (1, "leaf.missing", 30)
+    neither = verified()
+    [finding] = neither.object["findings"]
+    assert (neither.status, finding["code"], finding["leaf"]) == (1, "leaf.missing", 0)

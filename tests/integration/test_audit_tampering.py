@@ -37,7 +37,7 @@ _DELETE_SECOND_BATCH: Final = """
 DELETE FROM audit.events WHERE event_id BETWEEN '00000000-0001-8000-8000-00000000000b'
   AND '00000000-0001-8000-8000-000000000014'
 """
-_CUT: Final = (
+CUT: Final = (
     "DELETE FROM audit.events WHERE event_id >= '00000000-0001-8000-8000-000000000015'",
     "DELETE FROM audit.batches WHERE first_leaf >= 20",
     "DELETE FROM audit.checkpoints WHERE tree_size > 20",
@@ -144,7 +144,7 @@ ATTACKS: Final = {
         39,
     ),
     "cuts off the tail, without the checkpoints": Attack(
-        (*_CUT[:2], _CUT[3]), {Code.CHECKPOINT_BEYOND, Code.ROOT_MISMATCH}, 39
+        (*CUT[:2], CUT[3]), {Code.CHECKPOINT_BEYOND, Code.ROOT_MISMATCH}, 39
     ),
 }
 
@@ -198,7 +198,7 @@ def test_a_tail_that_was_cut_off_shows_with_a_checkpoint_that_was_kept(log: Seal
     log.grow(20)
     kept = log.state.read()
     assert kept is not None
-    log.tamper(*_CUT)
+    log.tamper(*CUT)
     # Nothing in the database tells: it is the log as it once was.
     assert log.verify().is_clean
     report = log.verify(Checkpoint(*kept))
@@ -214,7 +214,7 @@ def test_a_history_that_was_rewritten_shows_with_a_checkpoint_that_was_kept(
     log.grow(20)
     kept = log.state.read()
     assert kept is not None
-    log.tamper(*_CUT)
+    log.tamper(*CUT)
     log.state.path.unlink()
     log.tamper("DELETE FROM audit.checkpoints")
     log.ship(some_events(30, 500), writer=2)

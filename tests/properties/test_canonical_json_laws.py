@@ -44,7 +44,7 @@ def random_object(random: Random, depth: int = 0) -> dict[str, JsonValue]:
 
 def test_thousands_of_values_have_postgresqls_text(postgres: psycopg.Connection) -> None:
     random = Random(20_010)
-    values = [random_object(random) for _ in range(5_000)]
+    values = [random_object(random) for _ in range(20_000)]
     # In another spelling: escapes for all that is not ASCII, exponents, keys in any order.
     rows = postgres.execute(
         "SELECT given.text::jsonb::text FROM unnest(%s::text[]) "

@@ -7,8 +7,18 @@ from uuid import UUID
 
 import pytest
 
-from licet.domain.audit_event import COLUMNS, EventType, Result, event_id, event_id_text, leaf
+from licet.domain.audit_event import (
+    COLUMNS,
+    EventType,
+    Result,
+    event_id,
+    event_id_text,
+    is_leaf,
+    leaf,
+    occurred_at,
+)
 from licet.domain.canonical_json import JsonObject
+from licet.domain.errors import UnstorableError
 from licet.domain.instant import Instant
 from tests.unit.builders import event
 
@@ -97,3 +107,18 @@ def test_the_stored_format_stays() -> None:
     asked_for = {"decision", "grant", "delegate", "revoke"}
     assert set(EventType) == asked_for | {f"audit.{kind}" for kind in own.split()}
     assert set(Result) == {"allow", "deny", "done", "refused"}
+
+
+def test_what_is_no_leaf_is_told_from_one() -> None:
+    whole = leaf(event_id(1, 1), event())
+    assert is_leaf(whole)
+    for wrong in (
+        *(whole[:size] for size in range(len(whole))),
+        whole + b"\0",
+        b"\0\x0f" + whole[2:],
+        whole[:2] + b"\xff\xff\xff\xff" + whole[6:],
+        whole[:30] + b"\0\4" + whole[32:],
+    ):
+        assert not is_leaf(wrong)
+    with pytest.raises(UnstorableError):
+        occurred_at(whole[:39])

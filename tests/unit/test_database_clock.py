@@ -62,3 +62,17 @@ def test_a_step_of_the_database_is_followed_and_counted() -> None:
         clock.sample(host.now, host.now + 0.001, there)
         assert clock.steps == number
         assert abs(clock.now() - there) < SECOND // 100
+
+
+def test_a_step_is_told_before_any_reading_shows_it() -> None:
+    host = Host()
+    clock = DatabaseClock(host)
+    clock.sample(5000.0, 5000.001, NOON)
+    told: list[tuple[int, Instant]] = []
+    clock.stepped = lambda by: told.append((by, clock.now()))
+    clock.sample(5000.0, 5000.001, Instant(NOON + 90_000))
+    assert told == []
+    clock.sample(5000.0, 5000.001, Instant(NOON - 3600 * SECOND))
+    [(by, shown)] = told
+    assert abs(by + 3600 * SECOND) < SECOND
+    assert abs(shown - NOON) < SECOND

@@ -168,10 +168,15 @@ class ProveAudit:
         self._logs = logs
         self._public_key = public_key
 
-    def public_key(self, origin: str) -> str:
-        """Return the key of the log of that name, as text; empty when it is not known."""
+    def key_of(self, found: StoredCheckpoint) -> str:
+        """Return the public key under the name of the log's first epoch; empty if not known."""
         key = self._public_key
-        return "" if key is None else VerifierKey(origin, key).text()
+        if key is None:
+            return ""
+        name = found.origin
+        if found.epoch > 1:
+            name = name.removesuffix(f"/epoch{found.epoch}")
+        return VerifierKey(name, key).text()
 
     def checkpoint(self, epoch: int, size: int, deadline: Deadline) -> StoredCheckpoint:
         """Return a checkpoint; 0 is the current epoch, and the latest size.

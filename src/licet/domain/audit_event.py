@@ -16,9 +16,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from struct import Struct
+from struct import error as StructError  # noqa: N812 - it is a class
 from typing import Final, NamedTuple
 
 from licet.domain.canonical_json import EMPTY, JsonObject
+from licet.domain.errors import UnstorableError
 from licet.domain.instant import Instant
 from licet.domain.names import EventId
 
@@ -157,9 +159,29 @@ def leaf_body(event: AuditEvent) -> bytes:
 
 
 def occurred_at(leaf: bytes) -> Instant:
-    """Return when the event of a leaf occurred."""
-    (since_2000,) = _INSTANT.unpack_from(leaf, _INSTANT_OFFSET)
+    """Return when the event of a leaf occurred.
+
+    Raises:
+        UnstorableError: it is no leaf.
+    """
+    try:
+        (since_2000,) = _INSTANT.unpack_from(leaf, _INSTANT_OFFSET)
+    except StructError:
+        raise UnstorableError("it is no leaf") from None
     return Instant(since_2000 + POSTGRES_EPOCH)
+
+
+def is_leaf(record: bytes) -> bool:
+    """Say whether bytes are divided into the fields of a leaf; not whether each may be as it is."""
+    if record[:2] != len(COLUMNS).to_bytes(2, "big"):
+        return False
+    at, lengths = 2, []
+    while at < len(record):
+        lengths.append(int.from_bytes(record[at : at + 4], "big", signed=True))
+        at += 4 + max(lengths[-1], 0)
+    if at != len(record) or len(lengths) != len(COLUMNS) or min(lengths) < 0:
+        return False
+    return [*lengths[:3], lengths[-2]] == [2, 16, 8, 8] and lengths[-1] > 0
 
 
 def _start(event_id_bits: int) -> bytes:

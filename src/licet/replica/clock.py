@@ -70,6 +70,8 @@ class DatabaseClock:
         self._line: _Line | None = None
         self.steps = 0
         """How often the database's clock was seen to step."""
+        self.stepped: Callable[[int], None] = lambda _: None
+        """Told of each step, by how many microseconds, before a reading shows it; must not wait."""
 
     def sample(self, before: float, after: float, instant: Instant) -> None:
         """Take what the database said between two readings of the host's clock."""
@@ -79,9 +81,9 @@ class DatabaseClock:
                 latest = line.latest(after)
                 if not line.earliest(before) - _STEP <= instant <= latest + _STEP:
                     self.steps += 1
-                    _log.warning(
-                        "the database's clock stepped by about %d ms", (instant - latest) // 1000
-                    )
+                    by = instant - latest
+                    _log.warning("the database's clock stepped by about %d ms", by // 1000)
+                    self.stepped(by)
             self._line = _Line.of(before, after, instant)
 
     def reading(self) -> Reading:

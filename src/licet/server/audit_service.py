@@ -29,7 +29,7 @@ class AuditService(pb_grpc.AuditServiceServicer):
     ) -> pb.GetCheckpointResponse:
         epoch, size = proofs.epoch(request.epoch), proofs.size(request.size, "size")
         found = self._prove.checkpoint(epoch, size, _deadline(context))
-        return proofs.checkpoint(found, self._prove.public_key(found.origin))
+        return proofs.checkpoint(found, self._prove.key_of(found))
 
     @override
     def ProveInclusion(

@@ -132,7 +132,10 @@ class Adoption:
         shipper = adopted.shipper
         folder, lost = shipper.folder, shipper.lost
         try:
-            if not self._ship(adopted, is_over) or not self._is_settled(folder.writer_id):
+            if not self._ship(adopted, is_over):
+                return _State.WAITING
+            if not self._is_settled(folder.writer_id):
+                folder.unsettle()  # it was, if the database has lost that
                 return _State.WAITING
             if folder.settled_seconds() < self._retention.seconds and not self._is_crowded():
                 return _State.SETTLED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from threading import Lock
@@ -42,11 +43,14 @@ class SpoolAuditLog:
         """How many decisions could not be recorded, and did not leave."""
         self._told = 0
         self._own = 0
+        self._steps: deque[int] = deque()
 
     def record(self, caller: Caller, now: Instant, request: Request, decision: Decision) -> EventId:
         """See `ports.AuditLog.record`."""
         writer = self._writer
         try:
+            if self._steps:
+                self._tell_steps()
             sequence = writer.append(decision_body(caller, now, request, decision))
             writer.wait(sequence, _DURABLE_SECONDS)
         except UnavailableError:
@@ -65,6 +69,8 @@ class SpoolAuditLog:
         writer = self._writer
         bodies = list(map(decision_body, repeat(caller), repeat(now), requests, decisions))
         try:
+            if self._steps:
+                self._tell_steps()
             first = writer.append_all(bodies)
             writer.wait(first + len(bodies) - 1, _DURABLE_SECONDS)
         except UnavailableError:
@@ -89,6 +95,38 @@ class SpoolAuditLog:
         Raises:
             UnavailableError: it is not on record.
         """
+        self._tell_steps()
+        with self._mutex:
+            self._append(event_type, reason, metadata)
+
+    def stepped(self, microseconds: int) -> None:
+        """Take note that the clock steps, by so much, from the next reading on.
+
+        Recorded ahead of whatever is recorded next: so every event that the new time dates stands
+        behind that of the step.
+        """
+        self._steps.append(microseconds)
+
+    def tell_refused(self) -> None:
+        """Record what nobody else does, as soon as something can be recorded: steps, refusals."""
+        if self._writer.shortage is not None or self._writer.refusal is not None:
+            return
+        self._tell_steps()
+        refused = self.refused
+        if refused > self._told:
+            self.append(EventType.REFUSED, "", {"decisions": refused - self._told})
+            self._told = refused
+
+    def _tell_steps(self) -> None:
+        # Whoever comes while one is being recorded waits here until it is.
+        with self._mutex:
+            while self._steps:
+                self._append(EventType.CLOCK_STEP, "", {"microseconds": self._steps[0]})
+                self._steps.popleft()
+
+    def _append(
+        self, event_type: EventType, reason: str, metadata: Mapping[str, JsonValue]
+    ) -> None:
         event = AuditEvent(
             occurred_at=self._now(),
             event_type=event_type,
@@ -105,16 +143,8 @@ class SpoolAuditLog:
             revision=0,
             metadata=canonical(metadata),
         )
-        with self._mutex:
-            self._writer.append(leaf_body(event))
-            self._own += 1
-
-    def tell_refused(self) -> None:
-        """Record how many decisions could not be recorded, as soon as something can be again."""
-        refused = self.refused
-        if refused > self._told and self._writer.shortage is None and self._writer.refusal is None:
-            self.append(EventType.REFUSED, "", {"decisions": refused - self._told})
-            self._told = refused
+        self._writer.append(leaf_body(event))
+        self._own += 1
 
     def _refused(self, count: int) -> None:
         with self._mutex:

@@ -27,6 +27,8 @@ BATCH: Final = 4000
 _BACKOFF_SECONDS: Final = 0.5
 _STATEMENT_SECONDS: Final = 10.0
 _TIDY_SECONDS: Final = 10.0
+_CROWDED_SECONDS: Final = 0.5
+"""How often a spool is tidied that is crowded: decisions may be refused until there is room."""
 
 
 class EventStore(Protocol):
@@ -141,6 +143,7 @@ class Shipper:
         self._tidy_due = now + _TIDY_SECONDS
         self._marks.append((now, self.shipped))
         if self.folder.bytes() > self._retention.crowded_bytes:
+            self._tidy_due = now + _CROWDED_SECONDS
             self.folder.discard(self.shipped)
             return
         old = 0

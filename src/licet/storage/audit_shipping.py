@@ -11,9 +11,9 @@ from psycopg.abc import Params
 
 from licet.app.ports import Deadline
 from licet.domain.audit_batch import Batch
-from licet.domain.audit_event import occurred_at
+from licet.domain.audit_event import is_leaf, occurred_at
 from licet.domain.errors import ConflictError, UnstorableError
-from licet.domain.instant import Instant, rfc3339
+from licet.domain.instant import EARLIEST, LATEST, Instant, rfc3339
 from licet.storage.pool import Database
 
 _ADVANCE: Final[LiteralString] = """
@@ -200,6 +200,8 @@ class PostgresEventStore:
 
     def store(self, first: int, batch: Batch, leaves: Sequence[bytes], deadline: Deadline) -> bool:
         """See `EventStore.store`."""
+        if batch.min_at < EARLIEST or batch.max_at > LATEST:
+            raise UnstorableError("its time is outside of the calendar")
         try:
             return self._store(first, batch, leaves, deadline)
         except UnstorableError:
@@ -242,3 +244,8 @@ class PostgresEventStore:
             except (errors.DataError, errors.IntegrityError, errors.ProgramLimitExceeded) as exc:
                 # What PostgreSQL said may quote the event, which belongs in no log.
                 raise UnstorableError(f"SQLSTATE {exc.sqlstate}") from None
+            except errors.ProtocolViolation:
+                # Of a leaf with a field too short; also of a pooler that has lost its server.
+                if all(map(is_leaf, leaves)):
+                    raise
+                raise UnstorableError("it is no leaf") from None
