@@ -19,6 +19,7 @@ QUICK: Final = Effort(
     mutations=Rounds(5, 0.8),
     revocations=6,
     audit_events=300_000,
+    audit_rounds=3,
 )
 
 if __name__ == "__main__":
