@@ -18,7 +18,7 @@ from benchmarks.stand import Site, Stand, opened_database, patience
 from licet.app.ports import Grant
 from licet.app.prove import ProveAudit
 from licet.domain.audit_batch import MacKeys
-from licet.domain.canonical_json import EMPTY
+from licet.domain.canonical_json import EMPTY, canonical
 from licet.domain.capability import Terms
 from licet.domain.errors import NotFoundError, NotSealedError
 from licet.domain.names import Caller, Principal
@@ -145,9 +145,15 @@ def _grant(database: Database) -> Callable[[], None]:
         session_id="",
         metadata=EMPTY,
     )
-    caller = Caller("service:benchmark")
     request = Grant(
-        ids.request_id(), bytes(32), ids.capability_id(), terms, None, caller, "", EMPTY
+        request_id=ids.request_id(),
+        digest=bytes(32),
+        capability_id=ids.capability_id(),
+        terms=terms,
+        parent_id=None,
+        actor=Caller("service:benchmark"),
+        trace_id="",
+        facts=canonical({"actions": list(ACTIONS)}),
     )
     mutations = PostgresMutations(database)
 
