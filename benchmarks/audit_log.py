@@ -37,12 +37,14 @@ def measure(cores: Cores, events: int, rounds: int, progress: Progress) -> list[
         begin = perf_counter()
         filled = audit_fill.fill(site.url, events, kept.keys, progress)
         taken = perf_counter() - begin
-        stored = audit_path.measure(site, kept.keys, rounds, progress)
         sealed = sealed_log.measure(site, kept, filled, rounds, progress)
         site.keep_to({cores.load})
         with standing(site, Variant.LICET) as (stand,):
             pages = audit_pages.measure(stand, filled, progress)
             whole = audit_path.measure_whole(stand, rounds, progress)
+        # Last, because pages are read from the newest event on.
+        site.keep_to(cores.both)
+        stored = audit_path.measure(site, kept.keys, rounds, progress)
     filling = Figure(sealed_log.SECTION, f"filling it with {filled:,}", spread([taken]), "s")
     return [*stored, whole, *sealed, filling, *pages]
 

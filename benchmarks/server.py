@@ -41,6 +41,8 @@ class Variant(StrEnum):
 
     LICET = "licet"
     """One process, with an RPC that does nothing."""
+    UNSYNCED = "unsynced"
+    """The same, and decisions on record survive the process's end, but not the machine's."""
     WITHOUT_PROTOCOL = "without-protocol"
     """The same, but for the replica protocol."""
     SUPERVISED = "supervised"
@@ -93,14 +95,16 @@ def main(variant: Variant) -> None:
     match variant:
         case Variant.LICET:
             _serve(Licet)
+        case Variant.UNSYNCED:
+            _serve(Licet, audit_durability="none")
         case Variant.WITHOUT_PROTOCOL:
             _serve(WithoutProtocol)
         case Variant.SUPERVISED:
             _supervise()
 
 
-def _serve(composition: type[Licet]) -> None:
-    licet = composition(config.load(), add_services=add_no_op).start()
+def _serve(composition: type[Licet], **overrides: object) -> None:
+    licet = composition(config.load(**overrides), add_services=add_no_op).start()
     settle()
     try:
         print(licet.server.port, flush=True)
