@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import closing
-from statistics import median
 from time import perf_counter
 from typing import Final
 
@@ -14,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from benchmarks import audit_fill
 from benchmarks.audit_fill import GRANT_EVERY, HOT
-from benchmarks.figures import BenchmarkError, Bound, Figure, Spread, Target, percentile
+from benchmarks.figures import BenchmarkError, Bound, Figure, Target, tail
 from benchmarks.report import Progress
 from benchmarks.stand import Stand
 from licet.cli.trail import trail_of
@@ -123,5 +122,4 @@ def _trails(stand: Stand, draw: random.Random, events: int) -> Iterator[float]:
 
 
 def _figure(name: str, times: list[float], target: Target) -> Figure:
-    value = Spread(median(times), percentile(times, 95), max(times))
-    return Figure(SECTION, name, value, "ms", target)
+    return Figure(SECTION, name, tail(times), "ms", target)

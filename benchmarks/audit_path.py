@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from statistics import median
 from threading import Event
 from time import monotonic, perf_counter
 from typing import Final, LiteralString
 from uuid import UUID
 
-from benchmarks.figures import BenchmarkError, Bound, Figure, Spread, Target, percentile, spread
+from benchmarks.figures import BenchmarkError, Bound, Figure, Target, spread, tail
 from benchmarks.report import Progress
 from benchmarks.seed import ACTIONS
 from benchmarks.spool import bodies, spool
@@ -73,14 +72,14 @@ def measure(site: Site, keys: MacKeys, rounds: int, progress: Progress) -> list[
                 batches.append(1000 * _taken(lambda: _store(writer, ship, decided[:BATCH])))
                 grants.append(1000 * _taken(_grant(database)))
                 commits.append(1000 * _taken(lambda: site.admin.execute(_COMMIT)))
-    commit = _sum_up(commits)
+    commit = tail(commits)
     # A machine that others use as well may take longer for any commit.
     grant_target = Target(Bound.AT_MOST, max(GRANT_MILLISECONDS, commit.middle + BESIDE_COMMIT))
     p95 = "p95, p50 and longest"
     return [
         Figure(SECTION, "from the spool", spread(rates), "events/s", SHIP_TARGET),
-        Figure(SECTION, f"{BATCH} decisions at once: {p95}", _sum_up(batches), "ms", BATCH_TARGET),
-        Figure(SECTION, f"a grant with its event: {p95}", _sum_up(grants), "ms", grant_target),
+        Figure(SECTION, f"{BATCH} decisions at once: {p95}", tail(batches), "ms", BATCH_TARGET),
+        Figure(SECTION, f"a grant with its event: {p95}", tail(grants), "ms", grant_target),
         Figure(SECTION, f"a commit of one row: {p95}", commit, "ms"),
     ]
 
@@ -174,10 +173,6 @@ def _taken(do: Callable[[], object]) -> float:
     begin = perf_counter()
     do()
     return perf_counter() - begin
-
-
-def _sum_up(milliseconds: Sequence[float]) -> Spread:
-    return Spread(median(milliseconds), percentile(milliseconds, 95), max(milliseconds))
 
 
 def _await_signed(prove: ProveAudit, event_id: UUID) -> None:
