@@ -45,6 +45,11 @@ def percentile(measurements: Sequence[float], percent: int) -> float:
     return quantiles(measurements, n=100, method="inclusive")[percent - 1]
 
 
+def tail(measurements: Sequence[float]) -> Spread:
+    """Sum measurements up by their 95th percentile, between their median and the longest."""
+    return Spread(median(measurements), percentile(measurements, 95), max(measurements))
+
+
 class Bound(StrEnum):
     """On which side of its target a figure must be."""
 

@@ -19,6 +19,7 @@ FULL: Final = Effort(
     mutations=Rounds(15, 2.0),
     revocations=50,
     audit_events=10_000_000,
+    audit_rounds=20,
 )
 
 if __name__ == "__main__":

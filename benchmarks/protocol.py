@@ -46,7 +46,7 @@ def measure(site: Site, principal: Principal, rounds: Rounds, progress: Progress
     site.keep_to({site.cores.load})
     with (
         standing(site, Variant.LICET, Variant.WITHOUT_PROTOCOL) as (licet, without),
-        Server(Variant.LICET, site.url, {site.cores.load}) as server,
+        Server(Variant.LICET, site.url, site.state, {site.cores.load}) as server,
         Stand(site, server) as other,
         ThreadPoolExecutor(1) as thread,
     ):

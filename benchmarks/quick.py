@@ -10,7 +10,7 @@ from benchmarks.throughput import Rounds
 
 QUICK: Final = Effort(
     name="quick",
-    calls=Rounds(15, 0.6),
+    calls=Rounds(12, 0.6),
     principals=Rounds(5, 0.6),
     in_memory=10,
     repetitions=2,
@@ -19,6 +19,7 @@ QUICK: Final = Effort(
     mutations=Rounds(5, 0.8),
     revocations=6,
     audit_events=300_000,
+    audit_rounds=3,
 )
 
 if __name__ == "__main__":

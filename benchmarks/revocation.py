@@ -54,7 +54,7 @@ def measure(site: Site, rounds: int, progress: Progress) -> list[Figure]:
     with ExitStack() as stack:
         progress.step(f"starting {REPLICAS} replicas")
         servers = [
-            stack.enter_context(Server(Variant.LICET, site.url, site.cores.both))
+            stack.enter_context(Server(Variant.LICET, site.url, site.state, site.cores.both))
             for _ in range(REPLICAS)
         ]
         replicas = [stack.enter_context(Stand(site, server)) for server in servers]

@@ -71,7 +71,8 @@ class Effort:
         protocol: rounds of the comparison with a server without the replica protocol.
         mutations: rounds of the comparison of many clients that mutate with one.
         revocations: how many rounds of revocations.
-        audit_events: in the log that is read page by page.
+        audit_events: in the log that is sealed, proven, verified and read page by page.
+        audit_rounds: how many of what is measured again and again of that.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Effort:
     mutations: Rounds
     revocations: int
     audit_events: int
+    audit_rounds: int
 
 
 def main(effort: Effort) -> int:
@@ -120,12 +122,14 @@ def _measure(effort: Effort, progress: Progress) -> list[Figure]:
     with preparing(cores, _HOLDINGS) as site, standing(site, Variant.LICET) as (stand,):
         # Reads first: under load the audit log grows, and PostgreSQL tidies up behind it.
         calls = _one_by_one(stand, effort, progress)
+        with standing(site, Variant.UNSYNCED) as (unsynced,):
+            audited = throughput.measure(stand, unsynced, _FLEET, effort.calls, progress)
         under_load = [
-            *throughput.measure(stand, _FLEET, effort.calls, progress),
+            *audited,
             *throughput.measure_matching(stand, _FLEET[0], _MANY[0], effort.principals, progress),
         ]
         weights = memory.measure(stand.url, _GROUPS, progress)
-    audit = audit_log.measure(cores, effort.audit_events, progress)
+    audit = audit_log.measure(cores, effort.audit_events, effort.audit_rounds, progress)
     return [
         *under_load,
         *_several_servers(cores, effort, progress),

@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from licet import config
 from licet.bootstrap import Licet, settle
+from licet.bootstrap_steward import StewardProcess
 from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.clock import DatabaseClock
 from licet.replica.coherence import Replica
@@ -40,9 +41,13 @@ class Variant(StrEnum):
     """What serves."""
 
     LICET = "licet"
-    """One process, with an RPC that does nothing."""
+    """One of several workers, with an RPC that does nothing."""
+    UNSYNCED = "unsynced"
+    """The same, and decisions on record survive the process's end, but not the machine's."""
     WITHOUT_PROTOCOL = "without-protocol"
     """The same, but for the replica protocol."""
+    STEWARD = "steward"
+    """What seals and signs, beside servers of the first two kinds."""
     SUPERVISED = "supervised"
     """`licet serve` itself, with as many workers as LICET_WORKERS says."""
 
@@ -93,20 +98,35 @@ def main(variant: Variant) -> None:
     match variant:
         case Variant.LICET:
             _serve(Licet)
+        case Variant.UNSYNCED:
+            _serve(Licet, audit_durability="none")
         case Variant.WITHOUT_PROTOCOL:
             _serve(WithoutProtocol)
+        case Variant.STEWARD:
+            _keep()
         case Variant.SUPERVISED:
             _supervise()
 
 
-def _serve(composition: type[Licet]) -> None:
-    licet = composition(config.load(), add_services=add_no_op).start()
+def _serve(composition: type[Licet], **overrides: object) -> None:
+    settings = config.load(**overrides)
+    licet = composition(settings, add_services=add_no_op, has_steward=False).start()
     settle()
     try:
         print(licet.server.port, flush=True)
         sys.stdin.read()
     finally:
         licet.stop()
+
+
+def _keep() -> None:
+    # The capabilities of a benchmark are written directly: verified, they would be findings.
+    steward = StewardProcess(config.load(audit_verify_share=0)).start()
+    try:
+        print("steward:0", flush=True)
+        sys.stdin.read()
+    finally:
+        steward.stop()
 
 
 def _supervise() -> None:

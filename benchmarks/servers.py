@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Collection
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -21,13 +22,14 @@ class Server:
     """A server on its way; `port` waits until it serves. Stops when it is left."""
 
     def __init__(
-        self, variant: Variant, url: str, cores: Collection[int], workers: int = 1
+        self, variant: Variant, url: str, state: Path, cores: Collection[int], workers: int = 1
     ) -> None:
         """Start it.
 
         Args:
             variant: what serves.
             url: of the database.
+            state: where its host keeps what is outside of the database.
             cores: those that it may use.
             workers: how many processes, if it is supervised.
         """
@@ -38,6 +40,7 @@ class Server:
         environment |= ENVIRONMENT
         environment |= {
             "LICET_DATABASE_URL": url,
+            "LICET_STATE_DIR": str(state),
             "LICET_LISTEN": "127.0.0.1:0",
             "LICET_LOG_LEVEL": "ERROR",
             "LICET_WORKERS": str(workers),
@@ -69,6 +72,10 @@ class Server:
             self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+    def await_start(self) -> None:
+        """Wait until it works. Raises as `port` does."""
+        _ = self.port
 
     @cached_property
     def port(self) -> int:

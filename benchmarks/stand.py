@@ -22,14 +22,20 @@ from benchmarks.h2load import Load
 from benchmarks.processes import confine, family, parent
 from benchmarks.server import Variant
 from benchmarks.servers import Server
+from licet import bootstrap_custody, config
+from licet.app.ports import Deadline
 from licet.domain.names import Principal
+from licet.steward.steward import Custody
 from licet.storage import migrate
 from licet.storage.embedded import EmbeddedPostgres
+from licet.storage.pool import Database, PoolLimits
 from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub
 
 _SHIPPED: Final[LiteralString] = "SELECT writer_id, shipped_seq FROM audit.writers"
 _BACKEND: Final[LiteralString] = "SELECT pg_backend_pid()"
+_LOG: Final[LiteralString] = "SELECT log_id::text, origin FROM audit.log"
 _SHIP_SECONDS: Final = 60.0
+_OPEN_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.1
 
 
@@ -63,10 +69,12 @@ class Cores:
 class Site:
     """A running database, and what it says of the audit log."""
 
-    def __init__(self, url: str, folder: Path, cores: Cores) -> None:
+    def __init__(self, url: str, folder: Path, state: Path, cores: Cores) -> None:
         """Use what runs; see `preparing`."""
         self.url = url
         self.folder = folder
+        self.state = state
+        """Where this host's servers keep what is outside of the database."""
         self.cores = cores
         self.admin = psycopg.connect(url, autocommit=True)
         self._pause = Event()  # never set: PostgreSQL tells nobody that events were stored
@@ -146,11 +154,13 @@ def preparing(cores: Cores, holdings: Mapping[Principal, int]) -> Iterator[Site]
     os.sched_setaffinity(0, {cores.load})
     with (
         tempfile.TemporaryDirectory(prefix="licet-bench-") as name,
+        # Not the system's folder for temporary files, which may be in memory.
+        tempfile.TemporaryDirectory(prefix="licet-state-", dir=Path.cwd()) as state,
         EmbeddedPostgres(_reachable(Path(name)) / "postgres") as database,
     ):
         migrate.up(database.conninfo)
         seed.write(database.conninfo, dict(holdings))
-        site = Site(database.conninfo, Path(name), cores)
+        site = Site(database.conninfo, Path(name), Path(state), cores)
         try:
             yield site
         finally:
@@ -165,11 +175,44 @@ def standing(site: Site, *variants: Variant) -> Iterator[list[Stand]]:
         BenchmarkError: a server does not start.
     """
     with ExitStack() as stack:
+        # As beside several workers: a process of its own, on the core that is not measured.
+        steward = Server(Variant.STEWARD, site.url, site.state, {site.cores.load})
+        stack.enter_context(steward).await_start()
         servers = [
-            stack.enter_context(Server(variant, site.url, {site.cores.server}))
+            stack.enter_context(Server(variant, site.url, site.state, {site.cores.server}))
             for variant in variants
         ]
         yield [stack.enter_context(Stand(site, server)) for server in servers]
+
+
+def custody(site: Site) -> Custody:
+    """Return what a host signs the site's log with: its servers find the keys, and go on with it.
+
+    Raises:
+        UnavailableError: the keys cannot be made.
+    """
+    row = site.admin.execute(_LOG).fetchone()
+    if row is None:
+        raise BenchmarkError("the database has no audit log")
+    settings = config.load(listen="127.0.0.1:0", state_dir=site.state)
+    return bootstrap_custody.custody_of(settings, row[0], new_key_name=row[1])
+
+
+@contextmanager
+def opened_database(url: str) -> Iterator[Database]:
+    """Provide connections as a server has them."""
+    database = Database(url, PoolLimits())
+    try:
+        database.open(_OPEN_SECONDS)
+        yield database
+    finally:
+        database.close()
+
+
+def patience(seconds: float) -> Deadline:
+    """Return a deadline so far away."""
+    end = monotonic() + seconds
+    return Deadline(lambda: end - monotonic())
 
 
 def _reachable(folder: Path) -> Path:

@@ -61,8 +61,8 @@ def measure(site: Site, principal: Principal, rounds: Rounds, progress: Progress
     """Compare a server of two workers with one of one, each on its own port."""
     both = site.cores.both
     with (
-        Server(Variant.SUPERVISED, site.url, both, workers=1) as one_server,
-        Server(Variant.SUPERVISED, site.url, both, workers=2) as two_server,
+        Server(Variant.SUPERVISED, site.url, site.state, both, workers=1) as one_server,
+        Server(Variant.SUPERVISED, site.url, site.state, both, workers=2) as two_server,
         Stand(site, one_server) as one,
         Stand(site, two_server) as two,
     ):

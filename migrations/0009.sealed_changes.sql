@@ -18,15 +18,23 @@ $$;
 -- otherwise the numbers between could be another transaction's. The time only says in which partitions to look; a clock
 -- that is set meanwhile must not hide what was stored.
 CREATE FUNCTION audit.queue_changes(after_seq bigint, since timestamptz, until timestamptz) RETURNS void
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+DECLARE
+  -- Known when the statement is planned: the ids of all decisions are above, and must not be looked at; nor must
+  -- partitions of other days.
+  low      uuid        := audit.change_event_id(after_seq + 1);
+  high     uuid        := audit.change_event_id(audit.last_change_seq());
+  earliest timestamptz := least(since, until) - interval '1 hour';
+  latest   timestamptz := greatest(since, until) + interval '1 hour';
+BEGIN
   INSERT INTO audit.queue (writer_id, first_id, last_id, min_at, max_at, n, digest)
   SELECT 0, (array_agg(e.event_id ORDER BY e.event_id))[1], (array_agg(e.event_id ORDER BY e.event_id DESC))[1],
          min(e.occurred_at), max(e.occurred_at), count(*), sha256(string_agg(e.leaf, ''::bytea ORDER BY e.event_id))
   FROM audit.event_leaves AS e
-  WHERE e.event_id > audit.change_event_id(after_seq) AND e.event_id <= audit.change_event_id(audit.last_change_seq())
-    AND e.occurred_at BETWEEN least(since, until) - interval '1 hour' AND greatest(since, until) + interval '1 hour'
-  HAVING count(*) > 0
-$$;
+  WHERE e.event_id BETWEEN low AND high
+    AND e.occurred_at BETWEEN earliest AND latest
+  HAVING count(*) > 0;
+END $$;
 
 -- As before, and what it has stored is queued.
 -- squawk-ignore renaming-object

@@ -9,7 +9,7 @@ from time import process_time
 
 import pytest
 
-from benchmarks.figures import percentile, ratios
+from benchmarks.figures import percentile, ratios, tail
 from benchmarks.processes import confine, family, parent, processor_seconds
 
 _PARENT_OF_ANOTHER = (
@@ -22,6 +22,11 @@ _PARENT_OF_ANOTHER = (
 def test_a_percentile_lies_between_the_measurements_around_it() -> None:
     assert percentile([float(number) for number in range(101)], 99) == 99.0
     assert percentile([1.0] * 99 + [1000.0], 50) == 1.0
+
+
+def test_a_tail_is_what_a_target_is_held_against() -> None:
+    assert tail([1.0] * 90 + [9.0] * 11) == (1.0, 9.0, 9.0)
+    assert tail([float(number) for number in range(101)]).middle == 95.0
 
 
 def test_ratios_are_taken_round_by_round() -> None:
