@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from time import monotonic
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 from uuid import uuid4
 
 from licet import bootstrap_audit
@@ -22,7 +22,7 @@ from licet.app.prefetch import prefetch
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import Sources, WatchChanges
-from licet.bootstrap_audit import AuditTrail
+from licet.bootstrap_metrics import Watched, sources
 from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
 from licet.replica.capability_sets import CachedCapabilitySets
@@ -31,8 +31,11 @@ from licet.replica.coherence import Replica
 from licet.replica.feed import MemoryFeed
 from licet.replica.lease import LEASE_MARGIN, Lease, boottime
 from licet.replica.retention import Retention
+from licet.server.certificates import TlsFiles
+from licet.server.followed import FileRefusedError
 from licet.server.lifecycle import AddServices, Server, ServerLimits
 from licet.server.service import UseCases
+from licet.server.tls import ServerTls
 from licet.storage import migrate, schema
 from licet.storage.audit import PostgresAuditEvents
 from licet.storage.audit_pages import PostgresAuditPages
@@ -113,6 +116,7 @@ class Licet:
     def _start(self) -> None:
         settings = self._settings
         patience = _deadline(_START_SECONDS)
+        tls = server_tls(settings)
         # (1) The database and its schema.
         url, migration_url = self._database_urls()
         if settings.migrate_on_start:
@@ -158,11 +162,11 @@ class Licet:
         )
         self.server = Server(
             *(use_cases, settings.listen, _server_limits(settings, self._shares_port)),
-            *(self._probe(database, expected), self._add_services),
+            *(self._probe(database, expected), self._add_services, tls),
         )
         # (6) What operators see.
         self._serve_metrics(
-            _Watched(
+            Watched(
                 *(sets, lease, replica, clock, trail, acknowledgements, feed, retention),
                 *(self.server, lambda: self._newest),
             )
@@ -241,11 +245,11 @@ class Licet:
         acknowledgements.start()
         return acknowledgements
 
-    def _serve_metrics(self, watched: _Watched) -> None:
+    def _serve_metrics(self, watched: Watched) -> None:
         address = self._settings.metrics_listen
         if address is None:
             return
-        collector = metrics.ReplicaCollector(_sources(watched))
+        collector = metrics.ReplicaCollector(sources(watched))
         try:
             self.metrics_port, stop = metrics.serve(collector, address)
         except OSError as exc:
@@ -264,6 +268,21 @@ class Licet:
         self._stack.callback(embedded.stop)
         embedded.start()
         return embedded.conninfo, embedded.conninfo
+
+
+def server_tls(settings: Settings) -> ServerTls | None:
+    """Return what the port is served with; None: in plain text.
+
+    Raises:
+        UnavailableError: a file cannot be used.
+    """
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    files = TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+    try:
+        return ServerTls(files, settings.tls_callers_file)
+    except FileRefusedError as exc:
+        raise UnavailableError(str(exc)) from exc
 
 
 def settle() -> None:
@@ -317,77 +336,3 @@ def _server_limits(settings: Settings, shares_port: bool) -> ServerLimits:  # no
 def _deadline(seconds: float) -> Deadline:
     end = monotonic() + seconds
     return Deadline(lambda: end - monotonic())
-
-
-class _Watched(NamedTuple):
-    """The parts that metrics are read from."""
-
-    sets: CachedCapabilitySets
-    lease: Lease
-    replica: Replica
-    clock: DatabaseClock
-    trail: AuditTrail
-    acknowledgements: Acknowledgements
-    feed: MemoryFeed
-    retention: Retention
-    server: Server
-    newest: Callable[[], int]
-
-
-def _sources(of: _Watched) -> metrics.Sources:
-    sets, trail, watchers = of.sets, of.trail, of.server.watchers
-    hits = metrics.NeverLess(lambda: trail.log.decisions - sets.misses)
-    return metrics.Sources(
-        counters={
-            "decisions": ("Decisions taken.", lambda: trail.log.decisions),
-            "set_hits": ("Decisions answered from memory.", hits),
-            "set_misses": ("Principals that memory could not answer for.", lambda: sets.misses),
-            "set_reads": ("Capability sets read because memory had none.", lambda: sets.reads),
-            "set_reads_joined": ("Requests that waited for another's read.", lambda: sets.joined),
-            "set_evictions": ("Capability sets that made room for others.", lambda: sets.evictions),
-            "replicas_fenced": ("Replicas this one shut out.", lambda: of.acknowledgements.fenced),
-            "watchers_dropped": ("Watches ended for being slow.", lambda: watchers.dropped),
-            "history_trimmed": ("Changes and keys trimmed.", lambda: of.retention.trimmed),
-            "decisions_refused": (
-                "Decisions that could not be recorded, and did not leave.",
-                lambda: trail.log.refused,
-            ),
-            "audit_events_lost": (
-                "Audit events lost with a damaged spool, or not storable.",
-                lambda: trail.shipper.lost,
-            ),
-            "audit_events_sealed": ("Audit events sealed by this process.", lambda: trail.sealed),
-            "audit_mismatches": (
-                "Batches that were not what their writer had stored.",
-                lambda: trail.mismatches,
-            ),
-            "database_clock_steps": ("Steps of the database's clock.", lambda: of.clock.steps),
-        },
-        gauges={
-            "applied_revision": (
-                "Revision up to which memory is current.",
-                lambda: of.replica.applied,
-            ),
-            "revision_lag": (
-                "Revisions that memory lacks.",
-                lambda: max(of.newest() - of.replica.applied, 0),
-            ),
-            "lease_remaining_seconds": ("How long memory may be used.", of.lease.remaining),
-            "capability_sets": ("Principals in memory.", lambda: len(sets)),
-            "capability_sets_bytes": ("What they weigh, by estimate.", lambda: sets.bytes),
-            "audit_events_pending": ("Audit events that wait to be stored.", lambda: trail.pending),
-            "audit_signing_refused": (
-                "1 while no checkpoint is signed, because it would contradict an earlier one.",
-                lambda: trail.is_refusing,
-            ),
-            "watchers": ("Clients that watch changes.", lambda: len(watchers)),
-            "streams": ("Open streams of decisions.", lambda: len(of.server.streams)),
-            "feed_changes": ("Changes in memory, for watches.", lambda: len(of.feed)),
-        },
-        histograms={
-            "mutation_wait_seconds": (
-                "How long mutations waited for the replicas.",
-                of.acknowledgements.waits,
-            ),
-        },
-    )
