@@ -33,9 +33,14 @@ from licet.cli.grant import delegate, grant
 from licet.cli.health import health
 from licet.cli.invocation import (
     AddressOption,
+    CaFileOption,
+    CertFileOption,
     Invocation,
     JsonOption,
+    KeyFileOption,
+    ServerNameOption,
     TimeoutOption,
+    TlsOptions,
     command,
 )
 from licet.cli.replicas import replicas
@@ -82,6 +87,10 @@ def _before_the_command(
     address: AddressOption = None,
     json: JsonOption = False,
     timeout: TimeoutOption = None,
+    ca_file: CaFileOption = None,
+    cert_file: CertFileOption = None,
+    key_file: KeyFileOption = None,
+    server_name: ServerNameOption = None,
     version: Annotated[  # noqa: ARG001 - its callback does it
         bool,
         typer.Option(
@@ -89,7 +98,8 @@ def _before_the_command(
         ),
     ] = False,
 ) -> int:
-    context.obj = Invocation.of_environment().changed(address, timeout, as_json=json)
+    tls = TlsOptions(ca_file, cert_file, key_file, server_name)
+    context.obj = Invocation.of_environment().changed(address, timeout, tls, as_json=json)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         return ERROR
