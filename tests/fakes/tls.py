@@ -164,10 +164,10 @@ def variables(settings: dict[str, Path]) -> dict[str, str]:
 def arguments(tls: Tls) -> list[str]:
     """Return the options of a command that calls so."""
     given = {
-        "--ca-file": tls.ca_file,
-        "--cert-file": tls.cert_file,
-        "--key-file": tls.key_file,
-        "--server-name": tls.server_name,
+        "--tls-ca": tls.ca_file,
+        "--tls-cert": tls.cert_file,
+        "--tls-key": tls.key_file,
+        "--tls-name": tls.server_name,
     }
     return [
         str(word) for name, value in given.items() if value is not None for word in (name, value)

@@ -32,41 +32,41 @@ AddressOption: TypeAlias = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
-CaFileOption: TypeAlias = Annotated[
+TlsCaOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--ca-file",
+        "--tls-ca",
         metavar="FILE",
         help="Call by TLS, and trust servers with a certificate of these CAs (PEM). "
-        "[LICET_CA_FILE]",
+        "[LICET_CALL_CA_FILE]",
         rich_help_panel=_PANEL,
     ),
 ]
-CertFileOption: TypeAlias = Annotated[
+TlsCertOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--cert-file",
+        "--tls-cert",
         metavar="FILE",
-        help="Show this certificate to a server that asks for one (PEM). [LICET_CERT_FILE]",
+        help="Show this certificate to a server that asks for one (PEM). [LICET_CALL_CERT_FILE]",
         rich_help_panel=_PANEL,
     ),
 ]
-KeyFileOption: TypeAlias = Annotated[
+TlsKeyOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--key-file",
+        "--tls-key",
         metavar="FILE",
-        help="The private key of that certificate (PEM). [LICET_KEY_FILE]",
+        help="The private key of that certificate (PEM). [LICET_CALL_KEY_FILE]",
         rich_help_panel=_PANEL,
     ),
 ]
-ServerNameOption: TypeAlias = Annotated[
+TlsNameOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--server-name",
+        "--tls-name",
         metavar="NAME",
         help="Expect this name in the server's certificate, not that of the address. "
-        "[LICET_SERVER_NAME]",
+        "[LICET_CALL_SERVER_NAME]",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -102,7 +102,7 @@ class TlsOptions(NamedTuple):
     @classmethod
     def of_environment(cls) -> TlsOptions:
         """Return what the environment asks for; an empty variable is as one that is not set."""
-        return cls(*(os.environ.get(f"LICET_{name.upper()}") or None for name in cls._fields))
+        return cls(*(os.environ.get(f"LICET_CALL_{name.upper()}") or None for name in cls._fields))
 
     def changed(self, given: TlsOptions) -> TlsOptions:
         """Return what is given, and the rest as it is."""
@@ -121,10 +121,10 @@ class TlsOptions(NamedTuple):
         if self.ca_file is None:
             if any(self):
                 # Not in plain text, when somebody thought of TLS.
-                raise CommandError("TLS needs --ca-file (or LICET_CA_FILE): whom to trust")
+                raise CommandError("TLS needs --tls-ca (or LICET_CALL_CA_FILE): whom to trust")
             return None
         if (self.cert_file is None) != (self.key_file is None):
-            raise CommandError("--cert-file and --key-file go together")
+            raise CommandError("--tls-cert and --tls-key go together")
         return Tls(self.ca_file, self.cert_file, self.key_file, self.server_name)
 
 
@@ -238,13 +238,13 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
         address: str | None,
         timeout: float | None,
         json: bool,
-        ca_file: str | None,
-        cert_file: str | None,
-        key_file: str | None,
-        server_name: str | None,
+        tls_ca: str | None,
+        tls_cert: str | None,
+        tls_key: str | None,
+        tls_name: str | None,
         **arguments: Any,  # noqa: ANN401 - the function's own
     ) -> int:
-        tls = TlsOptions(ca_file, cert_file, key_file, server_name)
+        tls = TlsOptions(tls_ca, tls_cert, tls_key, tls_name)
         invocation = invocation_of(typer_context).changed(address, timeout, tls, as_json=json)
         return function(invocation, **arguments)
 
@@ -254,10 +254,10 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
         _keyword("address", AddressOption, None),
         _keyword("json", JsonOption, default=False),
         _keyword("timeout", TimeoutOption, None),
-        _keyword("ca_file", CaFileOption, None),
-        _keyword("cert_file", CertFileOption, None),
-        _keyword("key_file", KeyFileOption, None),
-        _keyword("server_name", ServerNameOption, None),
+        _keyword("tls_ca", TlsCaOption, None),
+        _keyword("tls_cert", TlsCertOption, None),
+        _keyword("tls_key", TlsKeyOption, None),
+        _keyword("tls_name", TlsNameOption, None),
     ]
     # typer reads both.
     keywords = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]

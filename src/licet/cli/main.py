@@ -33,13 +33,13 @@ from licet.cli.grant import delegate, grant
 from licet.cli.health import health
 from licet.cli.invocation import (
     AddressOption,
-    CaFileOption,
-    CertFileOption,
     Invocation,
     JsonOption,
-    KeyFileOption,
-    ServerNameOption,
     TimeoutOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    TlsNameOption,
     TlsOptions,
     command,
 )
@@ -87,10 +87,10 @@ def _before_the_command(
     address: AddressOption = None,
     json: JsonOption = False,
     timeout: TimeoutOption = None,
-    ca_file: CaFileOption = None,
-    cert_file: CertFileOption = None,
-    key_file: KeyFileOption = None,
-    server_name: ServerNameOption = None,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_name: TlsNameOption = None,
     version: Annotated[  # noqa: ARG001 - its callback does it
         bool,
         typer.Option(
@@ -98,7 +98,7 @@ def _before_the_command(
         ),
     ] = False,
 ) -> int:
-    tls = TlsOptions(ca_file, cert_file, key_file, server_name)
+    tls = TlsOptions(tls_ca, tls_cert, tls_key, tls_name)
     context.obj = Invocation.of_environment().changed(address, timeout, tls, as_json=json)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -2,7 +2,7 @@
 
 Its own certificate is trusted: whoever has the key of that is the server. Where it asks clients for
 a certificate, it is shown its own, because a host's often serves both purposes; another one is
-named with LICET_CERT_FILE and LICET_KEY_FILE.
+named with LICET_CALL_CERT_FILE and LICET_CALL_KEY_FILE.
 """
 
 from __future__ import annotations
