@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from licet.bootstrap_audit import AuditTrail
 from licet.replica.capability_sets import CachedCapabilitySets
@@ -16,6 +16,8 @@ from licet.server.lifecycle import Server
 from licet.server.tls import expires_at
 from licet.telemetry import metrics
 from licet.writer.acknowledgements import Acknowledgements
+
+_Values: TypeAlias = dict[str, tuple[str, Callable[[], float]]]
 
 
 class Watched(NamedTuple):
@@ -35,63 +37,9 @@ class Watched(NamedTuple):
 
 def sources(of: Watched) -> metrics.Sources:
     """Return where the values come from."""
-    sets, trail, watchers, tls = of.sets, of.trail, of.server.watchers, of.server.tls
-    hits = metrics.NeverLess(lambda: trail.log.decisions - sets.misses)
     return metrics.Sources(
-        counters={
-            "decisions": ("Decisions taken.", lambda: trail.log.decisions),
-            "set_hits": ("Decisions answered from memory.", hits),
-            "set_misses": ("Principals that memory could not answer for.", lambda: sets.misses),
-            "set_reads": ("Capability sets read because memory had none.", lambda: sets.reads),
-            "set_reads_joined": ("Requests that waited for another's read.", lambda: sets.joined),
-            "set_evictions": ("Capability sets that made room for others.", lambda: sets.evictions),
-            "replicas_fenced": ("Replicas this one shut out.", lambda: of.acknowledgements.fenced),
-            "watchers_dropped": ("Watches ended for being slow.", lambda: watchers.dropped),
-            "history_trimmed": ("Changes and keys trimmed.", lambda: of.retention.trimmed),
-            "decisions_refused": (
-                "Decisions that could not be recorded, and did not leave.",
-                lambda: trail.log.refused,
-            ),
-            "audit_events_lost": (
-                "Audit events lost with a damaged spool, or not storable.",
-                lambda: trail.shipper.lost,
-            ),
-            "audit_events_sealed": ("Audit events sealed by this process.", lambda: trail.sealed),
-            "audit_mismatches": (
-                "Batches that were not what their writer had stored.",
-                lambda: trail.mismatches,
-            ),
-            "database_clock_steps": ("Steps of the database's clock.", lambda: of.clock.steps),
-            "tls_reload_failures": (
-                "New certificates, keys and tables of callers that could not be used.",
-                lambda: 0 if tls is None else tls.reload_failures,
-            ),
-        },
-        gauges={
-            "applied_revision": (
-                "Revision up to which memory is current.",
-                lambda: of.replica.applied,
-            ),
-            "revision_lag": (
-                "Revisions that memory lacks.",
-                lambda: max(of.newest() - of.replica.applied, 0),
-            ),
-            "lease_remaining_seconds": ("How long memory may be used.", of.lease.remaining),
-            "capability_sets": ("Principals in memory.", lambda: len(sets)),
-            "capability_sets_bytes": ("What they weigh, by estimate.", lambda: sets.bytes),
-            "audit_events_pending": ("Audit events that wait to be stored.", lambda: trail.pending),
-            "audit_signing_refused": (
-                "1 while no checkpoint is signed, because it would contradict an earlier one.",
-                lambda: trail.is_refusing,
-            ),
-            "watchers": ("Clients that watch changes.", lambda: len(watchers)),
-            "streams": ("Open streams of decisions.", lambda: len(of.server.streams)),
-            "tls_certificate_expiry_timestamp_seconds": (
-                "When the certificate expires; not a number without TLS.",
-                lambda: expires_at(tls),
-            ),
-            "feed_changes": ("Changes in memory, for watches.", lambda: len(of.feed)),
-        },
+        counters=_counters(of),
+        gauges=_gauges(of),
         histograms={
             "mutation_wait_seconds": (
                 "How long mutations waited for the replicas.",
@@ -99,3 +47,66 @@ def sources(of: Watched) -> metrics.Sources:
             ),
         },
     )
+
+
+def _counters(of: Watched) -> _Values:
+    sets, trail, watchers, tls = of.sets, of.trail, of.server.watchers, of.server.tls
+    hits = metrics.NeverLess(lambda: trail.log.decisions - sets.misses)
+    return {
+        "decisions": ("Decisions taken.", lambda: trail.log.decisions),
+        "set_hits": ("Decisions answered from memory.", hits),
+        "set_misses": ("Principals that memory could not answer for.", lambda: sets.misses),
+        "set_reads": ("Capability sets read because memory had none.", lambda: sets.reads),
+        "set_reads_joined": ("Requests that waited for another's read.", lambda: sets.joined),
+        "set_evictions": ("Capability sets that made room for others.", lambda: sets.evictions),
+        "replicas_fenced": ("Replicas this one shut out.", lambda: of.acknowledgements.fenced),
+        "watchers_dropped": ("Watches ended for being slow.", lambda: watchers.dropped),
+        "history_trimmed": ("Changes and keys trimmed.", lambda: of.retention.trimmed),
+        "decisions_refused": (
+            "Decisions that could not be recorded, and did not leave.",
+            lambda: trail.log.refused,
+        ),
+        "audit_events_lost": (
+            "Audit events lost with a damaged spool, or not storable.",
+            lambda: trail.shipper.lost,
+        ),
+        "audit_events_sealed": ("Audit events sealed by this process.", lambda: trail.sealed),
+        "audit_mismatches": (
+            "Batches that were not what their writer had stored.",
+            lambda: trail.mismatches,
+        ),
+        "database_clock_steps": ("Steps of the database's clock.", lambda: of.clock.steps),
+        "tls_reload_failures": (
+            "New certificates, keys and tables of callers that could not be used.",
+            lambda: 0 if tls is None else tls.reload_failures,
+        ),
+    }
+
+
+def _gauges(of: Watched) -> _Values:
+    sets, trail, watchers, tls = of.sets, of.trail, of.server.watchers, of.server.tls
+    return {
+        "applied_revision": (
+            "Revision up to which memory is current.",
+            lambda: of.replica.applied,
+        ),
+        "revision_lag": (
+            "Revisions that memory lacks.",
+            lambda: max(of.newest() - of.replica.applied, 0),
+        ),
+        "lease_remaining_seconds": ("How long memory may be used.", of.lease.remaining),
+        "capability_sets": ("Principals in memory.", lambda: len(sets)),
+        "capability_sets_bytes": ("What they weigh, by estimate.", lambda: sets.bytes),
+        "audit_events_pending": ("Audit events that wait to be stored.", lambda: trail.pending),
+        "audit_signing_refused": (
+            "1 while no checkpoint is signed, because it would contradict an earlier one.",
+            lambda: trail.is_refusing,
+        ),
+        "watchers": ("Clients that watch changes.", lambda: len(watchers)),
+        "streams": ("Open streams of decisions.", lambda: len(of.server.streams)),
+        "tls_certificate_expiry_timestamp_seconds": (
+            "When the certificate expires; not a number without TLS.",
+            lambda: expires_at(tls),
+        ),
+        "feed_changes": ("Changes in memory, for watches.", lambda: len(of.feed)),
+    }

@@ -129,6 +129,28 @@ def test_a_broken_pair_leaves_the_former_in_use(database: Database, tmp_path: Pa
         assert eventually(lambda: shows(served.address, third), _SECONDS)
 
 
+def test_an_open_connection_of_a_ca_that_was_taken_out_ends(
+    database: Database, tmp_path: Path
+) -> None:
+    folder, others = Folder(tmp_path), trustme.CA()
+    files = folder.settings(server_pair(CA), others)
+    tls = folder.client(CA, client_pair(others, subject="CN=alice"))
+
+    def is_refused() -> bool:
+        try:
+            return client.health() != "SERVING"
+        except LicetCallError:
+            return True
+
+    with (
+        serving(database, connection_seconds=1.0, **files) as served,
+        Client(served.address, tls=tls) as client,
+    ):
+        assert not is_refused()
+        folder.write("clients.pem", CA.cert_pem.bytes())
+        assert eventually(is_refused, _SECONDS)
+
+
 @pytest.mark.timeout(120)
 def test_every_worker_takes_the_new_pair_and_workers_are_replaced(
     database: Database, tmp_path: Path
