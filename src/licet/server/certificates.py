@@ -131,9 +131,13 @@ class Credentials:
 
 def _certificates(setting: str, path: Path, pem: bytes) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(pem)
+        found = x509.load_pem_x509_certificates(pem)
+        for certificate in found:
+            # It is parsed when it is asked for, and asked for in messages.
+            certificate.subject.rfc4514_string()
     except ValueError:
         raise FileRefusedError(f"{setting}: {path} holds no certificate in PEM") from None
+    return found
 
 
 def _public_key(certificate: x509.Certificate) -> object:
