@@ -32,8 +32,11 @@ from licet.replica.coherence import Replica
 from licet.replica.feed import MemoryFeed
 from licet.replica.lease import LEASE_MARGIN, Lease, boottime
 from licet.replica.retention import Retention
+from licet.server.certificates import TlsFiles
+from licet.server.followed import FileRefusedError
 from licet.server.lifecycle import AddServices, Server, ServerLimits
 from licet.server.service import UseCases
+from licet.server.tls import ServerTls
 from licet.storage import migrate, schema
 from licet.storage.audit import PostgresAuditEvents
 from licet.storage.audit_pages import PostgresAuditPages
@@ -117,6 +120,7 @@ class Licet:
     def _start(self) -> None:
         settings = self._settings
         patience = _deadline(_START_SECONDS)
+        tls = server_tls(settings)
         # (1) The database and its schema.
         url, migration_url = self._database_urls()
         if settings.migrate_on_start:
@@ -163,7 +167,7 @@ class Licet:
         )
         self.server = Server(
             *(use_cases, settings.listen, _server_limits(settings, self._shares_port)),
-            *(self._probe(database, expected), self._add_services),
+            *(self._probe(database, expected), self._add_services, tls),
         )
         # (6) What operators see.
         self._serve_metrics(
@@ -274,6 +278,21 @@ class Licet:
         self._stack.callback(embedded.stop)
         embedded.start()
         return embedded.conninfo, embedded.conninfo
+
+
+def server_tls(settings: Settings) -> ServerTls | None:
+    """Return what the port is served with; None: in plain text.
+
+    Raises:
+        UnavailableError: a file cannot be used.
+    """
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    files = TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+    try:
+        return ServerTls(files, settings.tls_callers_file)
+    except FileRefusedError as exc:
+        raise UnavailableError(str(exc)) from exc
 
 
 def settle() -> None:

@@ -13,6 +13,7 @@ from licet.replica.feed import MemoryFeed
 from licet.replica.lease import Lease
 from licet.replica.retention import Retention
 from licet.server.lifecycle import Server
+from licet.server.tls import expires_at
 from licet.telemetry import metrics
 from licet.writer.acknowledgements import Acknowledgements
 
@@ -34,7 +35,7 @@ class Watched(NamedTuple):
 
 def sources_of(of: Watched) -> metrics.Sources:
     """Return what is measured of a serving process, and of the steward in it if there is one."""
-    sets, trail, watchers = of.sets, of.trail, of.server.watchers
+    sets, trail, watchers, tls = of.sets, of.trail, of.server.watchers, of.server.tls
     hits = metrics.NeverLess(lambda: trail.log.decisions - sets.misses)
     steward = metrics.Sources({}, {}, {})
     if trail.stewardship is not None:
@@ -59,6 +60,10 @@ def sources_of(of: Watched) -> metrics.Sources:
                 lambda: trail.lost,
             ),
             "database_clock_steps": ("Steps of the database's clock.", lambda: of.clock.steps),
+            "tls_reload_failures": (
+                "New certificates, keys and tables of callers that could not be used.",
+                lambda: 0 if tls is None else tls.reload_failures,
+            ),
             **steward.counters,
         },
         gauges={
@@ -78,6 +83,10 @@ def sources_of(of: Watched) -> metrics.Sources:
             "spool_max_bytes": ("What it may take.", lambda: trail.writer.max_bytes),
             "watchers": ("Clients that watch changes.", lambda: len(watchers)),
             "streams": ("Open streams of decisions.", lambda: len(of.server.streams)),
+            "tls_certificate_expiry_timestamp_seconds": (
+                "When the certificate expires; not a number without TLS.",
+                lambda: expires_at(tls),
+            ),
             "feed_changes": ("Changes in memory, for watches.", lambda: len(of.feed)),
             **steward.gauges,
         },

@@ -8,6 +8,7 @@ docs/operations.md has the same settings as a table; a test compares the two.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -74,6 +75,20 @@ class Settings(BaseSettings):
     insecure_bind: bool = Field(
         default=False,
         description="Serve without TLS and authentication on an address that is not loopback.",
+    )
+    tls_cert_file: Path | None = Field(
+        default=None, description="The server's certificate and its chain, PEM. Unset: no TLS."
+    )
+    tls_key_file: Path | None = Field(
+        default=None, description="The certificate's private key, PEM, for this account alone."
+    )
+    tls_client_ca_file: Path | None = Field(
+        default=None,
+        description="CAs of the clients, PEM: each needs a certificate. Unset: none is asked for.",
+    )
+    tls_callers_file: Path | None = Field(
+        default=None,
+        description="Which clients with a certificate are which callers, TOML. Unset: none is.",
     )
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = Field(
         default_factory=available_cores,
@@ -190,7 +205,11 @@ class Settings(BaseSettings):
         default="text", description="For people, or one JSON object a line."
     )
 
-    @field_validator("database_url", "migration_database_url", mode="before")
+    @field_validator(
+        *("database_url", "migration_database_url"),
+        *("tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_callers_file"),
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         # What a compose file makes of a variable that is not set.
@@ -212,13 +231,26 @@ class Settings(BaseSettings):
         if self.pool_min > self.pool_max:
             message = "pool_min must not exceed pool_max"
             raise ValueError(message)
-        if not self.insecure_bind and not is_loopback(self.listen):
-            message = (
-                f"listen={self.listen} is not loopback, and there is no TLS and no authentication "
-                "yet: set LICET_INSECURE_BIND=true only behind something that has both"
-            )
-            raise ValueError(message)
+        self._check_tls()
+        if not self.insecure_bind:
+            has_tls = self.tls_cert_file is not None
+            check_bind(self.listen, self.authentication(), has_tls=has_tls)
         return self
+
+    def _check_tls(self) -> None:
+        for name, needed in (
+            ("tls_cert_file", "tls_key_file"),
+            ("tls_key_file", "tls_cert_file"),
+            ("tls_client_ca_file", "tls_cert_file"),
+            ("tls_callers_file", "tls_client_ca_file"),
+        ):
+            if getattr(self, name) is not None and getattr(self, needed) is None:
+                message = f"LICET_{name.upper()} needs LICET_{needed.upper()}"
+                raise ValueError(message)
+
+    def authentication(self) -> tuple[str, ...]:
+        """Return how callers are authenticated, each way in words; empty: not at all."""
+        return () if self.tls_client_ca_file is None else ("client certificates",)
 
     def embedded_postgres(self) -> dict[str, str]:
         """Return the settings of the embedded PostgreSQL: room for the connections of everyone.
@@ -243,6 +275,27 @@ class Settings(BaseSettings):
         file = os.environ.get(CONFIG_FILE_VARIABLE)
         toml = (TomlConfigSettingsSource(settings_cls, Path(file)),) if file else ()
         return (init_settings, env_settings, *toml)
+
+
+def check_bind(address: str, authentication: Collection[str], *, has_tls: bool) -> None:
+    """Refuse to serve the world in plain text, or whoever comes.
+
+    Raises:
+        ValueError: others reach the address, and there is no TLS, or nothing authenticates callers.
+    """
+    if is_loopback(address) or (has_tls and authentication):
+        return
+    missing = " and ".join(
+        what
+        for what, is_there in (("no TLS", has_tls), ("no authentication", authentication))
+        if not is_there
+    )
+    message = (
+        f"listen={address} is not loopback, and there is {missing}: set LICET_TLS_CERT_FILE,"
+        " LICET_TLS_KEY_FILE and LICET_TLS_CLIENT_CA_FILE; or LICET_INSECURE_BIND=true, only"
+        " behind something that has both"
+    )
+    raise ValueError(message)
 
 
 def is_loopback(address: str) -> bool:

@@ -4,6 +4,7 @@ What a tag means to the tests of this folder:
 
 - `bash`: run as it stands, in the order of the page, against a served licet; only the address is
   changed. `exit=N` after the tag: that is the status it ends with.
+  `folder=NAME`: it needs files, and servers that have them: a test of its own runs it in a folder.
 - `json` right after `bash`: a part of what the command printed, the last object or, where several
   are shown, the first ones; ids, instants and revisions are examples: only their form is compared.
 - `python`, `js`: run, each block a program of its own.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -31,13 +32,15 @@ _FAILED: Final = 64
 def main(arguments: list[str]) -> int:
     """Make the call that the arguments describe and print the answers."""
     options = list(arguments)
-    if "-plaintext" not in options:
-        sys.exit("a licet without TLS needs -plaintext")
-    options.remove("-plaintext")
+    credentials = credentials_of(options)
     data = value_of("-d", options) or ""
     seconds = float(value_of("-max-time", options) or _TIMEOUT_SECONDS)
     address, what = options
-    with grpc.insecure_channel(address) as channel:
+    with (
+        grpc.insecure_channel(address)
+        if credentials is None
+        else grpc.secure_channel(address, credentials)
+    ) as channel:
         reflection = ProtoReflectionDescriptorDatabase(channel)
         if what == "list":
             sys.stdout.writelines(f"{name}\n" for name in sorted(reflection.get_services()))
@@ -45,6 +48,19 @@ def main(arguments: list[str]) -> int:
         service, _, name = what.partition("/")
         method = DescriptorPool(reflection).FindServiceByName(service).FindMethodByName(name)
         return call(channel, method, sys.stdin.read() if data == "@" else data, seconds)
+
+
+def credentials_of(options: list[str]) -> grpc.ChannelCredentials | None:
+    """Take the options of TLS out of the options; None: plain text."""
+    names = ("-cacert", "-key", "-cert")
+    found = [None if (p := value_of(name, options)) is None else Path(p) for name in names]
+    ca, key, certificate = (None if path is None else path.read_bytes() for path in found)
+    if ca is not None:
+        return grpc.ssl_channel_credentials(ca, key, certificate)
+    if "-plaintext" not in options:
+        sys.exit("a licet without TLS needs -plaintext, one with a CA of its own -cacert")
+    options.remove("-plaintext")
+    return None
 
 
 def value_of(option: str, options: list[str]) -> str | None:

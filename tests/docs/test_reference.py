@@ -12,6 +12,7 @@ import annotated_types
 import pytest
 from google.rpc.code_pb2 import Code
 
+from licet.cli.invocation import TlsOptions
 from licet.config import CONFIG_FILE_VARIABLE, Settings
 from licet.domain import names
 from licet.domain.audit_event import AuditEvent, EventType, Result
@@ -93,6 +94,8 @@ def test_the_variables_that_are_no_settings_are_named_too() -> None:
     page = text_of("docs/operations.md")
     assert f"`{CONFIG_FILE_VARIABLE}`" in page
     assert "`LICET_ADDRESS`" in page
+    for name in TlsOptions._fields:
+        assert f"`LICET_CALL_{name.upper()}`" in page
 
 
 def test_every_status_of_the_service_is_in_the_table_of_errors() -> None:

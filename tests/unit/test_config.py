@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from licet.config import CONFIG_FILE_VARIABLE, ConfigurationError, Settings, is_loopback, load
+from licet.config import (
+    CONFIG_FILE_VARIABLE,
+    ConfigurationError,
+    Settings,
+    check_bind,
+    is_loopback,
+    load,
+)
 
 SECRET = "postgresql://licet:hunter2@db/licet"
 
@@ -87,6 +94,41 @@ def test_another_address_needs_permission(address: str) -> None:
     with pytest.raises(ConfigurationError, match="LICET_INSECURE_BIND=true"):
         load(listen=address)
     assert load(listen=address, insecure_bind=True).listen == address
+
+
+TLS = {"tls_cert_file": "c.pem", "tls_key_file": "k.pem"}
+MUTUAL_TLS = TLS | {"tls_client_ca_file": "ca.pem"}
+
+
+def test_another_address_needs_tls_and_authentication() -> None:
+    with pytest.raises(ConfigurationError, match="there is no TLS and no authentication: "):
+        load(listen="0.0.0.0:1")
+    with pytest.raises(ConfigurationError, match="there is no authentication: "):
+        load(listen="0.0.0.0:1", **TLS)
+    assert load(listen="0.0.0.0:1", **MUTUAL_TLS).authentication() == ("client certificates",)
+    assert load(listen="0.0.0.0:1", insecure_bind=True, **TLS).authentication() == ()
+
+
+def test_callers_who_are_authenticated_in_plain_text_are_not_enough() -> None:
+    check_bind("127.0.0.1:1", [], has_tls=False)
+    check_bind("0.0.0.0:1", ["API keys"], has_tls=True)
+    with pytest.raises(ValueError, match="there is no TLS: "):
+        check_bind("0.0.0.0:1", ["API keys"], has_tls=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [
+        ("tls_cert_file", "tls_key_file"),
+        ("tls_key_file", "tls_cert_file"),
+        ("tls_client_ca_file", "tls_cert_file"),
+        ("tls_callers_file", "tls_client_ca_file"),
+    ],
+)
+def test_a_file_of_tls_needs_its_others(name: str, needed: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"(?i)LICET_{name} needs LICET_{needed}"):
+        load(**{name: "a.pem"})
+    load(**{name: ""})  # as a compose file makes of a variable that is not set
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeAlias
 
 import typer
 
 from licet.cli.errors import CommandError
 
 if TYPE_CHECKING:  # importing it would import gRPC
-    from licet.client import Client, LicetCallError
+    from licet.client import Client, LicetCallError, Tls
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
@@ -29,6 +29,44 @@ AddressOption: TypeAlias = Annotated[
         "--address",
         metavar="HOST:PORT",
         help=f"Call the licet there, not at {DEFAULT_ADDRESS}. [LICET_ADDRESS]",
+        rich_help_panel=_PANEL,
+    ),
+]
+TlsCaOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--tls-ca",
+        metavar="FILE",
+        help="Call by TLS, and trust servers with a certificate of these CAs (PEM). "
+        "[LICET_CALL_CA_FILE]",
+        rich_help_panel=_PANEL,
+    ),
+]
+TlsCertOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--tls-cert",
+        metavar="FILE",
+        help="Show this certificate to a server that asks for one (PEM). [LICET_CALL_CERT_FILE]",
+        rich_help_panel=_PANEL,
+    ),
+]
+TlsKeyOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--tls-key",
+        metavar="FILE",
+        help="The private key of that certificate (PEM). [LICET_CALL_KEY_FILE]",
+        rich_help_panel=_PANEL,
+    ),
+]
+TlsNameOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--tls-name",
+        metavar="NAME",
+        help="Expect this name in the server's certificate, not that of the address. "
+        "[LICET_CALL_SERVER_NAME]",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -53,6 +91,46 @@ TimeoutOption: TypeAlias = Annotated[
 ]
 
 
+class TlsOptions(NamedTuple):
+    """What is asked for of TLS; as `licet.client.Tls` has it, but any may be missing."""
+
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    server_name: str | None = None
+
+    @classmethod
+    def of_environment(cls) -> TlsOptions:
+        """Return what the environment asks for; an empty variable is as one that is not set."""
+        return cls(*(os.environ.get(f"LICET_CALL_{name.upper()}") or None for name in cls._fields))
+
+    def changed(self, given: TlsOptions) -> TlsOptions:
+        """Return what is given, and the rest as it is."""
+        return TlsOptions(
+            *(old if new is None else new for new, old in zip(given, self, strict=True))
+        )
+
+    def checked(self) -> Tls | None:
+        """Return what a client takes; None: plain text.
+
+        Raises:
+            CommandError: something is missing.
+        """
+        from licet.client import Tls  # noqa: PLC0415 - see the package
+
+        if self.ca_file is None:
+            if any(self):
+                # Not in plain text, when somebody thought of TLS.
+                raise CommandError("TLS needs --tls-ca (or LICET_CALL_CA_FILE): whom to trust")
+            return None
+        if (self.cert_file is None) != (self.key_file is None):
+            raise CommandError("--tls-cert and --tls-key go together")
+        return Tls(self.ca_file, self.cert_file, self.key_file, self.server_name)
+
+
+_NO_TLS: Final = TlsOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class Invocation:
     """One run of one command.
@@ -61,18 +139,25 @@ class Invocation:
         address: host and port of the licet to call.
         as_json: print JSON, for programs.
         timeout: seconds to wait for each answer.
+        tls: whom to trust, and who this is; nothing: plain text.
     """
 
     address: str
     as_json: bool = False
     timeout: float = DEFAULT_TIMEOUT_SECONDS
+    tls: TlsOptions = _NO_TLS
 
     @classmethod
     def of_environment(cls) -> Invocation:
         """Return what the environment asks for. Raises CommandError."""
-        return cls(_checked(os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS, ADDRESS_VARIABLE))
+        return cls(
+            _checked(os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS, ADDRESS_VARIABLE),
+            tls=TlsOptions.of_environment(),
+        )
 
-    def changed(self, address: str | None, timeout: float | None, *, as_json: bool) -> Invocation:
+    def changed(
+        self, address: str | None, timeout: float | None, tls: TlsOptions, *, as_json: bool
+    ) -> Invocation:
         """Return an invocation with what is given here, and the rest as it is.
 
         Raises:
@@ -82,6 +167,7 @@ class Invocation:
             address=self.address if address is None else _checked(address, "--address"),
             as_json=self.as_json or as_json,
             timeout=self.timeout if timeout is None else timeout,
+            tls=self.tls.changed(tls),
         )
 
     @contextmanager
@@ -97,7 +183,12 @@ class Invocation:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         from licet.client import Client, LicetCallError  # noqa: PLC0415 - see the package
 
-        with Client(self.address, timeout=self.timeout) as client:
+        tls = self.tls.checked()
+        try:
+            made = Client(self.address, timeout=self.timeout, tls=tls)
+        except OSError as exc:
+            raise CommandError(f"cannot read {exc.filename}: {exc.strerror}") from exc
+        with made as client:
             try:
                 yield client
             except LicetCallError as exc:
@@ -147,9 +238,14 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
         address: str | None,
         timeout: float | None,
         json: bool,
+        tls_ca: str | None,
+        tls_cert: str | None,
+        tls_key: str | None,
+        tls_name: str | None,
         **arguments: Any,  # noqa: ANN401 - the function's own
     ) -> int:
-        invocation = invocation_of(typer_context).changed(address, timeout, as_json=json)
+        tls = TlsOptions(tls_ca, tls_cert, tls_key, tls_name)
+        invocation = invocation_of(typer_context).changed(address, timeout, tls, as_json=json)
         return function(invocation, **arguments)
 
     parameters = [
@@ -158,6 +254,10 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
         _keyword("address", AddressOption, None),
         _keyword("json", JsonOption, default=False),
         _keyword("timeout", TimeoutOption, None),
+        _keyword("tls_ca", TlsCaOption, None),
+        _keyword("tls_cert", TlsCertOption, None),
+        _keyword("tls_key", TlsKeyOption, None),
+        _keyword("tls_name", TlsNameOption, None),
     ]
     # typer reads both.
     keywords = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]

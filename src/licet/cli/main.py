@@ -36,6 +36,11 @@ from licet.cli.invocation import (
     Invocation,
     JsonOption,
     TimeoutOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    TlsNameOption,
+    TlsOptions,
     command,
 )
 from licet.cli.replicas import replicas
@@ -84,6 +89,10 @@ def _before_the_command(
     address: AddressOption = None,
     json: JsonOption = False,
     timeout: TimeoutOption = None,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_name: TlsNameOption = None,
     version: Annotated[  # noqa: ARG001 - its callback does it
         bool,
         typer.Option(
@@ -91,7 +100,8 @@ def _before_the_command(
         ),
     ] = False,
 ) -> int:
-    context.obj = Invocation.of_environment().changed(address, timeout, as_json=json)
+    tls = TlsOptions(tls_ca, tls_cert, tls_key, tls_name)
+    context.obj = Invocation.of_environment().changed(address, timeout, tls, as_json=json)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         return ERROR

@@ -99,6 +99,14 @@ def _work(licet: Licet, reports: Reports, stop: StopSignals) -> None:
         licet.server.hand_over(lambda seconds: stop.wait(seconds) is not None)
 
 
+def _grpcurl_options(settings: config.Settings) -> str:
+    if settings.tls_cert_file is None:
+        return "-plaintext"
+    if settings.tls_client_ca_file is None:
+        return "-cacert CA_FILE"
+    return "-cacert CA_FILE -cert CERT_FILE -key KEY_FILE"
+
+
 def _greet(settings: config.Settings, port: int) -> None:
     sys.stdout.write(_greeting(settings, port))
     sys.stdout.flush()
@@ -107,8 +115,9 @@ def _greet(settings: config.Settings, port: int) -> None:
 def _greeting(settings: config.Settings, port: int) -> str:
     host = settings.listen.rpartition(":")[0]
     target = f"{_WILDCARDS.get(host, host)}:{port}"
+    how = _grpcurl_options(settings)
     calls = [
-        f"  grpcurl -plaintext -d {shlex.quote(json.dumps(request))} {target} {_SERVICE}/{method}"
+        f"  grpcurl {how} -d {shlex.quote(json.dumps(request))} {target} {_SERVICE}/{method}"
         for method, request in _EXAMPLES
     ]
     return "\n".join(

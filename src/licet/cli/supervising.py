@@ -6,11 +6,15 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from time import time
 from typing import Final
 
 from licet.cli.errors import CommandError
 from licet.config import Settings
 from licet.domain.errors import LicetError
+from licet.server.certificates import TlsFiles
+from licet.server.followed import FileRefusedError
+from licet.server.tls_callers import parse_callers, read_callers
 from licet.storage import migrate
 from licet.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, data_folder
 from licet.storage.migrate import MigrationError
@@ -41,6 +45,7 @@ def supervise(
         CommandError: it cannot serve; whatever had been started is stopped.
     """
     host, _, port = settings.listen.rpartition(":")
+    _check_tls(settings)
     with ExitStack() as stack:
         try:
             url = _database(settings, stack)
@@ -70,6 +75,19 @@ def _worker(settings: Settings, slot: int, environment: Mapping[str, str]) -> Wo
     if slot == settings.workers:
         return Worker(slot, _STEWARD_COMMAND, environment, name=_STEWARD)
     return Worker(slot, _COMMAND, environment, core=_core(settings, slot))
+
+
+def _check_tls(settings: Settings) -> None:
+    """Say what is wrong with the files once, and not by each worker."""
+    certificate, key = settings.tls_cert_file, settings.tls_key_file
+    try:
+        if certificate is not None and key is not None:
+            files = TlsFiles(certificate, key, settings.tls_client_ca_file)
+            files.parse(files.read(), time())
+        if settings.tls_callers_file is not None:
+            parse_callers(settings.tls_callers_file, read_callers(settings.tls_callers_file))
+    except FileRefusedError as exc:
+        raise CommandError(str(exc)) from exc
 
 
 def _core(settings: Settings, slot: int) -> int | None:

@@ -22,6 +22,7 @@ from licet.client.results import (
     Revocation,
     ServingStatus,
 )
+from licet.client.transport import Tls
 from licet.domain.errors import Violation
 
 __all__ = [
@@ -48,5 +49,6 @@ __all__ = [
     "Proofs",
     "Revocation",
     "ServingStatus",
+    "Tls",
     "Violation",
 ]

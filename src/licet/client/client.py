@@ -47,16 +47,24 @@ class Client:
     """
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, timeout: float = DEFAULT_TIMEOUT_SECONDS
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        tls: transport.Tls | None = None,
     ) -> None:
         """Call the licet at `address`, host and port; it connects with the first call.
 
         Args:
-            address: host and port, in plain text.
+            address: host and port.
             timeout: seconds for each call that has no `timeout` of its own, repetitions included.
+            tls: whom to trust, and who this is; None: in plain text.
+
+        Raises:
+            OSError: a file of `tls` cannot be read.
         """
         self._timeout = timeout
-        self._channel = transport.open_channel(address)
+        self._channel = transport.open_channel(address, tls)
         self._stub = AuthorizationServiceStub(self._channel)
         self.proofs = Proofs(self._channel, self._seconds)
         """The calls that prove what the audit log holds."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import dataclass
 from itertools import chain, repeat
+from pathlib import Path
 from threading import Event
 from time import monotonic
 from typing import Final, TypeVar
@@ -72,9 +75,46 @@ _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 
-def open_channel(address: str) -> grpc.Channel:
-    """Return a channel, which connects with the first call."""
-    return grpc.insecure_channel(address, options=_OPTIONS)
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How to call a licet by TLS. The files are PEM, and read once, by the client that is made.
+
+    Attributes:
+        ca_file: the CAs that may have signed the server's certificate, or that certificate itself.
+            The public ones are in a file of the system, on Debian
+            /etc/ssl/certs/ca-certificates.crt.
+        cert_file: this client's certificate and its chain, where the server asks for one.
+        key_file: the certificate's private key; both or none.
+        server_name: the name in the server's certificate, where it is not that of the address.
+    """
+
+    ca_file: str | os.PathLike[str]
+    cert_file: str | os.PathLike[str] | None = None
+    key_file: str | os.PathLike[str] | None = None
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a half of a pair. Raises ValueError."""
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("a client's certificate and its key go together")
+
+
+def open_channel(address: str, tls: Tls | None = None) -> grpc.Channel:
+    """Return a channel, which connects with the first call; without `tls`, in plain text.
+
+    Raises:
+        OSError: a file of `tls` cannot be read.
+    """
+    if tls is None:
+        return grpc.insecure_channel(address, options=_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(
+        Path(tls.ca_file).read_bytes(),
+        None if tls.key_file is None else Path(tls.key_file).read_bytes(),
+        None if tls.cert_file is None else Path(tls.cert_file).read_bytes(),
+    )
+    name = tls.server_name
+    override = () if name is None else (("grpc.ssl_target_name_override", name),)
+    return grpc.secure_channel(address, credentials, options=(*_OPTIONS, *override))
 
 
 def health_check(

@@ -20,6 +20,7 @@ from licet.server.audit_service import AuditService
 from licet.server.interceptor import ErrorInterceptor
 from licet.server.service import AuthorizationService, UseCases
 from licet.server.streams import Streams
+from licet.server.tls import ServerTls
 from licet.server.watchers import Watchers
 from licet.v1 import audit_service_pb2, audit_service_pb2_grpc, authorization_pb2
 from licet.v1 import authorization_pb2_grpc as pb_grpc
@@ -55,7 +56,8 @@ class ServerLimits:
         message_bytes: the largest message, either way.
         connection_streams: calls at once on one connection.
         shares_port: other workers of this host listen on the same port.
-        connection_seconds: how long a connection is kept where the port is shared.
+        connection_seconds: how long a connection is kept where the port is shared, or clients have
+            certificates.
     """
 
     threads: int = 16
@@ -72,24 +74,27 @@ class ServerLimits:
 class Server:
     """Serves the use cases on one address."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what it serves, where and how
         self,
         use_cases: UseCases,
         address: str,
         limits: ServerLimits,
         is_ready: Callable[[], bool],
         add_services: AddServices | None = None,
+        tls: ServerTls | None = None,
     ) -> None:
         """Bind the address.
 
         `is_ready` says whether decisions can be taken; it may block for a bounded time.
-        `add_services` adds further services: a benchmark's, to compare with.
+        `add_services` adds further services: a benchmark's, to compare with. Without `tls`, serve
+        in plain text.
 
         Raises:
             UnavailableError: the address cannot be bound.
         """
         self._is_ready = is_ready
         self._limits = limits
+        self.tls = tls
         self._health = health.HealthServicer()
         self._pools = _pools(limits)
         self._watch = use_cases.watch
@@ -99,7 +104,9 @@ class Server:
         self._grpc = grpc.server(
             ThreadPoolExecutor(limits.threads, thread_name_prefix="licet-rpc"),
             interceptors=[ErrorInterceptor(self._streams, self._pools)],
-            options=_options(limits),
+            options=_options(
+                limits, has_age=limits.shares_port or (tls is not None and tls.verifies_clients)
+            ),
         )
         service = AuthorizationService(use_cases, limits.mutations, self._watchers)
         pb_grpc.add_AuthorizationServiceServicer_to_server(service, self._grpc)
@@ -114,7 +121,11 @@ class Server:
             add_services(self._grpc)
         self._set_health(_NOT_SERVING)
         try:
-            self.port = self._grpc.add_insecure_port(address)
+            self.port = (
+                self._grpc.add_insecure_port(address)
+                if tls is None
+                else self._grpc.add_secure_port(address, tls.credentials())
+            )
         except RuntimeError as exc:
             message = f"cannot listen on {address}: is another server running there?"
             raise UnavailableError(message) from exc
@@ -136,6 +147,8 @@ class Server:
         self._set_health(_SERVING if self._is_ready() else _NOT_SERVING)
         self._watchers.start()
         self._exports.start()
+        if self.tls is not None:
+            self.tls.start()
         self._grpc.start()
         self._prober.start()
 
@@ -174,6 +187,8 @@ class Server:
         stopped.wait()
         self._watchers.stop()
         self._exports.stop()
+        if self.tls is not None:
+            self.tls.stop()
         for pool in set(self._pools.values()):
             pool.shutdown(wait=False, cancel_futures=True)
         self._prober.join(_PROBE_SECONDS)
@@ -215,7 +230,7 @@ def _pools(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
     }
 
 
-def _options(limits: ServerLimits) -> list[tuple[str, int]]:
+def _options(limits: ServerLimits, *, has_age: bool) -> list[tuple[str, int]]:
     return [
         # Two servers on one port would each get a part of the calls: what workers of one
         # supervisor want, and what nobody else would notice.
@@ -228,12 +243,7 @@ def _options(limits: ServerLimits) -> list[tuple[str, int]]:
         # A client that vanished without a word gives its streams back within a minute.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 20_000),
-        *_aging(limits),
+        # So that others can take the connections; and where clients have certificates, so that
+        # those of a CA that is trusted no more are gone soon.
+        *([("grpc.max_connection_age_ms", int(limits.connection_seconds * 1000))] * has_age),
     ]
-
-
-def _aging(limits: ServerLimits) -> list[tuple[str, int]]:
-    """Return the options that let connections grow old where others can take them."""
-    if not limits.shares_port:
-        return []
-    return [("grpc.max_connection_age_ms", int(limits.connection_seconds * 1000))]
