@@ -96,6 +96,7 @@ class Licet:
         self._add_services = add_services
         self._stack = ExitStack()
         self.server: Server
+        self._trail: AuditTrail
         self.metrics_port: int | None = None
         self._newest = 0  # revision, as the last health probe found it
 
@@ -112,6 +113,11 @@ class Licet:
             self._stack.close()
             raise
         return self
+
+    @property
+    def failure(self) -> str | None:
+        """Why no decision will ever be recorded by this process again, once that is so."""
+        return self._trail.writer.refusal
 
     def stop(self) -> None:
         """Drain, store what is on record, and stop everything that was started."""
@@ -139,7 +145,7 @@ class Licet:
         replica = self._replica(url, sets, feed, lease, clock)
         # (3) Decisions go on record.
         events = PostgresAuditEvents(database)
-        trail = self._record(database, url, clock)
+        self._trail = trail = self._record(database, url, clock)
         clock.stepped = trail.log.stepped
         # (4) Changes, which wait for every replica.
         store = PostgresMutations(database)
@@ -188,6 +194,7 @@ class Licet:
                         self._newest = newest_revision(connection)
             except LicetError:
                 ready = False
+            ready = ready and self.failure is None
             if self._report is not None:
                 self._report(ready)
             return ready

@@ -21,6 +21,7 @@ from licet.telemetry import logs
 if TYPE_CHECKING:  # importing it would import gRPC
     from licet.bootstrap import Licet
 
+_LOOK_SECONDS: Final = 1.0
 _SERVICE: Final = "licet.v1.AuthorizationService"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - not bound, replaced
 _EXAMPLES: Final[tuple[tuple[str, dict[str, object]], ...]] = (
@@ -84,7 +85,7 @@ def run(**overrides: object) -> int:
         else:
             if stop.requested is None:
                 _greet(settings, licet.server.port)
-            stop.wait()
+            _wait(licet, stop)
     finally:
         licet.stop()
     return 0
@@ -93,10 +94,24 @@ def run(**overrides: object) -> int:
 def _work(licet: Licet, reports: Reports, stop: StopSignals) -> None:
     """Serve as one of several workers until told to end; SIGTERM: the others go on."""
     reports.ready(licet.metrics_port)
-    number = stop.wait()
+    number = _wait(licet, stop)
     reports.leaving()
     if number == signal.SIGTERM:
         licet.server.hand_over(lambda seconds: stop.wait(seconds) is not None)
+
+
+def _wait(licet: Licet, stop: StopSignals) -> int:
+    """Return the signal that says to end.
+
+    Raises:
+        CommandError: this process cannot record anything any more; another one, with a spool of its
+            own, can.
+    """
+    while (number := stop.wait(_LOOK_SECONDS)) is None:
+        failure = licet.failure
+        if failure is not None:
+            raise CommandError(f"no decision can be recorded by this process: {failure}")
+    return number
 
 
 def _grpcurl_options(settings: config.Settings) -> str:
