@@ -14,9 +14,10 @@ from time import monotonic
 from typing import Final, NamedTuple, Self
 from uuid import uuid4
 
-from licet import bootstrap_audit
+from licet import bootstrap_audit, bootstrap_callers
 from licet.app.authorize import Authorize
 from licet.app.grant import GrantCapability
+from licet.app.keys import ManageKeys
 from licet.app.ports import Deadline
 from licet.app.prefetch import prefetch
 from licet.app.read import QueryAudit, ReadCapabilities
@@ -27,13 +28,14 @@ from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
 from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.clock import DatabaseClock
-from licet.replica.coherence import Replica
+from licet.replica.coherence import Memories, Memory, Replica
 from licet.replica.feed import MemoryFeed
 from licet.replica.lease import LEASE_MARGIN, Lease, boottime
 from licet.replica.retention import Retention
 from licet.server.lifecycle import AddServices, Server, ServerLimits
 from licet.server.service import UseCases
 from licet.storage import migrate, schema
+from licet.storage.api_keys import PostgresApiKeys
 from licet.storage.audit import PostgresAuditEvents
 from licet.storage.audit_pages import PostgresAuditPages
 from licet.storage.capabilities import PostgresCapabilities
@@ -51,7 +53,8 @@ from licet.storage.tokens import SignedPageTokens
 from licet.telemetry import metrics
 from licet.writer.acknowledgements import Acknowledgements
 from licet.writer.group_commit import GroupCommit
-from licet.writer.ids import TimeOrderedIds
+from licet.writer.ids import RandomKeys, TimeOrderedIds
+from licet.writer.keys import KeyWriter
 from licet.writer.mutations import MutationWriter
 
 _log: Final = logging.getLogger(__name__)
@@ -127,8 +130,11 @@ class Licet:
         sets = CachedCapabilitySets(
             capabilities.held, lease, settings.cache_bytes, settings.cache_negative
         )
+        stored_keys = PostgresApiKeys(database)
+        tag_key = stored_keys.tag_key(patience)
+        api_keys = bootstrap_callers.remembered(stored_keys, lease, clock, tag_key)
         feed = MemoryFeed()
-        replica = self._replica(url, sets, feed, lease, clock)
+        replica = self._replica(url, Memories(sets, api_keys), feed, lease, clock)
         # (3) Decisions go on record.
         events = PostgresAuditEvents(database)
         trail = bootstrap_audit.start(settings, database, url, clock, self._stack)
@@ -136,6 +142,7 @@ class Licet:
         store = PostgresMutations(database)
         acknowledgements = self._acknowledgements(url)
         mutations = self._mutations(store, acknowledgements, capabilities)
+        key_writer = KeyWriter(stored_keys, acknowledgements, mutations.refuse)
         warm = prefetch(events, sets, _deadline(_PREFETCH_SECONDS))
         _log.info("the capability sets of %d recent principals are in memory", warm)
         sets.misses = 0  # of the requests, from here on
@@ -147,17 +154,21 @@ class Licet:
         use_cases = UseCases(
             authorize=Authorize(sets, trail.log, clock),
             grant=GrantCapability(capabilities, mutations, clock, ids),
-            revoke=RevokeCapabilities(capabilities, mutations, ids),
+            revoke=RevokeCapabilities(capabilities, mutations, clock, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),
             audit=QueryAudit(PostgresAuditPages(database, settings.audit_page_seconds), tokens),
             watch=WatchChanges(
                 Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
             ),
             prove=trail.prove,
+            keys=ManageKeys(*(key_writer, stored_keys, RandomKeys(tag_key)), *(ids, clock, tokens)),
             latest_checkpoint=trail.latest,
         )
+        authority = bootstrap_callers.authority(
+            settings, api_keys, stored_keys, trail.log, self._stack
+        )
         self.server = Server(
-            *(use_cases, settings.listen, _server_limits(settings, self._shares_port)),
+            *(use_cases, authority, settings.listen, _server_limits(settings, self._shares_port)),
             *(self._probe(database, expected), self._add_services),
         )
         # (6) What operators see.
@@ -194,7 +205,7 @@ class Licet:
     def _replica(
         self,
         url: str,
-        sets: CachedCapabilitySets,
+        memory: Memory,
         feed: MemoryFeed,
         lease: Lease,
         clock: DatabaseClock,
@@ -205,7 +216,7 @@ class Licet:
             lambda: PostgresReplicaSession(
                 url, host, self._settings.lease_seconds, boottime, clock.sample, earlier
             ),
-            sets,
+            memory,
             lease,
             uuid4,
             self._settings.lease_seconds,
@@ -348,6 +359,10 @@ def _sources(of: _Watched) -> metrics.Sources:
             "replicas_fenced": ("Replicas this one shut out.", lambda: of.acknowledgements.fenced),
             "watchers_dropped": ("Watches ended for being slow.", lambda: watchers.dropped),
             "history_trimmed": ("Changes and keys trimmed.", lambda: of.retention.trimmed),
+            "calls_not_admitted": (
+                "Calls without a valid credential, or without the scope for it.",
+                lambda: of.server.authority.failures.total,
+            ),
             "decisions_refused": (
                 "Decisions that could not be recorded, and did not leave.",
                 lambda: trail.log.refused,

@@ -71,7 +71,11 @@ class Settings(BaseSettings):
     )
     insecure_bind: bool = Field(
         default=False,
-        description="Serve without TLS and authentication on an address that is not loopback.",
+        description="Serve without TLS on an address that is not loopback.",
+    )
+    authentication: Literal["auto", "required"] = Field(
+        default="auto",
+        description="Whether callers need a credential; `auto`: unless `listen` is loopback.",
     )
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = Field(
         default_factory=available_cores,
@@ -206,11 +210,16 @@ class Settings(BaseSettings):
             raise ValueError(message)
         if not self.insecure_bind and not is_loopback(self.listen):
             message = (
-                f"listen={self.listen} is not loopback, and there is no TLS and no authentication "
-                "yet: set LICET_INSECURE_BIND=true only behind something that has both"
+                f"listen={self.listen} is not loopback, and there is no TLS yet: set "
+                "LICET_INSECURE_BIND=true only behind something that has it"
             )
             raise ValueError(message)
         return self
+
+    @property
+    def admits_anonymous(self) -> bool:
+        """Whether a caller without a credential is let in, as admin."""
+        return self.authentication == "auto" and is_loopback(self.listen)
 
     def embedded_postgres(self) -> dict[str, str]:
         """Return the settings of the embedded PostgreSQL: room for the connections of all workers.

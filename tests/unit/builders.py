@@ -7,6 +7,7 @@ from typing import Any
 
 from licet.app.ports import Deadline, Reading
 from licet.domain.audit_event import AuditEvent, EventType, Result
+from licet.domain.caller import Identity, Scope
 from licet.domain.canonical_json import EMPTY
 from licet.domain.capability import Capability, End, EndCause, Terms
 from licet.domain.capability_set import ALWAYS, NEVER, CapabilitySet, HeldCapability
@@ -23,6 +24,11 @@ PATIENT = Deadline(lambda: None)
 """The deadline of a caller who set none."""
 HOLDER = Principal("agent:worker-17")
 CALLER = Caller("service:console")
+
+
+def admin(caller: Caller = CALLER) -> Identity:
+    """Return the identity of a caller who may do everything."""
+    return Identity.of(caller, {Scope.ADMIN})
 
 
 class StillClock:

@@ -20,6 +20,7 @@ from licet.domain.errors import (
     ConflictError,
     DeadlineError,
     ExhaustedError,
+    ForbiddenError,
     HistoryUnconfirmedError,
     InvalidRequestError,
     LicetError,
@@ -33,6 +34,7 @@ from licet.domain.errors import (
     RefusedError,
     RequestIdReusedError,
     SlowConsumerError,
+    UnauthenticatedError,
     UnavailableError,
     UnconfirmedError,
 )
@@ -42,6 +44,8 @@ DOMAIN: Final = "licet"
 
 CODES: Final[dict[type[LicetError], int]] = {
     InvalidRequestError: Code.INVALID_ARGUMENT,
+    UnauthenticatedError: Code.UNAUTHENTICATED,
+    ForbiddenError: Code.PERMISSION_DENIED,
     NotFoundError: Code.NOT_FOUND,
     NotPermittedError: Code.PERMISSION_DENIED,
     PreconditionError: Code.FAILED_PRECONDITION,
@@ -97,7 +101,7 @@ def internal() -> grpc.Status:
 def _info(error: LicetError) -> ErrorInfo:
     if isinstance(error, OutOfRangeError):
         return ErrorInfo(reason=error.code, domain=DOMAIN, metadata=error.facts)
-    reason = error.code if isinstance(error, RefusedError) else error.reason
+    reason = error.code if isinstance(error, RefusedError | ForbiddenError) else error.reason
     return ErrorInfo(reason=reason, domain=DOMAIN)
 
 
