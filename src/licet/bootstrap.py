@@ -17,7 +17,6 @@ from uuid import uuid4
 from licet import bootstrap_audit, bootstrap_callers
 from licet.app.authorize import Authorize
 from licet.app.grant import GrantCapability
-from licet.app.keys import ManageKeys
 from licet.app.ports import Deadline
 from licet.app.prefetch import prefetch
 from licet.app.read import QueryAudit, ReadCapabilities
@@ -35,7 +34,6 @@ from licet.replica.retention import Retention
 from licet.server.lifecycle import AddServices, Server, ServerLimits
 from licet.server.service import UseCases
 from licet.storage import migrate, schema
-from licet.storage.api_keys import PostgresApiKeys
 from licet.storage.audit import PostgresAuditEvents
 from licet.storage.audit_pages import PostgresAuditPages
 from licet.storage.capabilities import PostgresCapabilities
@@ -53,8 +51,7 @@ from licet.storage.tokens import SignedPageTokens
 from licet.telemetry import metrics
 from licet.writer.acknowledgements import Acknowledgements
 from licet.writer.group_commit import GroupCommit
-from licet.writer.ids import RandomKeys, TimeOrderedIds
-from licet.writer.keys import KeyWriter
+from licet.writer.ids import TimeOrderedIds
 from licet.writer.mutations import MutationWriter
 
 _log: Final = logging.getLogger(__name__)
@@ -130,25 +127,20 @@ class Licet:
         sets = CachedCapabilitySets(
             capabilities.held, lease, settings.cache_bytes, settings.cache_negative
         )
-        stored_keys = PostgresApiKeys(database)
-        tag_key = stored_keys.tag_key(patience)
-        api_keys = bootstrap_callers.remembered(stored_keys, lease, clock, tag_key)
+        callers = bootstrap_callers.Callers(database, lease, clock, patience)
         feed = MemoryFeed()
-        replica = self._replica(url, Memories(sets, api_keys), feed, lease, clock)
+        replica = self._replica(url, Memories(sets, callers.keys), feed, lease, clock)
         # (3) Decisions go on record.
-        events = PostgresAuditEvents(database)
         trail = bootstrap_audit.start(settings, database, url, clock, self._stack)
         # (4) Changes, which wait for every replica.
         store = PostgresMutations(database)
         acknowledgements = self._acknowledgements(url)
         mutations = self._mutations(store, acknowledgements, capabilities)
-        key_writer = KeyWriter(stored_keys, acknowledgements, mutations.refuse)
-        warm = prefetch(events, sets, _deadline(_PREFETCH_SECONDS))
+        warm = prefetch(PostgresAuditEvents(database), sets, _deadline(_PREFETCH_SECONDS))
         _log.info("the capability sets of %d recent principals are in memory", warm)
         sets.misses = 0  # of the requests, from here on
         # (5) The service.
-        changes = PostgresChanges(database)
-        retention = self._retention(changes)
+        retention = self._retention(changes := PostgresChanges(database))
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
         use_cases = UseCases(
@@ -161,15 +153,13 @@ class Licet:
                 Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
             ),
             prove=trail.prove,
-            keys=ManageKeys(*(key_writer, stored_keys, RandomKeys(tag_key)), *(ids, clock, tokens)),
+            keys=callers.managed(acknowledgements, mutations, ids, tokens),
             latest_checkpoint=trail.latest,
         )
-        authority = bootstrap_callers.authority(
-            settings, api_keys, stored_keys, trail.log, self._stack
-        )
         self.server = Server(
-            *(use_cases, authority, settings.listen, _server_limits(settings, self._shares_port)),
-            *(self._probe(database, expected), self._add_services),
+            *(use_cases, callers.authority(settings, trail.log, self._stack), settings.listen),
+            *(_server_limits(settings, self._shares_port), self._probe(database, expected)),
+            self._add_services,
         )
         # (6) What operators see.
         self._serve_metrics(
@@ -359,10 +349,7 @@ def _sources(of: _Watched) -> metrics.Sources:
             "replicas_fenced": ("Replicas this one shut out.", lambda: of.acknowledgements.fenced),
             "watchers_dropped": ("Watches ended for being slow.", lambda: watchers.dropped),
             "history_trimmed": ("Changes and keys trimmed.", lambda: of.retention.trimmed),
-            "calls_not_admitted": (
-                "Calls without a valid credential, or without the scope for it.",
-                lambda: of.server.authority.failures.total,
-            ),
+            "calls_refused": ("Calls not let in.", lambda: of.server.authority.failures.total),
             "decisions_refused": (
                 "Decisions that could not be recorded, and did not leave.",
                 lambda: trail.log.refused,

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from time import monotonic
 from typing import Final
 
+from licet.app.keys import ManageKeys
 from licet.app.ports import Clock, Deadline
 from licet.config import Settings
 from licet.domain.api_key import KeyId
@@ -20,6 +21,12 @@ from licet.server.failures import FailedCalls, RecordFailures
 from licet.server.identity import Authentication
 from licet.spool.log import SpoolAuditLog
 from licet.storage.api_keys import PostgresApiKeys
+from licet.storage.pool import Database
+from licet.storage.tokens import SignedPageTokens
+from licet.writer.acknowledgements import Acknowledgements
+from licet.writer.ids import RandomKeys, TimeOrderedIds
+from licet.writer.keys import KeyWriter
+from licet.writer.mutations import MutationWriter
 
 _KEY_BYTES: Final = 64 * 1024 * 1024
 """Memory for API keys, by estimate: some 30,000 in use at once."""
@@ -27,28 +34,40 @@ _UNKNOWN_KEYS: Final = 1000
 """Ids that this database made and has no key of: of a later state than one that was restored."""
 
 
-def remembered(stored: PostgresApiKeys, lease: Lease, clock: Clock, tag_key: bytes) -> ApiKeys:
-    """Return the API keys as a replica remembers them, under its lease."""
-    held = Cached(_loader(stored), lease, _KEY_BYTES, _UNKNOWN_KEYS)
-    return ApiKeys(held, clock, tag_key)
+class Callers:
+    """The API keys of a database, and who is let in with them."""
 
+    def __init__(self, database: Database, lease: Lease, clock: Clock, patience: Deadline) -> None:
+        """Read with which key ids are made. Raises UnavailableError or DeadlineError."""
+        self._stored = PostgresApiKeys(database)
+        self._clock = clock
+        self._tag_key = self._stored.tag_key(patience)
+        held = Cached(_loader(self._stored), lease, _KEY_BYTES, _UNKNOWN_KEYS)
+        self.keys = ApiKeys(held, clock, self._tag_key)
+        """The keys as this replica remembers them."""
 
-def authority(
-    settings: Settings,
-    api_keys: ApiKeys,
-    stored: PostgresApiKeys,
-    log: SpoolAuditLog,
-    stack: ExitStack,
-) -> Authority:
-    """Start what lets callers in and keeps account of it; the stack stops it."""
-    uses = UsesThread(api_keys.drain_used, stored, _deadline)
-    stack.callback(uses.stop)
-    uses.start()
-    failures = FailedCalls(_recorder(log))
-    stack.callback(failures.stop)
-    failures.start()
-    anonymous = ANONYMOUS if settings.admits_anonymous else None
-    return Authority(Authentication(api_keys, anonymous), failures)
+    def managed(
+        self,
+        acknowledgements: Acknowledgements,
+        mutations: MutationWriter,
+        ids: TimeOrderedIds,
+        tokens: SignedPageTokens,
+    ) -> ManageKeys:
+        """Return the use cases that change them."""
+        writer = KeyWriter(self._stored, acknowledgements, mutations.refuse)
+        mint = RandomKeys(self._tag_key)
+        return ManageKeys(writer, self._stored, mint, ids, self._clock, tokens)
+
+    def authority(self, settings: Settings, log: SpoolAuditLog, stack: ExitStack) -> Authority:
+        """Start what lets callers in and keeps account of it; the stack stops it."""
+        uses = UsesThread(self.keys.drain_used, self._stored, _deadline)
+        stack.callback(uses.stop)
+        uses.start()
+        failures = FailedCalls(_recorder(log))
+        stack.callback(failures.stop)
+        failures.start()
+        anonymous = ANONYMOUS if settings.admits_anonymous else None
+        return Authority(Authentication(self.keys, anonymous), failures)
 
 
 def _loader(stored: PostgresApiKeys) -> Loader[str, HeldKey]:

@@ -34,7 +34,7 @@ class As:
 
 
 class _Bearer(
-    grpc.UnaryUnaryClientInterceptor,  # type: ignore[misc] # the stubs make it generic
+    grpc.UnaryUnaryClientInterceptor,
     grpc.UnaryStreamClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
@@ -56,9 +56,9 @@ class _Bearer(
 
         return continuation(Details(), request)
 
-    intercept_unary_unary = _call
-    intercept_unary_stream = _call
-    intercept_stream_stream = _call
+    intercept_unary_unary = _call  # type: ignore[assignment] # one for all
+    intercept_unary_stream = _call  # type: ignore[assignment] # one for all
+    intercept_stream_stream = _call  # type: ignore[assignment] # one for all
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from licet.domain.decision import Request
 from licet.domain.instant import Instant
 from licet.domain.names import Action, Caller, CapabilityId, Principal, Resource
 from licet.domain.pattern import ResourcePattern
-from licet.replica.capability_sets import CachedCapabilitySets, Loader
+from licet.replica.capability_sets import CachedCapabilitySets, SetLoader
 from licet.replica.lease import Lease
 
 NOW = Instant(1_800_000_000_000_000)
@@ -146,7 +146,7 @@ def event(**fields: Any) -> AuditEvent:  # noqa: ANN401 - any field
 
 
 def registered(
-    load: Loader, max_bytes: int, max_negative: int, revision: int = 1
+    load: SetLoader, max_bytes: int, max_negative: int, revision: int = 1
 ) -> CachedCapabilitySets:
     """Return capability sets of a replica whose lease never ends, registered at a revision."""
     lease = Lease(lambda: 0.0)

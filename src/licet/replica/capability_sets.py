@@ -161,7 +161,7 @@ class Cached(Generic[_Name, _Entry]):
             for fill in self._fills:
                 fill.invalidated = _NOTHING
 
-    def evict(self, principals: Iterable[str] | None, revision: int) -> None:
+    def evict(self, principals: Iterable[_Name] | None, revision: int) -> None:
         """Forget what these principals, or all for None, held before a revision."""
         with self._mutex:
             self._applied = max(self._applied, revision)
@@ -310,6 +310,7 @@ class Cached(Generic[_Name, _Entry]):
 
 
 CachedCapabilitySets: TypeAlias = Cached[Principal, CapabilitySet]
+SetLoader: TypeAlias = Loader[Principal, CapabilitySet]
 
 
 def _weight(held: Entry) -> int:

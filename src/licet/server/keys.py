@@ -7,11 +7,11 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from licet.app.key_ports import KeyChanged
 from licet.app.keys import (
     MAX_LIMITS,
     MAX_LIMITS_BYTES,
     CreateKeyCommand,
-    KeyChanged,
     Minted,
     RevokeKeyCommand,
     RotateKeyCommand,

@@ -11,7 +11,7 @@ from psycopg import Connection
 from psycopg.sql import SQL
 from psycopg.types.json import Jsonb
 
-from licet.app.keys import KeyChange
+from licet.app.key_ports import KeyChange
 from licet.app.ports import Applied, Deadline
 from licet.domain import api_key
 from licet.domain.api_key import ApiKey, KeyId

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
-from licet.app.keys import KeyChange, KeyChanged
+from licet.app.key_ports import KeyChange, KeyChanged
 from licet.app.ports import Applied, Deadline
 from licet.domain.api_key import KeyId
 from licet.domain.audit_event import AuditEvent
