@@ -6,9 +6,6 @@ is in `_check_not_wider`; who may touch the key of another is in each use case.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -20,15 +17,16 @@ from licet.app.key_ports import (
     KeyMint,
     NewKey,
 )
+from licet.app.new_keys import digest, digest_of_secret, facts_of
 from licet.app.ports import Clock, Deadline, Ids, PageTokens
 from licet.app.read import Page, cut
 from licet.domain import api_key
 from licet.domain.api_key import ApiKey, KeyId
 from licet.domain.audit_event import AuditEvent, EventType, Result
 from licet.domain.caller import SCOPE_MISSING, Identity, Limits, Scope
-from licet.domain.canonical_json import JsonObject, JsonValue, canonical
+from licet.domain.canonical_json import JsonObject, canonical
 from licet.domain.errors import InvalidRequestError, NotFoundError, NotPermittedError
-from licet.domain.instant import LATEST, Instant, rfc3339
+from licet.domain.instant import LATEST, Instant
 from licet.domain.names import Caller, Principal
 
 MAX_LIMITS: Final = 32
@@ -112,13 +110,13 @@ class ManageKeys:
         new = NewKey(
             key_id,
             command.name,
-            _digest_of(key_id, secret),
+            digest_of_secret(key_id, secret),
             command.scopes,
             acts_as,
             command.limits,
             self._end(command),
         )
-        facts = _facts(new)
+        facts = facts_of(new)
         try:
             _check_not_wider(new, caller, is_bound=command.principal is not None)
         except NotPermittedError as refusal:
@@ -129,7 +127,7 @@ class ManageKeys:
             KeyChange(
                 event_type=EventType.KEY_CREATED,
                 request_id=command.request_id or self._ids.request_id(),
-                digest=_digest(body),
+                digest=digest(body),
                 actor=caller.caller,
                 target=None,
                 key=new,
@@ -155,13 +153,13 @@ class ManageKeys:
         new = NewKey(
             key_id,
             old.name,
-            _digest_of(key_id, secret),
+            digest_of_secret(key_id, secret),
             old.scopes,
             old.caller,
             old.limits,
             expires_at,
         )
-        facts = _facts(new, replaces=old.key_id, overlap_seconds=command.overlap_seconds)
+        facts = facts_of(new, replaces=old.key_id, overlap_seconds=command.overlap_seconds)
         try:
             _check_may_rotate(old, new, caller)
         except NotPermittedError as refusal:
@@ -172,7 +170,7 @@ class ManageKeys:
             KeyChange(
                 event_type=kind,
                 request_id=command.request_id or self._ids.request_id(),
-                digest=_digest(body),
+                digest=digest(body),
                 actor=caller.caller,
                 target=old.key_id,
                 key=new,
@@ -209,7 +207,7 @@ class ManageKeys:
             KeyChange(
                 event_type=kind,
                 request_id=command.request_id or self._ids.request_id(),
-                digest=_digest(["revoke", caller.caller, *command[:2]]),
+                digest=digest(["revoke", caller.caller, *command[:2]]),
                 actor=caller.caller,
                 target=command.key_id,
                 key=None,
@@ -229,11 +227,11 @@ class ManageKeys:
             InvalidRequestError: the token is not of this list.
             UnavailableError, DeadlineError: see `ApiKeyStore`.
         """
-        digest = _digest(["api keys", include_ended])
-        after = KeyId(self._tokens.open(digest, token)) if token else None
+        listed = digest(["api keys", include_ended])
+        after = KeyId(self._tokens.open(listed, token)) if token else None
         now = self._clock.now()
         found = self._keys.page(after, size + 1, now, deadline, include_ended=include_ended)
-        return cut(found, size, _key_bytes, lambda last: self._tokens.seal(digest, last.key_id))
+        return cut(found, size, _key_bytes, lambda last: self._tokens.seal(listed, last.key_id))
 
     def _made(self, change: KeyChange, secret: bytes, deadline: Deadline) -> Minted:
         changed = self._changes.change(change, deadline)
@@ -359,31 +357,3 @@ def _as_made(new: NewKey, change: KeyChange, created_at: Instant, revision: int)
 def _key_bytes(key: ApiKey) -> int:
     patterns = (*key.limits.principals, *key.limits.resources)
     return _ITEM_BYTES + sum(len(pattern.encode()) + 4 for pattern in patterns)
-
-
-def _facts(
-    new: NewKey, *, replaces: str | None = None, overlap_seconds: float | None = None
-) -> JsonObject:
-    facts: dict[str, JsonValue] = {
-        "key_id": new.key_id,
-        "name": new.name,
-        "scopes": sorted(new.scopes),
-        "caller": new.caller,
-        "principals": new.limits.principals,
-        "resources": new.limits.resources,
-        "expires_at": None if new.expires_at is None else rfc3339(new.expires_at),
-    }
-    if replaces is not None:
-        facts |= {"replaces": replaces, "overlap_seconds": overlap_seconds}
-    return canonical(facts)
-
-
-def _digest_of(key_id: KeyId, secret: bytes) -> bytes:
-    token = api_key.parse(api_key.render(key_id, secret))
-    if token is None:
-        raise RuntimeError("the text of a new key is not one")
-    return api_key.digest(token.secret)
-
-
-def _digest(body: Sequence[object]) -> bytes:
-    return hashlib.sha256(json.dumps(body).encode()).digest()

@@ -7,8 +7,9 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # importing it would import gRPC
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
 ADDRESS_VARIABLE: Final = "LICET_ADDRESS"
+API_KEY_VARIABLE: Final = "LICET_API_KEY"
 _PANEL: Final = "Where and how"
 
 AddressOption: TypeAlias = Annotated[
@@ -29,6 +31,16 @@ AddressOption: TypeAlias = Annotated[
         "--address",
         metavar="HOST:PORT",
         help=f"Call the licet there, not at {DEFAULT_ADDRESS}. [LICET_ADDRESS]",
+        rich_help_panel=_PANEL,
+    ),
+]
+ApiKeyFileOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--api-key-file",
+        metavar="FILE",
+        help="Call with the API key in this file; never on the command line, which every user of "
+        "this machine can see. [LICET_API_KEY: the key itself]",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -61,27 +73,40 @@ class Invocation:
         address: host and port of the licet to call.
         as_json: print JSON, for programs.
         timeout: seconds to wait for each answer.
+        api_key: to call with; None: without.
     """
 
     address: str
     as_json: bool = False
     timeout: float = DEFAULT_TIMEOUT_SECONDS
+    api_key: str | None = field(default=None, repr=False)
 
     @classmethod
     def of_environment(cls) -> Invocation:
         """Return what the environment asks for. Raises CommandError."""
-        return cls(_checked(os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS, ADDRESS_VARIABLE))
+        return cls(
+            _checked(os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS, ADDRESS_VARIABLE),
+            api_key=os.environ.get(API_KEY_VARIABLE) or None,
+        )
 
-    def changed(self, address: str | None, timeout: float | None, *, as_json: bool) -> Invocation:
+    def changed(
+        self,
+        address: str | None,
+        timeout: float | None,
+        api_key_file: Path | None = None,
+        *,
+        as_json: bool,
+    ) -> Invocation:
         """Return an invocation with what is given here, and the rest as it is.
 
         Raises:
-            CommandError: the address has no port.
+            CommandError: the address has no port, or the file no key.
         """
         return Invocation(
             address=self.address if address is None else _checked(address, "--address"),
             as_json=self.as_json or as_json,
             timeout=self.timeout if timeout is None else timeout,
+            api_key=self.api_key if api_key_file is None else _read_key(api_key_file),
         )
 
     @contextmanager
@@ -97,11 +122,11 @@ class Invocation:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         from licet.client import Client, LicetCallError  # noqa: PLC0415 - see the package
 
-        with Client(self.address, timeout=self.timeout) as client:
-            try:
+        try:
+            with Client(self.address, timeout=self.timeout, api_key=self.api_key) as client:
                 yield client
-            except LicetCallError as exc:
-                raise CommandError(self.explain(exc)) from exc
+        except LicetCallError as exc:
+            raise CommandError(self.explain(exc)) from exc
 
     def explain(self, error: LicetCallError) -> str:
         """Say in one line why a call was not answered."""
@@ -127,6 +152,17 @@ def _checked(address: str, source: str) -> str:
     raise CommandError(f"{source} must be host:port, like {DEFAULT_ADDRESS}, not {address!r}")
 
 
+def _read_key(file: Path) -> str:
+    try:
+        text = file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as exc:
+        cause = exc.strerror if isinstance(exc, OSError) else "it is no text"
+        raise CommandError(f"--api-key-file {file}: {cause}") from None
+    if not text:
+        raise CommandError(f"--api-key-file {file}: it is empty")
+    return text
+
+
 def invocation_of(context: typer.Context) -> Invocation:
     """Return what the options before the command ask for."""
     found = context.find_object(Invocation)
@@ -146,16 +182,20 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
         typer_context: typer.Context,
         address: str | None,
         timeout: float | None,
+        api_key_file: Path | None,
         json: bool,
         **arguments: Any,  # noqa: ANN401 - the function's own
     ) -> int:
-        invocation = invocation_of(typer_context).changed(address, timeout, as_json=json)
+        invocation = invocation_of(typer_context).changed(
+            address, timeout, api_key_file, as_json=json
+        )
         return function(invocation, **arguments)
 
     parameters = [
         _keyword("typer_context", typer.Context),
         *list(own.parameters.values())[1:],
         _keyword("address", AddressOption, None),
+        _keyword("api_key_file", ApiKeyFileOption, None),
         _keyword("json", JsonOption, default=False),
         _keyword("timeout", TimeoutOption, None),
     ]

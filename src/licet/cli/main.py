@@ -25,14 +25,17 @@ from licet.cli import (
     audit_verify,
     capabilities,
     epoch,
+    keys,
     migrate,
 )
 from licet.cli.authorize import authorize
 from licet.cli.errors import CommandError
 from licet.cli.grant import delegate, grant
 from licet.cli.health import health
+from licet.cli.init import init
 from licet.cli.invocation import (
     AddressOption,
+    ApiKeyFileOption,
     Invocation,
     JsonOption,
     TimeoutOption,
@@ -53,6 +56,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(serve)
+app.command()(init)
 app.add_typer(migrate.app, name="migrate")
 app.command()(replicas)
 app.add_typer(epoch.app, name="epoch")
@@ -67,6 +71,8 @@ audit.app.command()(command(audit_proofs.prove))
 audit.app.command()(command(audit_proofs.export))
 audit.app.command()(audit_archive.archive)
 app.add_typer(audit.app, name="audit")
+app.add_typer(keys.app, name="keys")
+app.command()(command(keys.whoami))
 app.command()(command(health))
 
 
@@ -80,6 +86,7 @@ def _print_version(wanted: bool) -> None:
 def _before_the_command(
     context: typer.Context,
     address: AddressOption = None,
+    api_key_file: ApiKeyFileOption = None,
     json: JsonOption = False,
     timeout: TimeoutOption = None,
     version: Annotated[  # noqa: ARG001 - its callback does it
@@ -89,7 +96,7 @@ def _before_the_command(
         ),
     ] = False,
 ) -> int:
-    context.obj = Invocation.of_environment().changed(address, timeout, as_json=json)
+    context.obj = Invocation.of_environment().changed(address, timeout, api_key_file, as_json=json)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         return ERROR
