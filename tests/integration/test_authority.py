@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import grpc
@@ -139,7 +140,7 @@ def test_a_capability_is_revoked_by_scope_by_its_grantor_or_from_above(
     assert revoke(caller("revoke"), root).ended_count >= 1
 
 
-def test_a_filter_needs_the_scope(admin: As, caller: Calls) -> None:
+def test_a_filter_needs_the_scope(caller: Calls) -> None:
     grantor = caller("grant")
     name = grantor.identity.GetCaller(pb.GetCallerRequest(), timeout=10).caller
     capability = grant(grantor, "agent:a", "doc:a")
@@ -170,16 +171,15 @@ def test_questions_are_within_the_limits(caller: Calls) -> None:
     inside = question("agent:a", "doc:team/x")
     ask(inside, timeout=10)
     for outside in (question("agent:b", "doc:team/x"), question("agent:a", "doc:x")):
-        assert denied(lambda asked=outside: ask(asked, timeout=10)) == "OUTSIDE_LIMITS"
         batch = az.BatchAuthorizeRequest(requests=[inside, outside])
-        assert (
-            denied(lambda asked=batch: limited.authorization.BatchAuthorize(asked, timeout=10))
-            == "OUTSIDE_LIMITS"
-        )
-        stream = limited.authorization.StreamAuthorize(
-            iter([az.StreamAuthorizeRequest(requests=[outside])]), timeout=10
-        )
-        assert denied(lambda answers=stream: next(answers)) == "OUTSIDE_LIMITS"
+        message = az.StreamAuthorizeRequest(requests=[outside])
+        stream = limited.authorization.StreamAuthorize(iter([message]), timeout=10)
+        for call in (
+            partial(ask, outside, timeout=10),
+            partial(limited.authorization.BatchAuthorize, batch, timeout=10),
+            partial(next, stream),
+        ):
+            assert denied(call) == "OUTSIDE_LIMITS"
 
 
 def test_nobody_makes_a_key_with_more_than_they_have(served: Served, caller: Calls) -> None:
@@ -198,20 +198,16 @@ def test_nobody_makes_a_key_with_more_than_they_have(served: Served, caller: Cal
     make_key(maker, "grant", **inside)
     make_key(maker, "grant", "identity", **inside)
     for scope in ("authorize", "revoke", "read", "audit", "policy", "admin"):
-        assert denied(lambda more=scope: make_key(maker, more, **inside)) == "SCOPES_WIDER"
+        assert denied(partial(make_key, maker, scope, **inside)) == "SCOPES_WIDER"
     for wider in (
         {"principals": ()},
         {"principals": ("agent:a", "user:a")},
         {"resources": ()},
         {"resources": ("doc:**",)},
     ):
-        assert (
-            denied(lambda more=wider: make_key(maker, "grant", **inside | more)) == "LIMITS_WIDER"
-        )
+        assert denied(partial(make_key, maker, "grant", **inside | wider)) == "LIMITS_WIDER"
     for later in ({"ttl": None}, {"ttl": Duration(seconds=7200)}):
-        assert (
-            denied(lambda more=later: make_key(maker, "grant", **inside | more)) == "EXPIRY_WIDER"
-        )
+        assert denied(partial(make_key, maker, "grant", **inside | later)) == "EXPIRY_WIDER"
     bound = inside | {"principal": "agent:a"}
     assert denied(lambda: make_key(maker, "grant", **bound)) == "PRINCIPAL_NOT_OWN"
     assert {event[0] for event in refusals(served)} == {"key.created"}

@@ -136,7 +136,9 @@ def list_(
 ) -> int:
     """List the keys, without their secrets."""
     with invocation.client() as client:
-        found = client.callers.keys(include_ended=include_ended, page_size=output.page_size(limit))
+        found = client.callers.list_keys(
+            include_ended=include_ended, page_size=output.page_size(limit)
+        )
         output.print_list(found, limit, _COLUMNS, _row, as_objects=invocation.as_json)
     return 0
 

@@ -192,7 +192,7 @@ class Callers:
             answer.replicas_fenced,
         )
 
-    def keys(
+    def list_keys(
         self,
         *,
         include_ended: bool = False,

@@ -83,10 +83,9 @@ class Authority:
 
         def admit(context: grpc.ServicerContext) -> None:
             identity = authenticate(context)
-            if scopes.isdisjoint(identity.powers):
-                attach(context, identity)
-                raise ForbiddenError(SCOPE_MISSING, f"this needs the scope {names}")
             attach(context, identity)
+            if scopes.isdisjoint(identity.powers):
+                raise ForbiddenError(SCOPE_MISSING, f"this needs the scope {names}")
 
         return admit
 
