@@ -2,7 +2,7 @@
 
 The interceptor finds it before the handler runs and leaves it on the call's context, where the
 handler reads it: a third argument would change the signature of every generated method, and a
-wrapped context costs more than what it carries (docs/decisions/0029-callers.md).
+wrapped context costs more than what it carries (docs/decisions/0027-callers.md).
 """
 
 from __future__ import annotations

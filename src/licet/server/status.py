@@ -5,6 +5,7 @@ Every status carries google.rpc details.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import grpc
@@ -77,6 +78,9 @@ INTERNAL_MESSAGE: Final = "internal error"
 
 def status_of(error: LicetError) -> grpc.Status:
     """Return the status of an error, with its details."""
+    if isinstance(error, UnauthenticatedError):
+        # The same for all, and made once: a flood of them should cost little.
+        return _unauthenticated(error.message)
     details: list[Message] = [_info(error)]
     if isinstance(error, InvalidRequestError):
         violations = [
@@ -89,6 +93,12 @@ def status_of(error: LicetError) -> grpc.Status:
             RetryInfo(retry_delay=Duration(nanos=delay % 1000 * 1_000_000, seconds=delay // 1000))
         )
     return _status(CODES[type(error)], error.message, details)
+
+
+@lru_cache(1)
+def _unauthenticated(message: str) -> grpc.Status:
+    info = ErrorInfo(reason=UnauthenticatedError.reason, domain=DOMAIN)
+    return _status(CODES[UnauthenticatedError], message, [info])
 
 
 def internal() -> grpc.Status:
