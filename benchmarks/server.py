@@ -23,9 +23,8 @@ from typing_extensions import override
 from licet import config
 from licet.bootstrap import Licet, settle
 from licet.bootstrap_steward import StewardProcess
-from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.clock import DatabaseClock
-from licet.replica.coherence import Replica
+from licet.replica.coherence import Memory, Replica
 from licet.replica.feed import MemoryFeed
 from licet.replica.lease import Lease, boottime
 from licet.storage.replicas import PostgresReplicaSession
@@ -62,14 +61,14 @@ class WithoutProtocol(Licet):
     def _replica(
         self,
         url: str,
-        sets: CachedCapabilitySets,
+        memory: Memory,
         feed: MemoryFeed,
         lease: Lease,
         clock: DatabaseClock,
     ) -> Replica:
         incarnation, seconds = uuid4(), self._settings.lease_seconds
         session = PostgresReplicaSession(url, socket.gethostname(), seconds, boottime, clock.sample)
-        replica = Replica(lambda: session, sets, lease, lambda: incarnation, seconds, (feed,))
+        replica = Replica(lambda: session, memory, lease, lambda: incarnation, seconds, (feed,))
         # What it needs to answer from memory: the revision, and the database's clock.
         replica.advance(session)
         session.deregister(incarnation)  # nobody has to wait for it

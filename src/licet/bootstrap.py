@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Final, Self
 from uuid import uuid4
 
-from licet import bootstrap_audit
+from licet import bootstrap_audit, bootstrap_callers
 from licet.app.authorize import Authorize
 from licet.app.grant import GrantCapability
 from licet.app.ports import Deadline
@@ -28,7 +28,7 @@ from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
 from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.clock import DatabaseClock
-from licet.replica.coherence import Replica
+from licet.replica.coherence import Memories, Memory, Replica
 from licet.replica.feed import MemoryFeed
 from licet.replica.lease import LEASE_MARGIN, Lease, boottime
 from licet.replica.retention import Retention
@@ -141,39 +141,40 @@ class Licet:
         sets = CachedCapabilitySets(
             capabilities.held, lease, settings.cache_bytes, settings.cache_negative
         )
+        callers = bootstrap_callers.Callers(database, lease, clock, patience)
         feed = MemoryFeed()
-        replica = self._replica(url, sets, feed, lease, clock)
+        replica = self._replica(url, Memories(sets, callers.keys), feed, lease, clock)
         # (3) Decisions go on record.
-        events = PostgresAuditEvents(database)
         self._trail = trail = self._record(database, url, clock)
         clock.stepped = trail.log.stepped
         # (4) Changes, which wait for every replica.
         store = PostgresMutations(database)
         acknowledgements = self._acknowledgements(url)
         mutations = self._mutations(store, acknowledgements, capabilities)
-        warm = prefetch(events, sets, _deadline(_PREFETCH_SECONDS))
+        warm = prefetch(PostgresAuditEvents(database), sets, _deadline(_PREFETCH_SECONDS))
         _log.info("the capability sets of %d recent principals are in memory", warm)
         sets.misses = 0  # of the requests, from here on
         # (5) The service.
-        changes = PostgresChanges(database)
-        retention = self._retention(changes)
+        retention = self._retention(changes := PostgresChanges(database))
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
         use_cases = UseCases(
             authorize=Authorize(sets, trail.log, clock),
             grant=GrantCapability(capabilities, mutations, clock, ids),
-            revoke=RevokeCapabilities(capabilities, mutations, ids),
+            revoke=RevokeCapabilities(capabilities, mutations, clock, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),
             audit=QueryAudit(PostgresAuditPages(database, settings.audit_page_seconds), tokens),
             watch=WatchChanges(
                 Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
             ),
             prove=trail.prove,
+            keys=callers.managed(acknowledgements, mutations, ids, tokens),
             latest_checkpoint=trail.latest,
         )
         self.server = Server(
-            *(use_cases, settings.listen, _server_limits(settings, self._shares_port)),
-            *(self._probe(database, expected), self._add_services, tls),
+            *(use_cases, callers.authority(settings, trail.log, self._stack), settings.listen),
+            *(_server_limits(settings, self._shares_port), self._probe(database, expected)),
+            *(self._add_services, tls),
         )
         # (6) What operators see.
         self._serve_metrics(
@@ -210,7 +211,7 @@ class Licet:
     def _replica(
         self,
         url: str,
-        sets: CachedCapabilitySets,
+        memory: Memory,
         feed: MemoryFeed,
         lease: Lease,
         clock: DatabaseClock,
@@ -221,7 +222,7 @@ class Licet:
             lambda: PostgresReplicaSession(
                 url, host, self._settings.lease_seconds, boottime, clock.sample, earlier
             ),
-            sets,
+            memory,
             lease,
             uuid4,
             self._settings.lease_seconds,

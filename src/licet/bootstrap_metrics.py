@@ -51,6 +51,7 @@ def sources_of(of: Watched) -> metrics.Sources:
             "replicas_fenced": ("Replicas this one shut out.", lambda: of.acknowledgements.fenced),
             "watchers_dropped": ("Watches ended for being slow.", lambda: watchers.dropped),
             "history_trimmed": ("Changes and keys trimmed.", lambda: of.retention.trimmed),
+            "calls_refused": ("Calls not let in.", lambda: of.server.authority.failures.total),
             "decisions_refused": (
                 "Decisions that could not be recorded, and did not leave.",
                 lambda: trail.log.refused,

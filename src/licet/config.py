@@ -8,7 +8,6 @@ docs/operations.md has the same settings as a table; a test compares the two.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -74,7 +73,12 @@ class Settings(BaseSettings):
     )
     insecure_bind: bool = Field(
         default=False,
-        description="Serve without TLS and authentication on an address that is not loopback.",
+        description="Serve without TLS on an address that is not loopback.",
+    )
+    authentication: Literal["auto", "required"] = Field(
+        default="auto",
+        description="Whether callers need a credential. `auto`: unless `listen` is loopback, and "
+        "there is no CA of the clients.",
     )
     tls_cert_file: Path | None = Field(
         default=None, description="The server's certificate and its chain, PEM. Unset: no TLS."
@@ -233,8 +237,7 @@ class Settings(BaseSettings):
             raise ValueError(message)
         self._check_tls()
         if not self.insecure_bind:
-            has_tls = self.tls_cert_file is not None
-            check_bind(self.listen, self.authentication(), has_tls=has_tls)
+            check_bind(self.listen, has_tls=self.tls_cert_file is not None)
         return self
 
     def _check_tls(self) -> None:
@@ -248,9 +251,15 @@ class Settings(BaseSettings):
                 message = f"LICET_{name.upper()} needs LICET_{needed.upper()}"
                 raise ValueError(message)
 
-    def authentication(self) -> tuple[str, ...]:
-        """Return how callers are authenticated, each way in words; empty: not at all."""
-        return () if self.tls_client_ca_file is None else ("client certificates",)
+    @property
+    def admits_anonymous(self) -> bool:
+        """Whether a caller without a credential is let in, as admin."""
+        return (
+            self.authentication == "auto"
+            and is_loopback(self.listen)
+            # With clients' certificates, one that is taken out of the table would become admin.
+            and self.tls_client_ca_file is None
+        )
 
     def embedded_postgres(self) -> dict[str, str]:
         """Return the settings of the embedded PostgreSQL: room for the connections of everyone.
@@ -277,23 +286,17 @@ class Settings(BaseSettings):
         return (init_settings, env_settings, *toml)
 
 
-def check_bind(address: str, authentication: Collection[str], *, has_tls: bool) -> None:
-    """Refuse to serve the world in plain text, or whoever comes.
+def check_bind(address: str, *, has_tls: bool) -> None:
+    """Refuse to serve the world in plain text; nobody is served there without a credential anyway.
 
     Raises:
-        ValueError: others reach the address, and there is no TLS, or nothing authenticates callers.
+        ValueError: others reach the address, and there is no TLS.
     """
-    if is_loopback(address) or (has_tls and authentication):
+    if is_loopback(address) or has_tls:
         return
-    missing = " and ".join(
-        what
-        for what, is_there in (("no TLS", has_tls), ("no authentication", authentication))
-        if not is_there
-    )
     message = (
-        f"listen={address} is not loopback, and there is {missing}: set LICET_TLS_CERT_FILE,"
-        " LICET_TLS_KEY_FILE and LICET_TLS_CLIENT_CA_FILE; or LICET_INSECURE_BIND=true, only"
-        " behind something that has both"
+        f"listen={address} is not loopback, and there is no TLS: set LICET_TLS_CERT_FILE and"
+        " LICET_TLS_KEY_FILE; or LICET_INSECURE_BIND=true, only behind something that has it"
     )
     raise ValueError(message)
 

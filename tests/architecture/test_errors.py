@@ -9,7 +9,13 @@ from google.rpc import error_details_pb2
 from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
 
-from licet.domain.errors import InvalidRequestError, LicetError, OutOfRangeError, RefusedError
+from licet.domain.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    LicetError,
+    OutOfRangeError,
+    RefusedError,
+)
 from licet.server import status
 from licet.server.status import CODES, status_of
 
@@ -29,7 +35,7 @@ CONCRETE = sorted(set(_concrete()), key=lambda error: error.__name__)
 def _example(error: type[LicetError]) -> LicetError:
     if issubclass(error, InvalidRequestError):
         return error.of("field", "must be another")
-    if issubclass(error, RefusedError):
+    if issubclass(error, RefusedError | ForbiddenError):
         return error("CODE", "a sentence")
     if issubclass(error, OutOfRangeError):
         return error("CODE", "a sentence", {"fact": "1"})
@@ -79,7 +85,7 @@ def test_an_error_carries_its_reason_and_its_sentence(error: type[LicetError]) -
     assert (sent.code, sent.message) == (CODES[error], example.message)
     info = error_details_pb2.ErrorInfo()
     assert any(detail.Unpack(info) for detail in sent.details)
-    own = issubclass(error, (RefusedError, OutOfRangeError))
+    own = issubclass(error, (RefusedError, ForbiddenError, OutOfRangeError))
     assert (info.reason, info.domain) == ("CODE" if own else error.reason, "licet")
     assert dict(info.metadata) == getattr(example, "facts", {})
 

@@ -20,7 +20,7 @@ from licet.app.replication import Change
 from licet.domain.capability_set import CapabilitySet
 from licet.domain.errors import UnavailableError
 from licet.domain.names import Principal
-from licet.replica.capability_sets import CachedCapabilitySets, Loader
+from licet.replica.capability_sets import CachedCapabilitySets, SetLoader
 from licet.replica.lease import Lease
 from licet.storage.replicas import PostgresReplicaSession
 from licet.writer.acknowledgements import Acknowledgements, Waiter
@@ -35,7 +35,7 @@ def _dawdle() -> None:
     Event().wait(_DAWDLE_SECONDS)
 
 
-def _slow(load: Loader) -> Loader:
+def _slow(load: SetLoader) -> SetLoader:
     def slowly(
         principals: Collection[Principal], deadline: Deadline
     ) -> Mapping[Principal, CapabilitySet]:
@@ -77,7 +77,7 @@ class _NeverEvicts(CachedCapabilitySets):
 class _StoresWhatIsOld(CachedCapabilitySets):
     """Forgets no fill in flight, and takes long over each."""
 
-    def __init__(self, load: Loader, lease: Lease, max_bytes: int, max_negative: int) -> None:
+    def __init__(self, load: SetLoader, lease: Lease, max_bytes: int, max_negative: int) -> None:
         super().__init__(_slow(load), lease, max_bytes, max_negative)
 
     @override
@@ -109,7 +109,7 @@ class _AcknowledgesFirst(PostgresReplicaSession):
 class _JoinsAnyRead(CachedCapabilitySets):
     """Shares each read with all who ask while it is under way, and takes long over it."""
 
-    def __init__(self, load: Loader, lease: Lease, max_bytes: int, max_negative: int) -> None:
+    def __init__(self, load: SetLoader, lease: Lease, max_bytes: int, max_negative: int) -> None:
         super().__init__(_slow(load), lease, max_bytes, max_negative)
 
     @override

@@ -19,6 +19,7 @@ from licet.domain.audit_event import AuditEvent, EventType, Result
 from licet.domain.capability_set import MAX_ENDED
 from licet.domain.decision import Reason
 from licet.domain.errors import (
+    ForbiddenError,
     InvalidRequestError,
     NotPermittedError,
     OutOfRangeError,
@@ -96,13 +97,14 @@ def test_the_variables_that_are_no_settings_are_named_too() -> None:
     assert "`LICET_ADDRESS`" in page
     for name in TlsOptions._fields:
         assert f"`LICET_CALL_{name.upper()}`" in page
+    assert "`LICET_API_KEY`" in page
 
 
 def test_every_status_of_the_service_is_in_the_table_of_errors() -> None:
     rows = table_of("docs/api-guide.md", "code")
     shown = {(code_in(row[0])[0], reason) for row in rows for reason in code_in(row[1])}
     # Their reason says which rule refused.
-    refusals = (NotPermittedError, PreconditionError, OutOfRangeError)
+    refusals = (ForbiddenError, NotPermittedError, PreconditionError, OutOfRangeError)
     for error, code in status.CODES.items():
         name = Code.Name(code)
         if issubclass(error, refusals):

@@ -11,7 +11,7 @@ import grpc
 
 from licet.app.prove import ProveAudit
 from licet.server.audit_service import AuditService
-from licet.server.interceptor import ErrorInterceptor
+from licet.server.interceptor import Interceptor
 from licet.server.lifecycle import AUDIT_SERVICE
 from licet.server.streams import Streams
 from licet.server.watchers import Watchers
@@ -22,6 +22,7 @@ from licet.v1.audit_service_pb2_grpc import (
     AuditServiceStub,
     add_AuditServiceServicer_to_server,
 )
+from tests.fakes.callers import open_to_all
 from tests.fakes.postgres import Database
 
 
@@ -50,7 +51,9 @@ def serving_proofs(
     places.start()
     server = grpc.server(
         ThreadPoolExecutor(4),
-        interceptors=[ErrorInterceptor(Streams(1), {f"/{AUDIT_SERVICE}/ExportAudit": export_pool})],
+        interceptors=[
+            Interceptor(open_to_all(), Streams(1), {f"/{AUDIT_SERVICE}/ExportAudit": export_pool})
+        ],
     )
     prove = ProveAudit(PostgresSealedLogs(pool), public_key)
     add_AuditServiceServicer_to_server(AuditService(prove, places), server)

@@ -118,6 +118,38 @@ INSERT INTO audit.nodes VALUES (1, 1, 0, sha256(''));
 INSERT INTO audit.checkpoints (epoch, tree_size, root, note) VALUES (1, 1, sha256(''), 'a note');
 INSERT INTO audit.archives VALUES ('events_20260101', 'a file', sha256(''), 1, gen_random_uuid());
 """
+CHANGE_KEY = "SELECT status FROM licet.change_api_key(%(change)s)"
+USED = """
+INSERT INTO licet.api_key_uses SELECT id, now() FROM licet.api_keys
+ON CONFLICT (id) DO UPDATE SET last_used_at = excluded.last_used_at
+"""
+KEY = {
+    "kind": "key.created",
+    "request_id": "k1",
+    "digest": "00" * 32,
+    "actor": "user:alice",
+    "trace_id": "",
+    "id": None,
+    "only_first": False,
+    "facts": {},
+    "key": {
+        "id": "0123456789abcdef",
+        "name": "a gate",
+        "secret_sha256": "11" * 32,
+        "scopes": ["authorize", "read"],
+        "caller": "key:0123456789abcdef",
+        "principals": [],
+        "resources": ["doc:**"],
+        "expires_at": None,
+    },
+}
+ROTATED = KEY | {
+    "kind": "key.rotated",
+    "request_id": "k2",
+    "id": "0123456789abcdef",
+    "overlap_seconds": 60,
+    "key": KEY["key"] | {"id": "123456789abcdefg"},  # type: ignore[operator] # it is a dict
+}
 REPLICA = """
 INSERT INTO licet.replicas (incarnation, applied, lease_seconds)
 VALUES (gen_random_uuid(), 1, 1)
@@ -195,6 +227,10 @@ def fill(database: Database) -> None:
         connection.execute(DECISION)
         connection.execute(WRITER)
         connection.execute(QUARANTINED)
+        for change in (KEY, ROTATED):
+            row = connection.execute(CHANGE_KEY, {"change": Jsonb(change)}).fetchone()
+            assert row == ("done",)
+        connection.execute(USED)
         connection.execute("SET ROLE licet_sealer")
         connection.execute(SEALED)
 

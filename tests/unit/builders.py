@@ -7,6 +7,7 @@ from typing import Any
 
 from licet.app.ports import Deadline, Reading
 from licet.domain.audit_event import AuditEvent, EventType, Result
+from licet.domain.caller import Identity, Scope
 from licet.domain.canonical_json import EMPTY
 from licet.domain.capability import Capability, End, EndCause, Terms
 from licet.domain.capability_set import ALWAYS, NEVER, CapabilitySet, HeldCapability
@@ -14,7 +15,7 @@ from licet.domain.decision import Request
 from licet.domain.instant import Instant
 from licet.domain.names import Action, Caller, CapabilityId, Principal, Resource
 from licet.domain.pattern import ResourcePattern
-from licet.replica.capability_sets import CachedCapabilitySets, Loader
+from licet.replica.capability_sets import CachedCapabilitySets, SetLoader
 from licet.replica.lease import Lease
 
 NOW = Instant(1_800_000_000_000_000)
@@ -23,6 +24,11 @@ PATIENT = Deadline(lambda: None)
 """The deadline of a caller who set none."""
 HOLDER = Principal("agent:worker-17")
 CALLER = Caller("service:console")
+
+
+def admin(caller: Caller = CALLER) -> Identity:
+    """Return the identity of a caller who may do everything."""
+    return Identity.of(caller, {Scope.ADMIN})
 
 
 class StillClock:
@@ -140,7 +146,7 @@ def event(**fields: Any) -> AuditEvent:  # noqa: ANN401 - any field
 
 
 def registered(
-    load: Loader, max_bytes: int, max_negative: int, revision: int = 1
+    load: SetLoader, max_bytes: int, max_negative: int, revision: int = 1
 ) -> CachedCapabilitySets:
     """Return capability sets of a replica whose lease never ends, registered at a revision."""
     lease = Lease(lambda: 0.0)

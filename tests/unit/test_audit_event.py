@@ -105,6 +105,7 @@ def test_the_stored_format_stays() -> None:
     own = "heartbeat writer_opened writer_closed writer_recovered incident epoch"
     own += " partition_archived quarantined refused clock_step"
     asked_for = {"decision", "grant", "delegate", "revoke"}
+    asked_for |= {"key.created", "key.rotated", "key.revoked", "auth.failed"}
     assert set(EventType) == asked_for | {f"audit.{kind}" for kind in own.split()}
     assert set(Result) == {"allow", "deny", "done", "refused"}
 

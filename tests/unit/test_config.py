@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -12,7 +13,6 @@ from licet.config import (
     CONFIG_FILE_VARIABLE,
     ConfigurationError,
     Settings,
-    check_bind,
     is_loopback,
     load,
 )
@@ -100,20 +100,25 @@ TLS = {"tls_cert_file": "c.pem", "tls_key_file": "k.pem"}
 MUTUAL_TLS = TLS | {"tls_client_ca_file": "ca.pem"}
 
 
-def test_another_address_needs_tls_and_authentication() -> None:
-    with pytest.raises(ConfigurationError, match="there is no TLS and no authentication: "):
+def test_another_address_needs_tls() -> None:
+    with pytest.raises(ConfigurationError, match="there is no TLS: "):
         load(listen="0.0.0.0:1")
-    with pytest.raises(ConfigurationError, match="there is no authentication: "):
-        load(listen="0.0.0.0:1", **TLS)
-    assert load(listen="0.0.0.0:1", **MUTUAL_TLS).authentication() == ("client certificates",)
-    assert load(listen="0.0.0.0:1", insecure_bind=True, **TLS).authentication() == ()
+    for files in (TLS, MUTUAL_TLS):
+        assert load(listen="0.0.0.0:1", **files).listen == "0.0.0.0:1"
 
 
-def test_callers_who_are_authenticated_in_plain_text_are_not_enough() -> None:
-    check_bind("127.0.0.1:1", [], has_tls=False)
-    check_bind("0.0.0.0:1", ["API keys"], has_tls=True)
-    with pytest.raises(ValueError, match="there is no TLS: "):
-        check_bind("0.0.0.0:1", ["API keys"], has_tls=False)
+@pytest.mark.parametrize("listen", ["127.0.0.1:1", "[::1]:1", "localhost:1"])
+def test_who_has_no_credential_is_admitted_on_loopback_only(listen: str) -> None:
+    assert load(listen=listen).admits_anonymous
+    assert load(listen=listen, **TLS).admits_anonymous
+    assert not load(listen=listen, authentication="required").admits_anonymous
+    # Who has to show a certificate is not admin for having none that is known.
+    assert not load(listen=listen, **MUTUAL_TLS).admits_anonymous
+
+
+@pytest.mark.parametrize("permission", [TLS, MUTUAL_TLS, {"insecure_bind": True}])
+def test_nobody_is_admitted_without_a_credential_elsewhere(permission: dict[str, Any]) -> None:
+    assert not load(listen="0.0.0.0:1", **permission).admits_anonymous
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from tests.unit.builders import (
     NOW,
     PATIENT,
     StillClock,
+    admin,
     capability,
     identifier,
     terms,
@@ -43,7 +44,7 @@ class Scene:
 
     def grant(self, has: Terms, caller: Caller = CALLER, **other: Any) -> Granted:  # noqa: ANN401 - any field
         plain: dict[str, Any] = {"ttl": None, "parent_id": None, "request_id": "", "trace_id": ""}
-        return self._grant(GrantCommand(terms=has, **(plain | other)), caller, PATIENT)
+        return self._grant(GrantCommand(terms=has, **(plain | other)), admin(caller), PATIENT)
 
     def digest(self, has: Terms, caller: Caller = CALLER, **other: Any) -> bytes:  # noqa: ANN401 - any field
         self.grant(has, caller, **other)

@@ -18,6 +18,7 @@ from tests.unit.builders import (
     NOW,
     PATIENT,
     StillClock,
+    admin,
     capability,
     identifier,
     terms,
@@ -34,7 +35,9 @@ class Scene:
     def __init__(self) -> None:
         self.journal = Journal()
         self.stored = Stored([capability(1, terms()), capability(2, terms(), ended_at=NOW - 1)])
-        self._revoke = RevokeCapabilities(self.stored, self.journal, TimeOrderedIds(StillClock()))
+        self._revoke = RevokeCapabilities(
+            self.stored, self.journal, StillClock(), TimeOrderedIds(StillClock())
+        )
 
     def revoke(
         self,
@@ -43,7 +46,7 @@ class Scene:
         **other: Any,  # noqa: ANN401 - any field
     ) -> Revoked:
         plain: dict[str, Any] = {"reason": "", "dry_run": False, "request_id": "", "trace_id": ""}
-        return self._revoke(RevokeCommand(target=target, **(plain | other)), caller, PATIENT)
+        return self._revoke(RevokeCommand(target=target, **(plain | other)), admin(caller), PATIENT)
 
     def digest(self, *arguments: Any, **other: Any) -> bytes:  # noqa: ANN401 - as `revoke`
         self.revoke(*arguments, **other)

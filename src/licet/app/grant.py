@@ -9,9 +9,15 @@ from typing import NamedTuple
 
 from licet.app.ports import Capabilities, Clock, Deadline, Grant, Granted, Ids, Mutations
 from licet.domain.audit_event import AuditEvent, EventType, Result
+from licet.domain.caller import Identity, Scope, check_change
 from licet.domain.canonical_json import Embedded, JsonObject, canonical
-from licet.domain.capability import Terms, check_attenuation, inherit
-from licet.domain.errors import InvalidRequestError, NotFoundError, RefusedError
+from licet.domain.capability import Capability, Terms, check_attenuation, inherit
+from licet.domain.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    NotPermittedError,
+    RefusedError,
+)
 from licet.domain.instant import LATEST, Instant, rfc3339
 from licet.domain.names import Caller, CapabilityId
 
@@ -47,17 +53,22 @@ class GrantCapability:
         self._clock = clock
         self._ids = ids
 
-    def __call__(self, command: GrantCommand, caller: Caller, deadline: Deadline) -> Granted:
+    def __call__(self, command: GrantCommand, caller: Identity, deadline: Deadline) -> Granted:
         """Grant, or delegate when there is a parent.
+
+        A grant needs the scope `grant`; a delegation needs to be the parent's holder, or `admin`.
+        Both are for what is inside the caller's limits only.
 
         Raises:
             InvalidRequestError: the times contradict each other, or are over. NotFoundError: there
-                is no such parent; the attempt is on record. NotPermittedError: the delegation would
-                be wider than its parent; the attempt is on record. PreconditionError: the parent
-                has ended or has no depth left; the attempt is on record. RequestIdReusedError: see
+                is no such parent; the attempt is on record. NotPermittedError: the caller may not,
+                or the delegation would be wider than its parent; the attempt is on record.
+                PreconditionError: the parent has ended or has no depth left; the attempt is on
+                record. RequestIdReusedError: see
                 `Mutations.grant`, as for UnavailableError and OutcomeUnknownError.
         """
-        digest = _digest(command, caller)
+        self._check_authority(command, caller, deadline)
+        digest = _digest(command, caller.caller)
         # (1) A repetition gets its first outcome, whatever has become of the parent since; without
         # a parent the mutation itself sees to that.
         if command.request_id and command.parent_id is not None:
@@ -83,38 +94,55 @@ class GrantCapability:
                 capability_id=self._ids.capability_id(),
                 terms=terms,
                 parent_id=command.parent_id,
-                actor=caller,
+                actor=caller.caller,
                 trace_id=command.trace_id,
                 facts=_facts(terms, command.parent_id),
             ),
             deadline,
         )
 
+    def _check_authority(self, command: GrantCommand, caller: Identity, deadline: Deadline) -> None:
+        """Check what can be told without the parent."""
+        try:
+            if command.parent_id is None:
+                caller.check_scope(Scope.GRANT)
+            check_change(caller.limits, command.terms.principal, command.terms.resource)
+        except NotPermittedError as refusal:
+            event = _refusal(command, command.terms, caller.caller, self._clock.now(), refusal.code)
+            self._mutations.refuse(event, deadline)
+            raise
+
     def _attenuated(
         self,
         command: GrantCommand,
         parent_id: CapabilityId,
         terms: Terms,
-        caller: Caller,
+        caller: Identity,
         deadline: Deadline,
     ) -> Terms:
         now = self._clock.now()
         parent = self._capabilities.find(parent_id, deadline)
         if parent is None:
             self._mutations.refuse(
-                _refusal(command, terms, caller, now, "PARENT_NOT_FOUND"), deadline
+                _refusal(command, terms, caller.caller, now, "PARENT_NOT_FOUND"), deadline
             )
             message = f"there is no capability {parent_id} to delegate from"
             raise NotFoundError(message)
         inherited = inherit(terms, parent)
         try:
+            _check_holder(parent, caller)
             check_attenuation(inherited, parent, now)
         except RefusedError as refusal:
             self._mutations.refuse(
-                _refusal(command, inherited, caller, now, refusal.code), deadline
+                _refusal(command, inherited, caller.caller, now, refusal.code), deadline
             )
             raise
         return inherited
+
+
+def _check_holder(parent: Capability, caller: Identity) -> None:
+    if not caller.acts_as(parent.terms.principal) and not caller.may(Scope.ADMIN):
+        raise NotPermittedError("NOT_HOLDER", "the parent capability is not the caller's")
 
 
 def _refusal(
@@ -122,7 +150,7 @@ def _refusal(
 ) -> AuditEvent:
     return AuditEvent(
         occurred_at=now,
-        event_type=EventType.DELEGATE,
+        event_type=EventType.GRANT if command.parent_id is None else EventType.DELEGATE,
         actor=caller,
         principal=terms.principal,
         action="",

@@ -88,7 +88,7 @@ class ReadCapabilities:
         digest = _digest("capabilities", wanted)
         after = CapabilityId(self._tokens.open(digest, token)) if token else None
         found = self._capabilities.page(wanted, after, size + 1, self._clock.now(), deadline)
-        return _cut(found, size, _capability_bytes, lambda last: self._tokens.seal(digest, last.id))
+        return cut(found, size, _capability_bytes, lambda last: self._tokens.seal(digest, last.id))
 
 
 class QueryAudit:
@@ -120,7 +120,7 @@ class QueryAudit:
             parts = (part for part in position if part is not None)
             return self._tokens.seal(digest, " ".join(map(str, parts)))
 
-        page = _cut(
+        page = cut(
             found,
             size,
             _event_bytes,
@@ -138,7 +138,7 @@ def _position(text: str) -> AuditPosition:
     )
 
 
-def _cut(
+def cut(
     found: Sequence[_Item], size: int, weigh: Callable[[_Item], int], seal: Callable[[_Item], str]
 ) -> Page[_Item]:
     """Cut what was found, one more than a page if there is more, to a page that fits a message."""

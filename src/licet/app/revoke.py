@@ -6,10 +6,28 @@ import hashlib
 import json
 from typing import Final, NamedTuple
 
-from licet.app.ports import Capabilities, Deadline, Ids, Mutations, Revoke, Revoked, RevokeTarget
+from licet.app.ports import (
+    Capabilities,
+    Clock,
+    Deadline,
+    Ids,
+    Mutations,
+    Revoke,
+    Revoked,
+    RevokeTarget,
+)
+from licet.domain.audit_event import AuditEvent, EventType, Result
+from licet.domain.caller import (
+    OUTSIDE_LIMITS,
+    UNLIMITED,
+    Identity,
+    Limits,
+    Scope,
+    check_change,
+)
 from licet.domain.canonical_json import JsonObject, canonical
-from licet.domain.errors import NotFoundError
-from licet.domain.names import Caller
+from licet.domain.errors import NotFoundError, NotPermittedError
+from licet.domain.names import Caller, CapabilityId
 
 MAX_IDS: Final = 1000
 """How many ids of ended capabilities an answer lists."""
@@ -31,33 +49,94 @@ class RevokeCommand(NamedTuple):
 class RevokeCapabilities:
     """Revokes capabilities."""
 
-    def __init__(self, capabilities: Capabilities, mutations: Mutations, ids: Ids) -> None:
+    def __init__(
+        self, capabilities: Capabilities, mutations: Mutations, clock: Clock, ids: Ids
+    ) -> None:
         """Compose the use case."""
         self._capabilities = capabilities
         self._mutations = mutations
+        self._clock = clock
         self._ids = ids
 
-    def __call__(self, command: RevokeCommand, caller: Caller, deadline: Deadline) -> Revoked:
+    def __call__(self, command: RevokeCommand, caller: Identity, deadline: Deadline) -> Revoked:
         """Revoke, or with `dry_run` say what a revocation would end.
 
+        It needs the scope `revoke`, within the caller's limits; one capability also who granted it
+        may revoke, and who holds what it was delegated from.
+
         Raises:
-            NotFoundError: there is no such capability; the attempt is on record unless it was a dry
-                run. RequestIdReusedError: see `Mutations.revoke`, as for UnavailableError and
+            NotPermittedError: the caller may not; the attempt is on record.
+            NotFoundError: there is no such capability; the attempt is on record unless it was a
+                dry run. RequestIdReusedError: see `Mutations.revoke`, as for UnavailableError and
                 OutcomeUnknownError.
         """
+        try:
+            self._check_authority(command.target, caller, deadline)
+        except NotPermittedError as refusal:
+            self._mutations.refuse(self._refusal(command, caller, refusal.code), deadline)
+            raise
+        except NotFoundError as missing:
+            self._mutations.refuse(self._refusal(command, caller, missing.reason), deadline)
+            raise
         if command.dry_run:
             return self._dry_run(command.target, deadline)
         return self._mutations.revoke(
             Revoke(
                 request_id=command.request_id or self._ids.request_id(),
-                digest=_digest(command, caller),
+                digest=_digest(command, caller.caller),
                 target=command.target,
                 reason=command.reason,
-                actor=caller,
+                actor=caller.caller,
                 trace_id=command.trace_id,
                 facts=_facts(command),
             ),
             deadline,
+        )
+
+    def _check_authority(self, target: RevokeTarget, caller: Identity, deadline: Deadline) -> None:
+        limits = caller.limits
+        if caller.may(Scope.REVOKE) and limits == UNLIMITED:
+            return
+        if target.capability_id is None:
+            caller.check_scope(Scope.REVOKE)
+            _check_filter(target, limits)
+            return
+        capability = self._capabilities.find(target.capability_id, deadline)
+        if capability is None:
+            # Not left to the mutation, which knows nothing of who may.
+            raise NotFoundError(f"there is no capability {target.capability_id}")
+        if caller.may(Scope.REVOKE):
+            check_change(limits, capability.terms.principal, capability.terms.resource)
+        elif capability.granted_by != caller.caller and not self._holds_above(
+            capability.id, caller, deadline
+        ):
+            raise NotPermittedError(
+                "NOT_GRANTOR", "this needs the scope revoke, or to have granted it or held it above"
+            )
+
+    def _holds_above(
+        self, capability_id: CapabilityId, caller: Identity, deadline: Deadline
+    ) -> bool:
+        above = self._capabilities.tree(capability_id, 0, deadline).ancestors
+        return any(caller.acts_as(ancestor.terms.principal) for ancestor in above)
+
+    def _refusal(self, command: RevokeCommand, caller: Identity, code: str) -> AuditEvent:
+        target = command.target
+        return AuditEvent(
+            occurred_at=self._clock.now(),
+            event_type=EventType.REVOKE,
+            actor=caller.caller,
+            principal=target.principal or "",
+            action="",
+            resource=target.resource or "",
+            capability_id=target.capability_id or "",
+            result=Result.REFUSED,
+            reason=code,
+            policy_id="",
+            session_id=target.session_id or "",
+            trace_id=command.trace_id,
+            revision=0,
+            metadata=_facts(command),
         )
 
     def _dry_run(self, target: RevokeTarget, deadline: Deadline) -> Revoked:
@@ -76,6 +155,22 @@ class RevokeCapabilities:
             confirmed=0,
             fenced=0,
             already_ended=already_ended,
+        )
+
+
+def _check_filter(target: RevokeTarget, limits: Limits) -> None:
+    """Check that a filter can match only what is inside limits."""
+    is_inside = (
+        not limits.principals
+        or (target.principal is not None and limits.cover_principal(target.principal))
+    ) and (
+        not limits.resources
+        or (target.resource is not None and limits.cover_resource(target.resource))
+    )
+    if not is_inside:
+        raise NotPermittedError(
+            OUTSIDE_LIMITS,
+            "the filter must name a principal or resource inside the caller's limits",
         )
 
 

@@ -7,8 +7,9 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeAlias
 
 import typer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # importing it would import gRPC
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
 ADDRESS_VARIABLE: Final = "LICET_ADDRESS"
+API_KEY_VARIABLE: Final = "LICET_API_KEY"
 _PANEL: Final = "Where and how"
 
 AddressOption: TypeAlias = Annotated[
@@ -67,6 +69,16 @@ TlsNameOption: TypeAlias = Annotated[
         metavar="NAME",
         help="Expect this name in the server's certificate, not that of the address. "
         "[LICET_CALL_SERVER_NAME]",
+        rich_help_panel=_PANEL,
+    ),
+]
+ApiKeyFileOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--api-key-file",
+        metavar="FILE",
+        help="Call with the API key in this file; never on the command line, which every user of "
+        "this machine can see. [LICET_API_KEY: the key itself]",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -140,12 +152,14 @@ class Invocation:
         as_json: print JSON, for programs.
         timeout: seconds to wait for each answer.
         tls: whom to trust, and who this is; nothing: plain text.
+        api_key: to call with; None: without.
     """
 
     address: str
     as_json: bool = False
     timeout: float = DEFAULT_TIMEOUT_SECONDS
     tls: TlsOptions = _NO_TLS
+    api_key: str | None = field(default=None, repr=False)
 
     @classmethod
     def of_environment(cls) -> Invocation:
@@ -153,21 +167,29 @@ class Invocation:
         return cls(
             _checked(os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS, ADDRESS_VARIABLE),
             tls=TlsOptions.of_environment(),
+            api_key=os.environ.get(API_KEY_VARIABLE) or None,
         )
 
     def changed(
-        self, address: str | None, timeout: float | None, tls: TlsOptions, *, as_json: bool
+        self,
+        address: str | None,
+        timeout: float | None,
+        tls: TlsOptions,
+        api_key_file: Path | None,
+        *,
+        as_json: bool,
     ) -> Invocation:
         """Return an invocation with what is given here, and the rest as it is.
 
         Raises:
-            CommandError: the address has no port.
+            CommandError: the address has no port, or the file no key.
         """
         return Invocation(
             address=self.address if address is None else _checked(address, "--address"),
             as_json=self.as_json or as_json,
             timeout=self.timeout if timeout is None else timeout,
             tls=self.tls.changed(tls),
+            api_key=self.api_key if api_key_file is None else _read_key(api_key_file),
         )
 
     @contextmanager
@@ -185,14 +207,14 @@ class Invocation:
 
         tls = self.tls.checked()
         try:
-            made = Client(self.address, timeout=self.timeout, tls=tls)
+            made = Client(self.address, timeout=self.timeout, tls=tls, api_key=self.api_key)
         except OSError as exc:
             raise CommandError(f"cannot read {exc.filename}: {exc.strerror}") from exc
-        with made as client:
-            try:
+        try:
+            with made as client:
                 yield client
-            except LicetCallError as exc:
-                raise CommandError(self.explain(exc)) from exc
+        except LicetCallError as exc:
+            raise CommandError(self.explain(exc)) from exc
 
     def explain(self, error: LicetCallError) -> str:
         """Say in one line why a call was not answered."""
@@ -218,6 +240,17 @@ def _checked(address: str, source: str) -> str:
     raise CommandError(f"{source} must be host:port, like {DEFAULT_ADDRESS}, not {address!r}")
 
 
+def _read_key(file: Path) -> str:
+    try:
+        text = file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as exc:
+        cause = exc.strerror if isinstance(exc, OSError) else "it is no text"
+        raise CommandError(f"--api-key-file {file}: {cause}") from None
+    if not text:
+        raise CommandError(f"--api-key-file {file}: it is empty")
+    return text
+
+
 def invocation_of(context: typer.Context) -> Invocation:
     """Return what the options before the command ask for."""
     found = context.find_object(Invocation)
@@ -237,6 +270,7 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
         typer_context: typer.Context,
         address: str | None,
         timeout: float | None,
+        api_key_file: Path | None,
         json: bool,
         tls_ca: str | None,
         tls_cert: str | None,
@@ -245,13 +279,16 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
         **arguments: Any,  # noqa: ANN401 - the function's own
     ) -> int:
         tls = TlsOptions(tls_ca, tls_cert, tls_key, tls_name)
-        invocation = invocation_of(typer_context).changed(address, timeout, tls, as_json=json)
+        invocation = invocation_of(typer_context).changed(
+            address, timeout, tls, api_key_file, as_json=json
+        )
         return function(invocation, **arguments)
 
     parameters = [
         _keyword("typer_context", typer.Context),
         *list(own.parameters.values())[1:],
         _keyword("address", AddressOption, None),
+        _keyword("api_key_file", ApiKeyFileOption, None),
         _keyword("json", JsonOption, default=False),
         _keyword("timeout", TimeoutOption, None),
         _keyword("tls_ca", TlsCaOption, None),

@@ -25,14 +25,17 @@ from licet.cli import (
     audit_verify,
     capabilities,
     epoch,
+    keys,
     migrate,
 )
 from licet.cli.authorize import authorize
 from licet.cli.errors import CommandError
 from licet.cli.grant import delegate, grant
 from licet.cli.health import health
+from licet.cli.init import init
 from licet.cli.invocation import (
     AddressOption,
+    ApiKeyFileOption,
     Invocation,
     JsonOption,
     TimeoutOption,
@@ -60,6 +63,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command(hidden=True)(steward)
+app.command()(init)
 app.add_typer(migrate.app, name="migrate")
 app.command()(replicas)
 app.add_typer(epoch.app, name="epoch")
@@ -74,6 +78,8 @@ audit.app.command()(command(audit_proofs.prove))
 audit.app.command()(command(audit_proofs.export))
 audit.app.command()(audit_archive.archive)
 app.add_typer(audit.app, name="audit")
+app.add_typer(keys.app, name="keys")
+app.command()(command(keys.whoami))
 app.command()(command(health))
 
 
@@ -87,6 +93,7 @@ def _print_version(wanted: bool) -> None:
 def _before_the_command(
     context: typer.Context,
     address: AddressOption = None,
+    api_key_file: ApiKeyFileOption = None,
     json: JsonOption = False,
     timeout: TimeoutOption = None,
     tls_ca: TlsCaOption = None,
@@ -101,7 +108,9 @@ def _before_the_command(
     ] = False,
 ) -> int:
     tls = TlsOptions(tls_ca, tls_cert, tls_key, tls_name)
-    context.obj = Invocation.of_environment().changed(address, timeout, tls, as_json=json)
+    context.obj = Invocation.of_environment().changed(
+        address, timeout, tls, api_key_file, as_json=json
+    )
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         return ERROR

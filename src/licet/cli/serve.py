@@ -37,8 +37,7 @@ def serve(
         bool,
         typer.Option(
             "--insecure-bind",
-            help="Serve without TLS and authentication on an address that is not loopback. "
-            "[LICET_INSECURE_BIND]",
+            help="Serve without TLS on an address that is not loopback. [LICET_INSECURE_BIND]",
         ),
     ] = False,
     log_level: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import signal
 import sys
@@ -21,7 +22,14 @@ from licet.telemetry import logs
 if TYPE_CHECKING:  # importing it would import gRPC
     from licet.bootstrap import Licet
 
+_log: Final = logging.getLogger(__name__)
+
 _LOOK_SECONDS: Final = 1.0
+_ANYBODY: Final = (
+    "CALLERS ARE NOT AUTHENTICATED: whoever can connect to %s is admin;"
+    " LICET_AUTHENTICATION=required changes that"
+)
+_KEY_HEADER: Final = ' -H "authorization: Bearer $LICET_API_KEY"'
 _SERVICE: Final = "licet.v1.AuthorizationService"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - not bound, replaced
 _EXAMPLES: Final[tuple[tuple[str, dict[str, object]], ...]] = (
@@ -59,6 +67,8 @@ def run(**overrides: object) -> int:
     try:
         settings = config.load(**overrides)
         logs.configure(settings.log_level, settings.log_format)
+        if settings.admits_anonymous and reports is None:
+            _log.warning(_ANYBODY, settings.listen)
         if settings.workers > 1:
             # Without gRPC: it has no business in a process that starts others.
             from licet.cli.supervising import supervise  # noqa: PLC0415
@@ -139,6 +149,9 @@ def _greeting(settings: config.Settings, port: int) -> str:
         [
             f"licet {__version__} serves on {host}:{port}",
             f"database: {describe(settings)}",
+            "callers: anybody who can connect is admin"
+            if settings.admits_anonymous
+            else "callers: need an API key; `licet init` makes the first",
             "",
             "Try it: grant, ask, and see both on record.",
             "",

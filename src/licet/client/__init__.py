@@ -5,6 +5,7 @@ Public API: what `__all__` names.
 
 from __future__ import annotations
 
+from licet.client.callers import ApiKey, CallerIdentity, Callers, KeyRevocation, NewApiKey
 from licet.client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client
 from licet.client.errors import LicetCallError
 from licet.client.proofs import LogCheckpoint, LogExport, LogProof, Proofs
@@ -28,10 +29,13 @@ from licet.domain.errors import Violation
 __all__ = [
     "DEFAULT_ADDRESS",
     "DEFAULT_TIMEOUT_SECONDS",
+    "ApiKey",
     "AuditEvent",
     "AuditFilter",
     "AuditPage",
     "AuthorizeRequest",
+    "CallerIdentity",
+    "Callers",
     "Candidate",
     "Capability",
     "CapabilityFilter",
@@ -42,10 +46,12 @@ __all__ = [
     "Explanation",
     "GrantFields",
     "JsonObject",
+    "KeyRevocation",
     "LicetCallError",
     "LogCheckpoint",
     "LogExport",
     "LogProof",
+    "NewApiKey",
     "Proofs",
     "Revocation",
     "ServingStatus",

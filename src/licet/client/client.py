@@ -10,7 +10,8 @@ from uuid import uuid4
 
 from typing_extensions import Unpack
 
-from licet.client import messages, streaming, transport
+from licet.client import credentials, messages, streaming, transport
+from licet.client.callers import Callers
 from licet.client.errors import LicetCallError
 from licet.client.proofs import Proofs
 from licet.client.requests import AuditFilter, AuthorizeRequest, CapabilityFilter, GrantFields
@@ -52,6 +53,7 @@ class Client:
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         tls: transport.Tls | None = None,
+        api_key: str | None = None,
     ) -> None:
         """Call the licet at `address`, host and port; it connects with the first call.
 
@@ -59,13 +61,16 @@ class Client:
             address: host and port.
             timeout: seconds for each call that has no `timeout` of its own, repetitions included.
             tls: whom to trust, and who this is; None: in plain text.
+            api_key: sent with each call; None: none is.
 
         Raises:
             OSError: a file of `tls` cannot be read.
         """
         self._timeout = timeout
-        self._channel = transport.open_channel(address, tls)
+        self._channel = credentials.bearing(transport.open_channel(address, tls), api_key)
         self._stub = AuthorizationServiceStub(self._channel)
+        self.callers = Callers(self._channel, self._seconds)
+        """The calls about who may call."""
         self.proofs = Proofs(self._channel, self._seconds)
         """The calls that prove what the audit log holds."""
         self._check_health = transport.health_check(self._channel)

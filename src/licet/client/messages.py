@@ -271,6 +271,11 @@ def _optional(message: Message, field: str, read: Callable[[Any], _Part]) -> _Pa
     return read(getattr(message, field)) if message.HasField(field) else None
 
 
+def optional_instant(message: Message, field: str) -> datetime | None:
+    """Return the instant of a field, or None when it is not set."""
+    return _optional(message, field, instant)
+
+
 def instant(message: Timestamp) -> datetime:
     """Return an instant, to the microsecond."""
     return to_datetime(Instant(message.seconds * _MICROSECONDS + message.nanos // 1000))

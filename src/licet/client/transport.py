@@ -15,10 +15,11 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from licet.client.errors import OUTCOME_UNKNOWN, UNCONFIRMED, LicetCallError, call_error
-from licet.v1 import audit_service_pb2, authorization_pb2
+from licet.v1 import audit_service_pb2, authorization_pb2, identity_pb2
 
 SERVICE: Final = authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationService"].full_name
 AUDIT_SERVICE: Final = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
+IDENTITY_SERVICE: Final = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name
 HEALTH_OF_SERVICE: Final = HealthCheckRequest(service=SERVICE)
 
 # Every call may be repeated: reads and decisions change nothing, and mutations carry a request_id.
@@ -33,6 +34,13 @@ _REPEATABLE: Final = (
     "QueryAudit",
     "Revoke",
 )
+_REPEATABLE_CALLERS: Final = (
+    "CreateApiKey",
+    "GetCaller",
+    "ListApiKeys",
+    "RevokeApiKey",
+    "RotateApiKey",
+)
 _REPEATABLE_PROOFS: Final = ("GetCheckpoint", "ProveInclusion", "ProveConsistency")
 _SERVICE_CONFIG: Final = {
     "methodConfig": [
@@ -40,6 +48,10 @@ _SERVICE_CONFIG: Final = {
             "name": [
                 *({"service": SERVICE, "method": method} for method in _REPEATABLE),
                 *({"service": AUDIT_SERVICE, "method": method} for method in _REPEATABLE_PROOFS),
+                *(
+                    {"service": IDENTITY_SERVICE, "method": method}
+                    for method in _REPEATABLE_CALLERS
+                ),
             ],
             "retryPolicy": {
                 "maxAttempts": 4,

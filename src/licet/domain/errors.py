@@ -4,6 +4,8 @@ A denial is not here: it is an answer (see `decision.py`).
 
     LicetError                  reason              state afterwards
     |__ InvalidRequestError     INVALID_REQUEST     nothing happened; do not retry
+    |__ UnauthenticatedError    UNAUTHENTICATED     nothing happened
+    |__ ForbiddenError          by rule             nothing happened
     |__ NotFoundError           NOT_FOUND           nothing happened
     |__ NotPermittedError       by dimension        nothing happened but for the record of the
     attempt
@@ -70,6 +72,23 @@ class InvalidRequestError(LicetError):
     def of(cls, field: str, rule: str) -> InvalidRequestError:
         """Return the error for one violation."""
         return cls(Violation(field, rule))
+
+
+class UnauthenticatedError(LicetError):
+    """Who calls is not known: no credential, or none that counts. Which of these is not told."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class ForbiddenError(LicetError):
+    """The caller lacks a scope, or asks about what is outside its limits; nothing was looked at."""
+
+    reason = "FORBIDDEN"
+
+    def __init__(self, code: str, message: str) -> None:
+        """Keep the code, which is ErrorInfo's reason."""
+        super().__init__(message)
+        self.code = code
 
 
 class NotFoundError(LicetError):

@@ -69,6 +69,11 @@ def principal(text: str, field: str = "principal") -> Principal:
     return Principal(text)
 
 
+def is_principal(name: str) -> bool:
+    """Say whether what a change touched is a principal; names of others begin with `/`."""
+    return not name.startswith("/")
+
+
 @lru_cache(_REMEMBERED)
 def action(text: str, field: str = "action") -> Action:
     """Check an action.

@@ -1,6 +1,7 @@
-"""The capability sets in memory.
+"""What replicas keep in memory: capability sets, and who the callers are (`api_keys.py`).
 
-Facts, never decisions, so that time and request are no part of the key.
+Facts, never decisions, so that time and request are no part of the key. One class for all of them,
+because the protocol by which they stay exact is one. Below, a principal stands for any name.
 
 Invariants:
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from threading import Event, Lock
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 from licet.app.ports import Deadline
 from licet.domain.capability_set import CapabilitySet
@@ -35,12 +36,32 @@ _NOTHING: Final = 1 << 63
 """A revision that is never reached."""
 
 
-class Loader(Protocol):
+class Entry(Protocol):
+    """What is kept of a name: nothing of it ever changes."""
+
+    @property
+    def revision(self) -> int:
+        """The revision of the snapshot that it was read in."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many facts it holds; 0: there is nothing of that name."""
+        ...
+
+
+_Name = TypeVar("_Name", bound=str)
+_LoadedName = TypeVar("_LoadedName", bound=str)
+_Entry = TypeVar("_Entry", bound=Entry)
+_Entry_co = TypeVar("_Entry_co", bound=Entry, covariant=True)
+
+
+class Loader(Protocol[_LoadedName, _Entry_co]):
     """Reads what principals hold from the database."""
 
     def __call__(
-        self, principals: Collection[Principal], deadline: Deadline
-    ) -> Mapping[Principal, CapabilitySet]:
+        self, principals: Collection[_LoadedName], deadline: Deadline, /
+    ) -> Mapping[_LoadedName, _Entry_co]:
         """Return a set for each principal, all of one snapshot and stamped with its revision."""
         ...
 
@@ -50,28 +71,30 @@ class _Fill:
 
     __slots__ = ("invalidated", "principals")
 
-    def __init__(self, principals: frozenset[Principal]) -> None:
+    def __init__(self, principals: frozenset[str]) -> None:
         self.principals = principals
         self.invalidated = -1
 
 
-class _Flight:
+class _Flight(Generic[_Entry]):
     """A read of one principal that others wait for. `result` is set before `landed`, if ever."""
 
     __slots__ = ("landed", "result")
 
     def __init__(self) -> None:
         self.landed = Event()
-        self.result: CapabilitySet | None = None
+        self.result: _Entry | None = None
 
 
-class CachedCapabilitySets:
+class Cached(Generic[_Name, _Entry]):
     """See `ports.CapabilitySets`.
 
     A hit takes no lock: single operations on an OrderedDict are atomic.
     """
 
-    def __init__(self, load: Loader, lease: Lease, max_bytes: int, max_negative: int) -> None:
+    def __init__(
+        self, load: Loader[_Name, _Entry], lease: Lease, max_bytes: int, max_negative: int
+    ) -> None:
         """Keep about `max_bytes` of sets, and `max_negative` principals that hold nothing."""
         self._load = load
         self._lease = lease
@@ -80,11 +103,11 @@ class CachedCapabilitySets:
         # Guards everything below against other writers; readers of `_held` and `_negative` do
         # without it.
         self._mutex = Lock()
-        self._held: OrderedDict[Principal, CapabilitySet] = OrderedDict()
-        self._negative: OrderedDict[Principal, CapabilitySet] = OrderedDict()
+        self._held: OrderedDict[str, _Entry] = OrderedDict()
+        self._negative: OrderedDict[str, _Entry] = OrderedDict()
         self._bytes = 0
         self._fills: set[_Fill] = set()
-        self._flights: dict[Principal, _Flight] = {}
+        self._flights: dict[_Name, _Flight[_Entry]] = {}
         # Counted under the mutex, and read without it.
         self.reads = 0
         """How many reads of the database there were."""
@@ -100,7 +123,7 @@ class CachedCapabilitySets:
         # Every change up to this revision has evicted what it touched.
         self._applied = 0
 
-    def get(self, principal: Principal, deadline: Deadline) -> CapabilitySet:
+    def get(self, principal: _Name, deadline: Deadline) -> _Entry:
         """See `ports.CapabilitySets.get`."""
         # (8) The lease first, the entry second: the other way round, a pause between the two would
         # answer from an entry that was evicted meanwhile, under a lease that was extended
@@ -111,9 +134,7 @@ class CachedCapabilitySets:
                 return found
         return self._joined_fill(principal, deadline)
 
-    def get_many(
-        self, principals: Collection[Principal], deadline: Deadline
-    ) -> Mapping[Principal, CapabilitySet]:
+    def get_many(self, principals: Collection[_Name], deadline: Deadline) -> Mapping[_Name, _Entry]:
         """See `ports.CapabilitySets.get_many`."""
         if self._lease.is_valid():
             with self._mutex:
@@ -140,7 +161,7 @@ class CachedCapabilitySets:
             for fill in self._fills:
                 fill.invalidated = _NOTHING
 
-    def evict(self, principals: Iterable[Principal] | None, revision: int) -> None:
+    def evict(self, principals: Iterable[_Name] | None, revision: int) -> None:
         """Forget what these principals, or all for None, held before a revision."""
         with self._mutex:
             self._applied = max(self._applied, revision)
@@ -164,7 +185,7 @@ class CachedCapabilitySets:
         """Return how many principals are kept, those that hold nothing included."""
         return len(self._held) + len(self._negative)
 
-    def __contains__(self, principal: Principal) -> bool:
+    def __contains__(self, principal: _Name) -> bool:
         """Say whether a principal is kept."""
         return principal in self._held or principal in self._negative
 
@@ -173,7 +194,7 @@ class CachedCapabilitySets:
         self._negative.clear()
         self._bytes = 0
 
-    def _hit(self, principal: Principal) -> CapabilitySet | None:
+    def _hit(self, principal: _Name) -> _Entry | None:
         segment = self._held
         found = segment.get(principal)
         if found is None:
@@ -187,7 +208,7 @@ class CachedCapabilitySets:
             pass  # evicted meanwhile: the request was under way, and may have either answer
         return found
 
-    def _joined_fill(self, principal: Principal, deadline: Deadline) -> CapabilitySet:
+    def _joined_fill(self, principal: _Name, deadline: Deadline) -> _Entry:
         """Read a principal once for all who ask for it now.
 
         A request must not use a read that was sent before the request began: the read may be older
@@ -220,7 +241,7 @@ class CachedCapabilitySets:
                 del self._flights[principal]
             flight.landed.set()
 
-    def _board(self, principal: Principal) -> tuple[_Flight, bool]:
+    def _board(self, principal: _Name) -> tuple[_Flight[_Entry], bool]:
         """Return the flight under way, or a new one and true: then the caller flies it."""
         with self._mutex:
             flight = self._flights.get(principal)
@@ -230,9 +251,7 @@ class CachedCapabilitySets:
             flight = self._flights[principal] = _Flight()
             return flight, True
 
-    def _fill(
-        self, principals: Collection[Principal], deadline: Deadline
-    ) -> Mapping[Principal, CapabilitySet]:
+    def _fill(self, principals: Collection[_Name], deadline: Deadline) -> Mapping[_Name, _Entry]:
         fill = _Fill(frozenset(principals))
         with self._mutex:
             # Whatever answers this read must not be behind what was applied already.
@@ -248,14 +267,13 @@ class CachedCapabilitySets:
         with self._mutex:
             self._fills.discard(fill)
             # (9) Not what may be older than something that was evicted while it was read.
-            for found in loaded.values():
+            for principal, found in loaded.items():
                 if found.revision >= fill.invalidated and found.revision >= self._floor:
-                    self._store(found)
+                    self._store(principal, found)
         # Stored or not: the statement's snapshot is later than the request.
         return loaded
 
-    def _store(self, found: CapabilitySet) -> None:
-        principal = found.principal
+    def _store(self, principal: _Name, found: _Entry) -> None:
         if not self._forget(principal, found.revision):
             return
         if not found.size:
@@ -273,7 +291,7 @@ class CachedCapabilitySets:
             self._bytes -= _weight(evicted)
             self.evictions += 1
 
-    def _forget(self, principal: Principal, revision: int) -> bool:
+    def _forget(self, principal: str, revision: int) -> bool:
         """Drop an entry older than a revision; say whether none is left."""
         old = self._held.get(principal)
         if old is not None:
@@ -291,5 +309,9 @@ class CachedCapabilitySets:
         return True
 
 
-def _weight(held: CapabilitySet) -> int:
+CachedCapabilitySets: TypeAlias = Cached[Principal, CapabilitySet]
+SetLoader: TypeAlias = Loader[Principal, CapabilitySet]
+
+
+def _weight(held: Entry) -> int:
     return SET_BYTES + CAPABILITY_BYTES * held.size

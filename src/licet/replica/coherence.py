@@ -47,6 +47,24 @@ class Memory(Protocol):
         ...
 
 
+class Memories:
+    """Several memories as one: each is told of everything and keeps what is its own."""
+
+    def __init__(self, *memories: Memory) -> None:
+        """Tell these, in this order."""
+        self._memories = memories
+
+    def reset(self, revision: int) -> None:
+        """See `Memory.reset`."""
+        for memory in self._memories:
+            memory.reset(revision)
+
+    def evict(self, principals: Iterable[Principal] | None, revision: int) -> None:
+        """See `Memory.evict`."""
+        for memory in self._memories:
+            memory.evict(principals, revision)
+
+
 class Follower(Protocol):
     """Is told of every change as well; see `feed.py`. Does not block and raises nothing."""
 

@@ -116,13 +116,13 @@ def grant(message: pb.GrantRequest) -> GrantCommand:
             actions=_actions(message.actions),
             resource=resource_pattern(message.resource),
             # Rounded to the microsecond so that the time shrinks rather than grows.
-            not_before=_instant(message, "not_before", message.not_before, up=True),
-            expires_at=_instant(message, "expires_at", message.expires_at, up=False),
+            not_before=instant(message, "not_before", message.not_before, up=True),
+            expires_at=instant(message, "expires_at", message.expires_at, up=False),
             delegation_depth=message.delegation_depth,
             session_id=names.label(message.session_id, "session_id"),
             metadata=_json(message.metadata, "metadata"),
         ),
-        ttl=_ttl(message.ttl) if message.HasField("ttl") else None,
+        ttl=ttl(message.ttl) if message.HasField("ttl") else None,
         parent_id=_optional(
             message.parent_capability_id, "parent_capability_id", names.capability_id
         ),
@@ -184,8 +184,8 @@ def audit_filter(message: pb.QueryAuditRequest) -> AuditFilter:
         session_id=_optional(message.session_id, "session_id", names.label),
         trace_id=_optional(message.trace_id, "trace_id", names.label),
         metadata=_json(message.metadata, "metadata") if message.HasField("metadata") else None,
-        since=_instant(message, "from", getattr(message, "from"), up=True),
-        until=_instant(message, "to", message.to, up=True),
+        since=instant(message, "from", getattr(message, "from"), up=True),
+        until=instant(message, "to", message.to, up=True),
     )
 
 
@@ -278,17 +278,19 @@ def _result(decision: int) -> str | None:
     return _RESULTS[decision]
 
 
-def _instant(message: Message, field: str, timestamp: Timestamp, *, up: bool) -> Instant | None:
+def instant(message: Message, field: str, timestamp: Timestamp, *, up: bool) -> Instant | None:
+    """Check an optional instant; None: it is not set. Raises InvalidRequestError."""
     if not message.HasField(field):
         return None
     if not 0 <= timestamp.nanos < _NANOS or not 0 <= timestamp.seconds <= _MAX_SECONDS:
         raise InvalidRequestError.of(field, "must be a Timestamp from 1970 to 9999")
     micros, rest = divmod(timestamp.nanos, 1000)
-    instant = timestamp.seconds * 1_000_000 + micros + (1 if up and rest else 0)
-    return Instant(min(max(instant, EARLIEST), LATEST))
+    found = timestamp.seconds * 1_000_000 + micros + (1 if up and rest else 0)
+    return Instant(min(max(found, EARLIEST), LATEST))
 
 
-def _ttl(duration: Duration) -> int:
+def ttl(duration: Duration) -> int:
+    """Check a time to live and return its microseconds. Raises InvalidRequestError."""
     micros = duration.seconds * 1_000_000 + duration.nanos // 1000
     if not _MIN_TTL <= micros <= _MAX_TTL or not 0 <= duration.nanos < _NANOS:
         raise InvalidRequestError.of("ttl", "must be from 1 millisecond to 100 years")

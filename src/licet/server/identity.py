@@ -1,13 +1,75 @@
-"""Who calls.
+"""Who calls: from the client certificate or the metadata of a call to an identity with scopes.
 
-Callers are not authenticated yet, so every one of them is the same, and the server binds loopback
-only.
+The interceptor finds it before the handler runs and leaves it on the call's context, where the
+handler reads it: a third argument would change the signature of every generated method, and a
+wrapped context costs more than what it carries (docs/decisions/0029-callers.md).
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, cast
 
-from licet.domain.names import Caller
+import grpc
 
-ANONYMOUS: Final = Caller("caller:anonymous")
+from licet.app.ports import Deadline
+from licet.domain.api_key import EXPECTED
+from licet.domain.caller import Identity
+from licet.domain.errors import UnauthenticatedError
+
+_AUTHORIZATION: Final = "authorization"
+
+
+class Authentication:
+    """Finds out who calls, in this order of trust: certificate, then bearer credential."""
+
+    def __init__(
+        self,
+        api_keys: Callable[[str, Deadline], Identity],
+        anonymous: Identity | None = None,
+        by_certificate: Callable[[grpc.ServicerContext], Identity | None] | None = None,
+    ) -> None:
+        """Compose it.
+
+        Args:
+            api_keys: returns whom an `authorization` header authenticates, or raises.
+            anonymous: who a caller without credentials is; None: refused.
+            by_certificate: returns whom the call's client certificate authenticates, if any.
+        """
+        self._api_keys = api_keys
+        self._anonymous = anonymous
+        self._by_certificate = by_certificate
+
+    def __call__(self, context: grpc.ServicerContext) -> Identity:
+        """Return who calls, now.
+
+        Raises:
+            UnauthenticatedError: that is nobody, or not clear.
+            UnavailableError, DeadlineError: it cannot be known.
+        """
+        if self._by_certificate is not None:
+            identity = self._by_certificate(context)
+            if identity is not None:
+                return identity
+        header: str | None = None
+        for key, value in context.invocation_metadata():
+            if key == _AUTHORIZATION:
+                if header is not None:
+                    # Which of two counts is not to be guessed.
+                    raise UnauthenticatedError(EXPECTED)
+                header = cast("str", value)
+        if header is not None:
+            return self._api_keys(header, Deadline(context.time_remaining))
+        if self._anonymous is None:
+            raise UnauthenticatedError(EXPECTED)
+        return self._anonymous
+
+
+def attach(context: grpc.ServicerContext, identity: Identity) -> None:
+    """Leave on a call who makes it."""
+    context.licet_identity = identity  # type: ignore[attr-defined] # an object of Python, without slots
+
+
+def identity_of(context: grpc.ServicerContext) -> Identity:
+    """Return who makes a call. Without an answer this raises, and the call fails."""
+    return context.licet_identity  # type: ignore[attr-defined, no-any-return] # see `attach`

@@ -1,7 +1,7 @@
-"""Turns every exception into a status, and a message that cannot be parsed into INVALID_ARGUMENT.
+"""Lets callers in, turns every exception into a status, and what cannot be parsed into one as well.
 
 The one place in licet that catches everything. A handler is wrapped once per method, not once per
-call.
+call. Who calls is found out before the message is looked at; of a stream, again with each message.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from typing_extensions import override
 
 from licet.domain.errors import InvalidRequestError, LicetError
+from licet.server.authority import Authority
 from licet.server.status import internal, status_of
 from licet.server.streams import Stream, Streams
 
@@ -23,6 +24,8 @@ _log: Final = logging.getLogger(__name__)
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Behavior: TypeAlias = Callable[[Any, grpc.ServicerContext], Any]
+_Admit: TypeAlias = Callable[[grpc.ServicerContext], None]
+_Note: TypeAlias = Callable[[LicetError, grpc.ServicerContext], None]
 
 
 class _Malformed:
@@ -37,15 +40,18 @@ _OURS: Final = "/licet."
 _FOREIGN_STREAMS: Final = 16
 
 
-class ErrorInterceptor(grpc.ServerInterceptor):
+class Interceptor(grpc.ServerInterceptor):
     """See the module. Health and reflection, which are not ours, pass nearly as they are."""
 
-    def __init__(self, streams: Streams, pools: Mapping[str, ThreadPoolExecutor]) -> None:
+    def __init__(
+        self, authority: Authority, streams: Streams, pools: Mapping[str, ThreadPoolExecutor]
+    ) -> None:
         """Run streams and changes on pools of their own, one for each method, by its name.
 
         On the shared one, a few idle streams, or changes that wait for a replica that is stopped,
         would shut out every other call.
         """
+        self._authority = authority
         self._streams = streams
         self._pools = pools
         self._foreign_pool = ThreadPoolExecutor(_FOREIGN_STREAMS, "licet-reflection")
@@ -87,22 +93,23 @@ class ErrorInterceptor(grpc.ServerInterceptor):
 
     def _wrap(self, method: str, handler: _Handler) -> _Handler:
         deserialize = _tolerant(handler.request_deserializer)
+        admit, note = self._authority.admission(method), self._authority.note
         if handler.unary_unary is not None:
-            behavior = _unary(handler.unary_unary)
+            behavior = _unary(handler.unary_unary, admit, note)
             if method in self._pools:
                 behavior.experimental_thread_pool = self._pools[method]  # type: ignore[attr-defined] # read by grpc
             return grpc.unary_unary_rpc_method_handler(
                 behavior, deserialize, handler.response_serializer
             )
         if handler.stream_stream is not None:
-            stream = _streaming(handler.stream_stream, self._streams)
+            stream = _streaming(handler.stream_stream, self._streams, admit, note)
             stream.experimental_thread_pool = self._pools[method]  # type: ignore[attr-defined] # read by grpc
             stream.experimental_non_blocking = True  # type: ignore[attr-defined] # so that it is given what sends
             return grpc.stream_stream_rpc_method_handler(
                 stream, deserialize, handler.response_serializer
             )
         if handler.unary_stream is not None:
-            behavior = _server_streaming(handler.unary_stream)
+            behavior = _server_streaming(handler.unary_stream, admit, note)
             behavior.experimental_thread_pool = self._pools[method]  # type: ignore[attr-defined] # read by grpc
             return grpc.unary_stream_rpc_method_handler(
                 behavior, deserialize, handler.response_serializer
@@ -126,11 +133,13 @@ def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], A
     return tolerant
 
 
-def _unary(behavior: _Behavior) -> _Behavior:
+def _unary(behavior: _Behavior, admit: _Admit, note: _Note) -> _Behavior:
     def call(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - any message
         try:
+            admit(context)
             return behavior(_check(request), context)
         except LicetError as exc:
+            note(exc, context)
             status = status_of(exc)
         except Exception:  # noqa: BLE001 - see the module
             _log.exception("a request failed on a bug")
@@ -142,33 +151,47 @@ def _unary(behavior: _Behavior) -> _Behavior:
 
 
 def _streaming(
-    behavior: _Behavior, streams: Streams
+    behavior: _Behavior, streams: Streams, admit: _Admit, note: _Note
 ) -> Callable[[Iterator[Any], grpc.ServicerContext, Callable[[Any], None]], None]:
     def call(
         requests: Iterator[Any], context: grpc.ServicerContext, send: Callable[[Any], None]
     ) -> None:
         stream = Stream(context, send)
-        answers = _guarded(
-            lambda incoming, context: streams.answered(
-                stream, incoming, lambda messages: behavior(map(_check, messages), context)
+
+        def admitted(message: Any) -> Any:  # noqa: ANN401 - any message
+            admit(context)
+            return _check(message)
+
+        def answered(incoming: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ANN401 - messages
+            admit(context)
+            return streams.answered(
+                stream, incoming, lambda messages: behavior(map(admitted, messages), context)
             )
-        )
-        for answer in answers(requests, context):
+
+        for answer in _guarded(answered, note)(requests, context):
             send(answer)
         stream.finish()
 
     return call
 
 
-def _server_streaming(behavior: _Behavior) -> _Behavior:
-    return _guarded(lambda request, context: behavior(_check(request), context))
+def _server_streaming(behavior: _Behavior, admit: _Admit, note: _Note) -> _Behavior:
+    def answered(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ANN401 - any message
+        admit(context)
+        for answer in behavior(_check(request), context):
+            # A credential that has ended meanwhile gets nothing more, not even a heartbeat.
+            admit(context)
+            yield answer
+
+    return _guarded(answered, note)
 
 
-def _guarded(behavior: _Behavior) -> _Behavior:
+def _guarded(behavior: _Behavior, note: _Note) -> _Behavior:
     def call(asked: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ANN401 - any
         try:
             yield from behavior(asked, context)
         except LicetError as exc:
+            note(exc, context)
             status = status_of(exc)
         except grpc.RpcError:
             return  # the client has gone

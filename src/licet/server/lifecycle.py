@@ -17,18 +17,27 @@ from grpc_reflection.v1alpha import reflection
 from licet.domain.errors import UnavailableError
 from licet.server import connections
 from licet.server.audit_service import AuditService
-from licet.server.interceptor import ErrorInterceptor
-from licet.server.service import AuthorizationService, UseCases
+from licet.server.authority import Authority
+from licet.server.identity_service import IdentityService
+from licet.server.interceptor import Interceptor
+from licet.server.service import AuthorizationService, Places, UseCases
 from licet.server.streams import Streams
 from licet.server.tls import ServerTls
 from licet.server.watchers import Watchers
-from licet.v1 import audit_service_pb2, audit_service_pb2_grpc, authorization_pb2
+from licet.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
+    authorization_pb2,
+    identity_pb2,
+    identity_pb2_grpc,
+)
 from licet.v1 import authorization_pb2_grpc as pb_grpc
 
 _log: Final = logging.getLogger(__name__)
 
 SERVICE: Final = authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationService"].full_name
 AUDIT_SERVICE: Final = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
+IDENTITY_SERVICE: Final = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name
 _PROBE_SECONDS: Final = 1.0
 # gRPC makes each connection's age longer or shorter by a tenth, so that they do not go together.
 _AGE_JITTER: Final = 1.1
@@ -77,6 +86,7 @@ class Server:
     def __init__(  # noqa: PLR0913, PLR0917 - what it serves, where and how
         self,
         use_cases: UseCases,
+        authority: Authority,
         address: str,
         limits: ServerLimits,
         is_ready: Callable[[], bool],
@@ -92,6 +102,8 @@ class Server:
         Raises:
             UnavailableError: the address cannot be bound.
         """
+        self.authority = authority
+        """Who is let in; read by metrics."""
         self._is_ready = is_ready
         self._limits = limits
         self.tls = tls
@@ -103,19 +115,27 @@ class Server:
         self._streams = Streams(limits.streams)
         self._grpc = grpc.server(
             ThreadPoolExecutor(limits.threads, thread_name_prefix="licet-rpc"),
-            interceptors=[ErrorInterceptor(self._streams, self._pools)],
+            interceptors=[Interceptor(authority, self._streams, self._pools)],
             options=_options(
                 limits, has_age=limits.shares_port or (tls is not None and tls.verifies_clients)
             ),
         )
-        service = AuthorizationService(use_cases, limits.mutations, self._watchers)
+        mutations = Places(limits.mutations, "too many changes are being made")
+        service = AuthorizationService(use_cases, mutations, self._watchers)
         pb_grpc.add_AuthorizationServiceServicer_to_server(service, self._grpc)
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
             AuditService(use_cases.prove, self._exports), self._grpc
         )
+        identity_pb2_grpc.add_IdentityServiceServicer_to_server(
+            IdentityService(use_cases.keys, mutations), self._grpc
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
-            (SERVICE, AUDIT_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
+            (
+                *(SERVICE, AUDIT_SERVICE, IDENTITY_SERVICE),
+                *(health.SERVICE_NAME, reflection.SERVICE_NAME),
+            ),
+            self._grpc,
         )
         if add_services is not None:
             add_services(self._grpc)
@@ -205,7 +225,7 @@ class Server:
                 )
 
     def _set_health(self, status: int) -> None:
-        for service in ("", SERVICE, AUDIT_SERVICE):
+        for service in ("", SERVICE, AUDIT_SERVICE, IDENTITY_SERVICE):
             self._health.set(service, status)
 
 
@@ -227,6 +247,9 @@ def _pools(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
         f"/{SERVICE}/Grant": mutation,
         f"/{SERVICE}/Revoke": mutation,
         f"/{AUDIT_SERVICE}/ExportAudit": export,
+        f"/{IDENTITY_SERVICE}/CreateApiKey": mutation,
+        f"/{IDENTITY_SERVICE}/RotateApiKey": mutation,
+        f"/{IDENTITY_SERVICE}/RevokeApiKey": mutation,
     }
 
 

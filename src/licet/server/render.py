@@ -27,6 +27,7 @@ from licet.domain.decision import (
     describe_candidate,
 )
 from licet.domain.instant import Instant
+from licet.domain.names import is_principal
 from licet.v1 import authorization_pb2 as pb
 from licet.v1 import capability_pb2, decision_pb2
 from licet.v1.audit_pb2 import AuditEvent
@@ -129,7 +130,7 @@ def watch(event: Change | Heartbeat) -> pb.WatchChangesResponse:
     change = pb.WatchChange(
         revision=event.revision,
         at=timestamp(event.at),
-        principals=event.principals or (),
+        principals=filter(is_principal, event.principals or ()),
         everything=event.principals is None,
     )
     return pb.WatchChangesResponse(change=change)

@@ -5,15 +5,16 @@ What may be asked is checked in `convert.py`, what is done is in `app`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import BoundedSemaphore
 
 import grpc
 from typing_extensions import override
 
-from licet.app.authorize import Authorize
+from licet.app.authorize import Answer, Authorize
 from licet.app.grant import GrantCapability
+from licet.app.keys import ManageKeys
 from licet.app.ports import Deadline
 from licet.app.prove import ProveAudit, StoredCheckpoint
 from licet.app.read import QueryAudit, ReadCapabilities
@@ -21,7 +22,7 @@ from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import WatchChanges
 from licet.domain.errors import ExhaustedError
 from licet.server import convert, proofs, render
-from licet.server.identity import ANONYMOUS
+from licet.server.identity import identity_of
 from licet.server.watchers import Watchers
 from licet.v1 import authorization_pb2 as pb
 from licet.v1 import authorization_pb2_grpc as pb_grpc
@@ -38,10 +39,11 @@ class UseCases:
     audit: QueryAudit
     watch: WatchChanges
     prove: ProveAudit
+    keys: ManageKeys
     latest_checkpoint: Callable[[], StoredCheckpoint | None]
 
 
-class _Places:
+class Places:
     """So many calls of a kind at once; one more raises ExhaustedError."""
 
     def __init__(self, limit: int, message: str) -> None:
@@ -59,35 +61,32 @@ class _Places:
 class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     """Serves `licet.v1.AuthorizationService`."""
 
-    def __init__(self, use_cases: UseCases, max_mutations: int, watchers: Watchers) -> None:
-        """Serve these use cases, and at most so many changes at once: each holds a thread."""
+    def __init__(self, use_cases: UseCases, mutations: Places, watchers: Watchers) -> None:
+        """Serve these use cases; a change has a place of its own, because it holds a thread."""
         self._do = use_cases
         self._watchers = watchers
-        self._mutations = _Places(max_mutations, "too many changes are being made")
+        self._mutations = mutations
 
     @override
     def Authorize(
         self, request: pb.AuthorizeRequest, context: grpc.ServicerContext
     ) -> pb.AuthorizeResponse:
-        return render.authorize(
-            self._do.authorize(convert.authorize(request), ANONYMOUS, _deadline(context))
-        )
+        caller, question = identity_of(context), convert.authorize(request)
+        caller.check_question(question.principal, question.resource)
+        return render.authorize(self._do.authorize(question, caller.caller, _deadline(context)))
 
     @override
     def BatchAuthorize(
         self, request: pb.BatchAuthorizeRequest, context: grpc.ServicerContext
     ) -> pb.BatchAuthorizeResponse:
-        requests = convert.batch(request.requests)
-        answers = self._do.authorize.batch(requests, ANONYMOUS, _deadline(context))
-        return render.batch(answers)
+        return render.batch(self._batch(request.requests, context))
 
     @override
     def StreamAuthorize(
         self, request_iterator: Iterator[pb.StreamAuthorizeRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.StreamAuthorizeResponse]:
         for message in request_iterator:
-            requests = convert.batch(message.requests)
-            answers = self._do.authorize.batch(requests, ANONYMOUS, _deadline(context))
+            answers = self._batch(message.requests, context)
             yield pb.StreamAuthorizeResponse(
                 responses=[render.authorize(answer) for answer in answers]
             )
@@ -95,14 +94,16 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     @override
     def Grant(self, request: pb.GrantRequest, context: grpc.ServicerContext) -> pb.GrantResponse:
         with self._mutations:
-            granted = self._do.grant(convert.grant(request), ANONYMOUS, _deadline(context))
+            caller = identity_of(context)
+            granted = self._do.grant(convert.grant(request), caller, _deadline(context))
         self._tell_checkpoint(context)
         return render.grant(granted)
 
     @override
     def Revoke(self, request: pb.RevokeRequest, context: grpc.ServicerContext) -> pb.RevokeResponse:
         with self._mutations:
-            revoked = self._do.revoke(convert.revoke(request), ANONYMOUS, _deadline(context))
+            caller = identity_of(context)
+            revoked = self._do.revoke(convert.revoke(request), caller, _deadline(context))
         self._tell_checkpoint(context)
         return render.revoke(revoked)
 
@@ -148,6 +149,14 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
             for event in watch:
                 with place.sending():
                     yield render.watch(event)
+
+    def _batch(
+        self, messages: Sequence[pb.AuthorizeRequest], context: grpc.ServicerContext
+    ) -> list[Answer]:
+        caller, questions = identity_of(context), convert.batch(messages)
+        for question in questions:
+            caller.check_question(question.principal, question.resource)
+        return self._do.authorize.batch(questions, caller.caller, _deadline(context))
 
     def _tell_checkpoint(self, context: grpc.ServicerContext) -> StoredCheckpoint | None:
         """Send the latest checkpoint along: whoever keeps it can tell if the log is cut off."""

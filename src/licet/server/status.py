@@ -5,6 +5,7 @@ Every status carries google.rpc details.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import grpc
@@ -20,6 +21,7 @@ from licet.domain.errors import (
     ConflictError,
     DeadlineError,
     ExhaustedError,
+    ForbiddenError,
     HistoryUnconfirmedError,
     InvalidRequestError,
     LicetError,
@@ -33,6 +35,7 @@ from licet.domain.errors import (
     RefusedError,
     RequestIdReusedError,
     SlowConsumerError,
+    UnauthenticatedError,
     UnavailableError,
     UnconfirmedError,
 )
@@ -42,6 +45,8 @@ DOMAIN: Final = "licet"
 
 CODES: Final[dict[type[LicetError], int]] = {
     InvalidRequestError: Code.INVALID_ARGUMENT,
+    UnauthenticatedError: Code.UNAUTHENTICATED,
+    ForbiddenError: Code.PERMISSION_DENIED,
     NotFoundError: Code.NOT_FOUND,
     NotPermittedError: Code.PERMISSION_DENIED,
     PreconditionError: Code.FAILED_PRECONDITION,
@@ -73,6 +78,9 @@ INTERNAL_MESSAGE: Final = "internal error"
 
 def status_of(error: LicetError) -> grpc.Status:
     """Return the status of an error, with its details."""
+    if isinstance(error, UnauthenticatedError):
+        # The same for all, and made once: a flood of them should cost little.
+        return _unauthenticated(error.message)
     details: list[Message] = [_info(error)]
     if isinstance(error, InvalidRequestError):
         violations = [
@@ -87,6 +95,12 @@ def status_of(error: LicetError) -> grpc.Status:
     return _status(CODES[type(error)], error.message, details)
 
 
+@lru_cache(1)
+def _unauthenticated(message: str) -> grpc.Status:
+    info = ErrorInfo(reason=UnauthenticatedError.reason, domain=DOMAIN)
+    return _status(CODES[UnauthenticatedError], message, [info])
+
+
 def internal() -> grpc.Status:
     """Return the status of a bug."""
     return _status(
@@ -97,7 +111,7 @@ def internal() -> grpc.Status:
 def _info(error: LicetError) -> ErrorInfo:
     if isinstance(error, OutOfRangeError):
         return ErrorInfo(reason=error.code, domain=DOMAIN, metadata=error.facts)
-    reason = error.code if isinstance(error, RefusedError) else error.reason
+    reason = error.code if isinstance(error, RefusedError | ForbiddenError) else error.reason
     return ErrorInfo(reason=reason, domain=DOMAIN)
 
 

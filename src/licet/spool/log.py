@@ -89,15 +89,22 @@ class SpoolAuditLog:
         """The sequence of the last event on record."""
         return self._writer.appended
 
-    def append(self, event_type: EventType, reason: str, metadata: Mapping[str, JsonValue]) -> None:
-        """Record an event of the log about itself.
+    def append(
+        self,
+        event_type: EventType,
+        reason: str,
+        metadata: Mapping[str, JsonValue],
+        actor: str = ACTOR,
+        result: Result = Result.DONE,
+    ) -> None:
+        """Record an event that is no decision: of the log about itself, or of another actor.
 
         Raises:
             UnavailableError: it is not on record.
         """
         self._tell_steps()
         with self._mutex:
-            self._append(event_type, reason, metadata)
+            self._append(event_type, reason, metadata, actor, result)
 
     def stepped(self, microseconds: int) -> None:
         """Take note that the clock steps, by so much, from the next reading on.
@@ -125,17 +132,22 @@ class SpoolAuditLog:
                 self._steps.popleft()
 
     def _append(
-        self, event_type: EventType, reason: str, metadata: Mapping[str, JsonValue]
+        self,
+        event_type: EventType,
+        reason: str,
+        metadata: Mapping[str, JsonValue],
+        actor: str = ACTOR,
+        result: Result = Result.DONE,
     ) -> None:
         event = AuditEvent(
             occurred_at=self._now(),
             event_type=event_type,
-            actor=ACTOR,
+            actor=actor,
             principal="",
             action="",
             resource="",
             capability_id="",
-            result=Result.DONE,
+            result=result,
             reason=reason,
             policy_id="",
             session_id="",

@@ -33,6 +33,10 @@ WHERE r.request_id = %(request_id)s
 
 _REFUSED: Final[LiteralString] = "SELECT audit.record_refusal(%(event)s)"
 
+UNCONFIRMED_MESSAGE: Final = (
+    "the database was restored or has failed over: nothing is changed before its operator"
+    " has confirmed that (licet epoch)"
+)
 REUSED: Final = "REQUEST_ID_REUSED"
 _UNCONFIRMED: Final = "HISTORY_UNCONFIRMED"
 
@@ -103,10 +107,7 @@ class PostgresMutations:
 
 def _applied(status: str, revision: int, outcome: dict[str, Any], history: UUID) -> Applied:
     if status == _UNCONFIRMED:
-        raise HistoryUnconfirmedError(
-            "the database was restored or has failed over: nothing is changed before its operator"
-            " has confirmed that (licet epoch)"
-        )
+        raise HistoryUnconfirmedError(UNCONFIRMED_MESSAGE)
     return Applied(status, revision, outcome, history)
 
 

@@ -855,7 +855,9 @@ class WatchChange(_message.Message):
 
     @_builtins.property
     def principals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The principals whose capabilities were granted or ended, each once, in no order. Empty with `everything`."""
+        """The principals whose capabilities were granted or ended, each once, in no order. Empty with `everything`, and when
+        only callers' keys changed: then nobody's capabilities did.
+        """
 
     def __init__(
         self,

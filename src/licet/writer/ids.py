@@ -12,6 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from licet.app.ports import Clock
+from licet.domain.api_key import ID_ENTROPY_BYTES, SECRET_BYTES, KeyId, new_id
 from licet.domain.names import CapabilityId
 
 _WRITER_EPOCH_SECONDS: Final = 1_577_836_800  # 2020-01-01T00:00:00Z
@@ -44,6 +45,22 @@ class TimeOrderedIds:
     def request_id(self) -> str:
         """Return 128 random bits as text."""
         return secrets.token_hex(16)
+
+
+class RandomKeys:
+    """See `app.keys.KeyMint`."""
+
+    def __init__(self, tag_key: bytes) -> None:
+        """Make ids with this key; see `domain.api_key`."""
+        self._tag_key = tag_key
+
+    def key_id(self) -> KeyId:
+        """Return a fresh id."""
+        return new_id(secrets.token_bytes(ID_ENTROPY_BYTES), self._tag_key)
+
+    def secret(self) -> bytes:
+        """Return a fresh secret."""
+        return secrets.token_bytes(SECRET_BYTES)
 
 
 def audit_writer_id(clock: Clock) -> int:

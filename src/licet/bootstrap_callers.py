@@ -1,0 +1,97 @@
+"""The composition of who may call: the part of `bootstrap.py` that is about callers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from time import monotonic
+from typing import Final
+
+from licet.app.keys import ManageKeys
+from licet.app.ports import Clock, Deadline
+from licet.config import Settings
+from licet.domain.api_key import KeyId
+from licet.domain.audit_event import EventType, Result
+from licet.domain.caller import ANONYMOUS
+from licet.replica.api_keys import KEY_NAMES, ApiKeys, HeldKey, UsesThread
+from licet.replica.capability_sets import Cached, Loader
+from licet.replica.lease import Lease
+from licet.server.authority import Authority
+from licet.server.failures import FailedCalls, RecordFailures
+from licet.server.identity import Authentication
+from licet.spool.log import SpoolAuditLog
+from licet.storage.api_keys import PostgresApiKeys
+from licet.storage.pool import Database
+from licet.storage.tokens import SignedPageTokens
+from licet.writer.acknowledgements import Acknowledgements
+from licet.writer.ids import RandomKeys, TimeOrderedIds
+from licet.writer.keys import KeyWriter
+from licet.writer.mutations import MutationWriter
+
+_KEY_BYTES: Final = 64 * 1024 * 1024
+"""Memory for API keys, by estimate: some 30,000 in use at once."""
+_UNKNOWN_KEYS: Final = 1000
+"""Ids that this database made and has no key of: of a later state than one that was restored."""
+
+
+class Callers:
+    """The API keys of a database, and who is let in with them."""
+
+    def __init__(self, database: Database, lease: Lease, clock: Clock, patience: Deadline) -> None:
+        """Read with which key ids are made. Raises UnavailableError or DeadlineError."""
+        self._stored = PostgresApiKeys(database)
+        self._clock = clock
+        self._tag_key = self._stored.tag_key(patience)
+        held = Cached(_loader(self._stored), lease, _KEY_BYTES, _UNKNOWN_KEYS)
+        self.keys = ApiKeys(held, clock, self._tag_key)
+        """The keys as this replica remembers them."""
+
+    def managed(
+        self,
+        acknowledgements: Acknowledgements,
+        mutations: MutationWriter,
+        ids: TimeOrderedIds,
+        tokens: SignedPageTokens,
+    ) -> ManageKeys:
+        """Return the use cases that change them."""
+        writer = KeyWriter(self._stored, acknowledgements, mutations.refuse)
+        mint = RandomKeys(self._tag_key)
+        return ManageKeys(writer, self._stored, mint, ids, self._clock, tokens)
+
+    def authority(self, settings: Settings, log: SpoolAuditLog, stack: ExitStack) -> Authority:
+        """Start what lets callers in and keeps account of it; the stack stops it."""
+        uses = UsesThread(self.keys.drain_used, self._stored, _deadline)
+        stack.callback(uses.stop)
+        uses.start()
+        failures = FailedCalls(_recorder(log))
+        stack.callback(failures.stop)
+        failures.start()
+        anonymous = ANONYMOUS if settings.admits_anonymous else None
+        return Authority(Authentication(self.keys, anonymous), failures)
+
+
+def _loader(stored: PostgresApiKeys) -> Loader[str, HeldKey]:
+    def load(names: Collection[str], deadline: Deadline) -> Mapping[str, HeldKey]:
+        ids = {KeyId(name.removeprefix(KEY_NAMES)): name for name in names}
+        revision, found = stored.held(ids, deadline)
+        held = {name: HeldKey.nobody(name, revision) for name in names}
+        for key_id, (digest, key) in found.items():
+            identity = None if key.ended_at is not None else key.identity()
+            name = ids[key_id]
+            held[name] = HeldKey(name, revision, digest, identity, key.dies_at)
+        return held
+
+    return load
+
+
+def _recorder(log: SpoolAuditLog) -> RecordFailures:
+    def record(who: str, why: str, count: int, seconds: float) -> None:
+        facts = {"count": count, "seconds": seconds}
+        log.append(EventType.AUTH_FAILED, why, facts, actor=who, result=Result.REFUSED)
+
+    return record
+
+
+def _deadline(seconds: float) -> Deadline:
+    end = monotonic() + seconds
+    return Deadline(lambda: end - monotonic())

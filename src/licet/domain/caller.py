@@ -1,0 +1,166 @@
+"""Who calls licet, and what that caller may do with licet itself.
+
+A caller is not a principal that asks for a decision: it is the client that brings the question, and
+its authority comes from scopes, never from capabilities. So no grant, to whomever, gives authority
+over licet's own administration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from licet.domain.errors import ForbiddenError, NotPermittedError
+from licet.domain.instant import Instant
+from licet.domain.names import Caller, Principal, Resource
+from licet.domain.pattern import ResourcePattern, contains
+
+
+class Scope(StrEnum):
+    """What a caller may use of the API; the values are stored and sent."""
+
+    AUTHORIZE = "authorize"
+    GRANT = "grant"
+    REVOKE = "revoke"
+    READ = "read"
+    AUDIT = "audit"
+    POLICY = "policy"
+    IDENTITY = "identity"
+    ADMIN = "admin"
+    """All the others, and what only an administrator may."""
+
+
+EVERYTHING: Final = frozenset(Scope)
+SCOPE_MISSING: Final = "SCOPE_MISSING"
+OUTSIDE_LIMITS: Final = "OUTSIDE_LIMITS"
+
+
+class Limits(NamedTuple):
+    """What decisions and changes may be about: patterns; an empty tuple is no limit.
+
+    A principal is matched as the one resource that it reads like: `agent:*` is any agent whose name
+    has no `/`, `agent:**` any at all.
+    """
+
+    principals: tuple[ResourcePattern, ...] = ()
+    resources: tuple[ResourcePattern, ...] = ()
+
+    def cover_principal(self, principal: Principal) -> bool:
+        """Say whether a principal is inside."""
+        return not self.principals or _inside(self.principals, ResourcePattern(principal))
+
+    def cover_resource(self, resource: Resource | ResourcePattern) -> bool:
+        """Say whether a resource, or everything that a pattern matches, is inside."""
+        return not self.resources or _inside(self.resources, ResourcePattern(resource))
+
+    def cover(self, inner: Limits) -> bool:
+        """Say whether whatever is inside the other limits is inside these."""
+        return _narrower(self.principals, inner.principals) and _narrower(
+            self.resources, inner.resources
+        )
+
+
+UNLIMITED: Final = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A caller that was authenticated.
+
+    Attributes:
+        caller: as whom it acts: recorded as the actor, and the holder of what this principal holds.
+        scopes: those that it was given.
+        powers: the scopes with what they imply; `admin` implies all.
+        limits: of what it may ask about and change.
+        key_id: of its API key; empty: it has none.
+        expires_at: when its credential ends; None: it does not.
+    """
+
+    caller: Caller
+    scopes: frozenset[Scope]
+    powers: frozenset[Scope]
+    limits: Limits = UNLIMITED
+    key_id: str = ""
+    expires_at: Instant | None = None
+
+    @classmethod
+    def of(
+        cls,
+        caller: Caller,
+        scopes: Iterable[Scope],
+        limits: Limits = UNLIMITED,
+        key_id: str = "",
+        expires_at: Instant | None = None,
+    ) -> Identity:
+        """Return the identity of a caller with these scopes."""
+        given = frozenset(scopes)
+        powers = EVERYTHING if Scope.ADMIN in given else given
+        return cls(caller, given, powers, limits, key_id, expires_at)
+
+    def may(self, scope: Scope) -> bool:
+        """Say whether it has a scope, or `admin`."""
+        return scope in self.powers
+
+    def acts_as(self, principal: Principal) -> bool:
+        """Say whether it is this principal, and so has what it holds."""
+        return Principal(self.caller) == principal
+
+    def check_scope(self, scope: Scope) -> None:
+        """Check that it has a scope for a change; the attempt is to be recorded.
+
+        Raises:
+            NotPermittedError: it has not.
+        """
+        if not self.may(scope):
+            raise NotPermittedError(SCOPE_MISSING, f"this needs the scope {scope}")
+
+    def check_question(self, principal: Principal, resource: Resource) -> None:
+        """Check that it may ask about this.
+
+        Raises:
+            ForbiddenError: it is outside the limits.
+        """
+        # Most callers have none, and this is on the way of every decision.
+        if self.limits is not UNLIMITED and self.limits != UNLIMITED:
+            check_limits(self.limits, principal, resource)
+
+
+ANONYMOUS: Final = Identity.of(Caller("caller:anonymous"), {Scope.ADMIN})
+"""Whoever calls where callers are not authenticated."""
+
+
+def check_limits(
+    limits: Limits, principal: Principal, resource: Resource | ResourcePattern
+) -> None:
+    """Check that a principal and a resource are inside limits.
+
+    Raises:
+        ForbiddenError: one is not.
+    """
+    if not limits.cover_principal(principal):
+        raise ForbiddenError(OUTSIDE_LIMITS, "the principal is outside the caller's limits")
+    if not limits.cover_resource(resource):
+        raise ForbiddenError(OUTSIDE_LIMITS, "the resource is outside the caller's limits")
+
+
+def check_change(limits: Limits, principal: Principal, resource: ResourcePattern) -> None:
+    """Check that a change is inside limits: as a question, and the attempt is to be recorded.
+
+    Raises:
+        NotPermittedError: it is not.
+    """
+    try:
+        check_limits(limits, principal, resource)
+    except ForbiddenError as exc:
+        raise NotPermittedError(exc.code, exc.message) from None
+
+
+def _inside(outer: Sequence[ResourcePattern], inner: ResourcePattern) -> bool:
+    return any(contains(pattern, inner) for pattern in outer)
+
+
+def _narrower(outer: Sequence[ResourcePattern], inner: Sequence[ResourcePattern]) -> bool:
+    """Say whether each of the inner patterns is inside one of the outer; none at all is any."""
+    return not outer or (bool(inner) and all(_inside(outer, pattern) for pattern in inner))

@@ -1,0 +1,238 @@
+"""API keys as stored; the migration says what licet.change_api_key does, and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, LiteralString
+
+import psycopg
+from psycopg import Connection
+from psycopg.sql import SQL
+from psycopg.types.json import Jsonb
+
+from licet.app.key_ports import KeyChange
+from licet.app.ports import Applied, Deadline
+from licet.domain import api_key
+from licet.domain.api_key import ApiKey, KeyId
+from licet.domain.caller import Limits, Scope
+from licet.domain.errors import HistoryUnconfirmedError, OutcomeUnknownError
+from licet.domain.instant import Instant, rfc3339
+from licet.domain.names import Caller
+from licet.domain.pattern import ResourcePattern
+from licet.storage.mutations import UNCONFIRMED_MESSAGE
+from licet.storage.pool import Database
+
+_COLUMNS: Final[LiteralString] = """
+  k.id, k.name, k.scopes, k.caller, k.principals, k.resources,
+  (extract(epoch FROM k.created_at) * 1000000)::bigint, k.created_by, k.created_revision,
+  CASE WHEN k.expires_at <> 'infinity'
+       THEN (extract(epoch FROM k.expires_at) * 1000000)::bigint END,
+  (extract(epoch FROM k.overlap_ends_at) * 1000000)::bigint, coalesce(k.replaces, ''),
+  coalesce((SELECT n.id FROM licet.api_keys AS n WHERE n.replaces = k.id), ''),
+  (extract(epoch FROM k.ended_at) * 1000000)::bigint, coalesce(k.ended_by, ''),
+  coalesce(k.end_reason, ''),
+  (SELECT (extract(epoch FROM u.last_used_at) * 1000000)::bigint
+   FROM licet.api_key_uses AS u WHERE u.id = k.id)
+"""
+
+# One row at least, with the revision; the keys of the same snapshot beside it.
+_HELD: Final = SQL("""
+SELECT (SELECT max(c.revision) FROM licet.changes AS c), k.secret_sha256, {columns}
+FROM (VALUES (1)) AS one LEFT JOIN licet.api_keys AS k ON k.id = ANY (%(ids)s)
+""").format(columns=SQL(_COLUMNS))
+
+_FIND: Final = SQL("SELECT {columns} FROM licet.api_keys AS k WHERE k.id = %(id)s").format(
+    columns=SQL(_COLUMNS)
+)
+
+_PAGE: Final = SQL("""
+SELECT {columns} FROM licet.api_keys AS k
+WHERE k.id > %(after)s
+  AND (%(include_ended)s OR (k.ended_revision IS NULL
+       AND least(k.expires_at, coalesce(k.overlap_ends_at, 'infinity')) > %(now)s::timestamptz))
+ORDER BY k.id LIMIT %(limit)s
+""").format(columns=SQL(_COLUMNS))
+
+_CHANGE: Final[LiteralString] = """
+SELECT status, revision, outcome, history FROM licet.change_api_key(%(change)s)
+"""
+
+# In the order of ids, so that two servers that write the same ones do not wait for each other.
+_USED: Final[LiteralString] = """
+INSERT INTO licet.api_key_uses AS u (id, last_used_at)
+SELECT k.id, clock_timestamp() FROM licet.api_keys AS k WHERE k.id = ANY (%(ids)s) ORDER BY k.id
+ON CONFLICT (id) DO UPDATE SET last_used_at = greatest(u.last_used_at, excluded.last_used_at)
+"""
+
+_TAG_KEY: Final[LiteralString] = "SELECT page_token_key FROM licet.meta"
+
+
+class PostgresApiKeys:
+    """See `app.keys.ApiKeyStore` and `replica.api_keys.KeyUses`."""
+
+    def __init__(self, database: Database) -> None:
+        """Use this pool."""
+        self._database = database
+
+    def held(
+        self, ids: Collection[KeyId], deadline: Deadline
+    ) -> tuple[int, Mapping[KeyId, tuple[bytes, ApiKey]]]:
+        """Return the revision and, of one snapshot, the keys with the digests of their secrets.
+
+        Raises:
+            UnavailableError, DeadlineError: nothing is known.
+        """
+        with self._database.connection(deadline) as connection:
+            rows = connection.execute(_HELD, {"ids": list(ids)}).fetchall()
+        found = {row[2]: (bytes(row[1]), _key(*row[2:])) for row in rows if row[1] is not None}
+        return rows[0][0], found
+
+    def find(self, key_id: KeyId, deadline: Deadline) -> ApiKey | None:
+        """See `ApiKeyStore.find`."""
+        with self._database.connection(deadline) as connection:
+            row = connection.execute(_FIND, {"id": key_id}).fetchone()
+        return None if row is None else _key(*row)
+
+    def page(
+        self,
+        after: KeyId | None,
+        limit: int,
+        now: Instant,
+        deadline: Deadline,
+        *,
+        include_ended: bool,
+    ) -> Sequence[ApiKey]:
+        """See `ApiKeyStore.page`."""
+        parameters = {
+            "after": after or "",
+            "limit": limit,
+            "now": rfc3339(now),
+            "include_ended": include_ended,
+        }
+        with self._database.connection(deadline) as connection:
+            return [_key(*row) for row in connection.execute(_PAGE, parameters).fetchall()]
+
+    def used(self, keys: Sequence[KeyId], deadline: Deadline) -> None:
+        """See `KeyUses.used`."""
+        with self._database.connection(deadline) as connection:
+            connection.execute(_USED, {"ids": list(keys)})
+
+    def change(self, change: KeyChange, deadline: Deadline) -> Applied:
+        """Make a change; safe to repeat with the same request id.
+
+        Raises:
+            HistoryUnconfirmedError: nothing happened, and nothing will before an operator acts.
+            OutcomeUnknownError: the connection was lost before the answer came.
+            UnavailableError, DeadlineError, ConflictError: nothing happened.
+        """
+        with self._database.connection(deadline) as connection:
+            try:
+                return apply(connection, change)
+            except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
+                # On a connection that still works the server itself said that it failed.
+                if not connection.broken and not connection.closed:
+                    raise
+                raise OutcomeUnknownError(
+                    "the connection was lost before the outcome of the change was known"
+                ) from exc
+
+    def tag_key(self, deadline: Deadline) -> bytes:
+        """Return the key with which ids are made. Raises UnavailableError or DeadlineError."""
+        with self._database.connection(deadline) as connection:
+            return read_tag_key(connection)
+
+
+def read_tag_key(connection: Connection[Any]) -> bytes:
+    """Return the key with which ids are made."""
+    row = connection.execute(_TAG_KEY).fetchone()
+    if row is None:
+        raise RuntimeError("licet.meta has no row")
+    return api_key.tag_key(bytes(row[0]))
+
+
+def apply(connection: Connection[Any], change: KeyChange) -> Applied:
+    """Make a change on a connection.
+
+    Raises:
+        HistoryUnconfirmedError: nothing happened.
+    """
+    row = connection.execute(_CHANGE, {"change": Jsonb(_body(change))}).fetchone()
+    if row is None:
+        raise RuntimeError("licet.change_api_key returns a row")
+    if row[0] == "HISTORY_UNCONFIRMED":
+        raise HistoryUnconfirmedError(UNCONFIRMED_MESSAGE)
+    return Applied(*row)
+
+
+def _body(change: KeyChange) -> dict[str, object]:
+    new = change.key
+    return {
+        "kind": change.event_type,
+        "request_id": change.request_id,
+        "digest": change.digest.hex(),
+        "actor": change.actor,
+        "trace_id": "",
+        "id": change.target,
+        "reason": change.reason,
+        "overlap_seconds": change.overlap_seconds,
+        "only_first": change.only_first,
+        "facts": json.loads(change.facts),
+        "key": None
+        if new is None
+        else {
+            "id": new.key_id,
+            "name": new.name,
+            "secret_sha256": new.digest.hex(),
+            "scopes": new.scopes,
+            "caller": new.caller,
+            "principals": new.limits.principals,
+            "resources": new.limits.resources,
+            "expires_at": None if new.expires_at is None else rfc3339(new.expires_at),
+        },
+    }
+
+
+def _key(  # noqa: PLR0913, PLR0917 - one argument per column
+    identifier: str,
+    name: str,
+    scopes: list[str],
+    caller: str,
+    principals: list[str],
+    resources: list[str],
+    created_at: int,
+    created_by: str,
+    revision: int,
+    expires_at: int | None,
+    overlap_ends_at: int | None,
+    replaces: str,
+    replaced_by: str,
+    ended_at: int | None,
+    ended_by: str,
+    end_reason: str,
+    last_used_at: int | None,
+) -> ApiKey:
+    return ApiKey(
+        key_id=KeyId(identifier),
+        name=name,
+        scopes=tuple(map(Scope, scopes)),
+        caller=Caller(caller),
+        limits=Limits(
+            tuple(map(ResourcePattern, principals)), tuple(map(ResourcePattern, resources))
+        ),
+        created_at=Instant(created_at),
+        created_by=Caller(created_by),
+        revision=revision,
+        expires_at=_instant(expires_at),
+        overlap_ends_at=_instant(overlap_ends_at),
+        replaces=replaces,
+        replaced_by=replaced_by,
+        ended_at=_instant(ended_at),
+        ended_by=ended_by,
+        end_reason=end_reason,
+        last_used_at=_instant(last_used_at),
+    )
+
+
+def _instant(micros: int | None) -> Instant | None:
+    return None if micros is None else Instant(micros)
