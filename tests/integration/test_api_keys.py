@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -236,6 +237,7 @@ def test_no_key_is_accepted_after_its_revocation_was_answered(database: Database
                     code = _code(lambda: caller.authorization.Authorize(QUESTION, timeout=10))
                     if was_revoked and code is not grpc.StatusCode.UNAUTHENTICATED:
                         wrong.append(f"{code} after the revocation")
+                        return
                     if code is not None:
                         return
                 wrong.append("never refused")
@@ -344,3 +346,46 @@ def test_what_a_key_may_be_is_checked(admin: As) -> None:
     assert asked(limits=pb.Limits(resources=["doc:" + "a" * 1000] * 9)) == ("limits",)
     assert asked(expires_at=timestamp(1)) == ("expires_at",)
     assert asked(expires_at=timestamp(1), ttl=Duration(seconds=1)) == ("ttl",)
+
+
+def test_what_cannot_be_rotated(served: Served, admin: As) -> None:
+    ended, expired = make_key(admin, "read"), make_key(admin, "read", ttl=Duration(seconds=1))
+    assert eventually(lambda: _code(who(served.address, expired.token)) is not None)
+    admin.identity.RevokeApiKey(pb.RevokeApiKeyRequest(key_id=ended.key.key_id), timeout=10)
+
+    def rotate(key_id: str, **fields: Any) -> Callable[[], object]:  # noqa: ANN401 - any field
+        request = pb.RotateApiKeyRequest(key_id=key_id, **fields)
+        return lambda: admin.identity.RotateApiKey(request, timeout=10)
+
+    assert refused(rotate(ended.key.key_id)).reason == "KEY_ENDED"
+    assert refused(rotate(expired.key.key_id)).reason == "KEY_EXPIRED"
+    assert refused(rotate("0" * 16)).code is grpc.StatusCode.NOT_FOUND
+    assert refused(rotate("0")).fields == ("key_id",)
+    alive = make_key(admin, "read").key.key_id
+    assert refused(rotate(alive, overlap=Duration(seconds=31 * 86_400))).fields == ("overlap",)
+    assert refused(rotate(alive, overlap=Duration(seconds=-1))).fields == ("overlap",)
+    assert refused(rotate(alive, expires_at=timestamp(1))).fields == ("expires_at",)
+    on_record = rows(
+        served.database,
+        "SELECT reason FROM audit.events WHERE event_type = 'key.rotated' ORDER BY 1",
+    )
+    expected = ["ALREADY_EXPIRED", "KEY_ENDED", "KEY_EXPIRED", "KEY_NOT_FOUND"]
+    assert [reason for (reason,) in on_record] == expected
+
+
+def test_a_repeated_rotation_returns_the_key_and_never_its_secret(admin: As) -> None:
+    made = make_key(admin, "read")
+    request = pb.RotateApiKeyRequest(
+        key_id=made.key.key_id, overlap=Duration(seconds=60), request_id="r"
+    )
+    first = admin.identity.RotateApiKey(request, timeout=10)
+    again = admin.identity.RotateApiKey(request, timeout=10)
+    assert (again.key.key_id, again.token) == (first.key.key_id, "")
+    assert first.token
+
+
+def test_a_key_does_not_live_beyond_the_calendar(admin: As) -> None:
+    far = Duration(seconds=100 * 366 * 86_400)
+    assert make_key(admin, "read", ttl=far).token
+    too_far = refused(lambda: make_key(admin, "read", ttl=Duration(seconds=far.seconds + 1)))
+    assert too_far.fields == ("ttl",)
