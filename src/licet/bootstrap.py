@@ -151,9 +151,7 @@ class Licet:
         store = PostgresMutations(database)
         acknowledgements = self._acknowledgements(url)
         mutations = self._mutations(store, acknowledgements, capabilities)
-        warm = prefetch(PostgresAuditEvents(database), sets, _deadline(_PREFETCH_SECONDS))
-        _log.info("the capability sets of %d recent principals are in memory", warm)
-        sets.misses = 0  # of the requests, from here on
+        _prefetch(database, sets)
         # (5) The service.
         retention = self._retention(changes := PostgresChanges(database))
         ids = TimeOrderedIds(clock)
@@ -172,7 +170,7 @@ class Licet:
             latest_checkpoint=trail.latest,
         )
         self.server = Server(
-            *(use_cases, callers.authority(settings, trail.log, self._stack), settings.listen),
+            *(use_cases, callers.authority(settings, trail.log, self._stack, tls), settings.listen),
             *(_server_limits(settings, self._shares_port), self._probe(database, expected)),
             *(self._add_services, tls),
         )
@@ -337,6 +335,12 @@ def _pool_limits(settings: Settings) -> PoolLimits:
         acquire_seconds=settings.pool_acquire_seconds,
         statement_seconds=settings.statement_seconds,
     )
+
+
+def _prefetch(database: Database, sets: CachedCapabilitySets) -> None:
+    warm = prefetch(PostgresAuditEvents(database), sets, _deadline(_PREFETCH_SECONDS))
+    _log.info("the capability sets of %d recent principals are in memory", warm)
+    sets.misses = 0  # of the requests, from here on
 
 
 def _server_limits(settings: Settings, shares_port: bool) -> ServerLimits:  # noqa: FBT001 - a fact

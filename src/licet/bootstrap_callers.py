@@ -18,7 +18,8 @@ from licet.replica.capability_sets import Cached, Loader
 from licet.replica.lease import Lease
 from licet.server.authority import Authority
 from licet.server.failures import FailedCalls, RecordFailures
-from licet.server.identity import Authentication
+from licet.server.identity import Authentication, by_certificate
+from licet.server.tls import ServerTls
 from licet.spool.log import SpoolAuditLog
 from licet.storage.api_keys import PostgresApiKeys
 from licet.storage.pool import Database
@@ -58,7 +59,9 @@ class Callers:
         mint = RandomKeys(self._tag_key)
         return ManageKeys(writer, self._stored, mint, ids, self._clock, tokens)
 
-    def authority(self, settings: Settings, log: SpoolAuditLog, stack: ExitStack) -> Authority:
+    def authority(
+        self, settings: Settings, log: SpoolAuditLog, stack: ExitStack, tls: ServerTls | None
+    ) -> Authority:
         """Start what lets callers in and keeps account of it; the stack stops it."""
         uses = UsesThread(self.keys.drain_used, self._stored, _deadline)
         stack.callback(uses.stop)
@@ -67,7 +70,8 @@ class Callers:
         stack.callback(failures.stop)
         failures.start()
         anonymous = ANONYMOUS if settings.admits_anonymous else None
-        return Authority(Authentication(self.keys, anonymous), failures)
+        certificates = None if tls is None or not tls.verifies_clients else by_certificate(tls)
+        return Authority(Authentication(self.keys, anonymous, certificates), failures)
 
 
 def _loader(stored: PostgresApiKeys) -> Loader[str, HeldKey]:

@@ -36,37 +36,11 @@ class Watched(NamedTuple):
 def sources_of(of: Watched) -> metrics.Sources:
     """Return what is measured of a serving process, and of the steward in it if there is one."""
     sets, trail, watchers, tls = of.sets, of.trail, of.server.watchers, of.server.tls
-    hits = metrics.NeverLess(lambda: trail.log.decisions - sets.misses)
     steward = metrics.Sources({}, {}, {})
     if trail.stewardship is not None:
         steward = trail.stewardship.sources()
     return metrics.Sources(
-        counters={
-            "decisions": ("Decisions taken.", lambda: trail.log.decisions),
-            "set_hits": ("Decisions answered from memory.", hits),
-            "set_misses": ("Principals that memory could not answer for.", lambda: sets.misses),
-            "set_reads": ("Capability sets read because memory had none.", lambda: sets.reads),
-            "set_reads_joined": ("Requests that waited for another's read.", lambda: sets.joined),
-            "set_evictions": ("Capability sets that made room for others.", lambda: sets.evictions),
-            "replicas_fenced": ("Replicas this one shut out.", lambda: of.acknowledgements.fenced),
-            "watchers_dropped": ("Watches ended for being slow.", lambda: watchers.dropped),
-            "history_trimmed": ("Changes and keys trimmed.", lambda: of.retention.trimmed),
-            "calls_refused": ("Calls not let in.", lambda: of.server.authority.failures.total),
-            "decisions_refused": (
-                "Decisions that could not be recorded, and did not leave.",
-                lambda: trail.log.refused,
-            ),
-            "audit_events_lost": (
-                "Audit events lost with a damaged spool, or not storable.",
-                lambda: trail.lost,
-            ),
-            "database_clock_steps": ("Steps of the database's clock.", lambda: of.clock.steps),
-            "tls_reload_failures": (
-                "New certificates, keys and tables of callers that could not be used.",
-                lambda: 0 if tls is None else tls.reload_failures,
-            ),
-            **steward.counters,
-        },
+        counters={**_counters(of), **steward.counters},
         gauges={
             "applied_revision": (
                 "Revision up to which memory is current.",
@@ -98,3 +72,33 @@ def sources_of(of: Watched) -> metrics.Sources:
             ),
         },
     )
+
+
+def _counters(of: Watched) -> dict[str, tuple[str, Callable[[], float]]]:
+    sets, trail, watchers, tls = of.sets, of.trail, of.server.watchers, of.server.tls
+    hits = metrics.NeverLess(lambda: trail.log.decisions - sets.misses)
+    return {
+        "decisions": ("Decisions taken.", lambda: trail.log.decisions),
+        "set_hits": ("Decisions answered from memory.", hits),
+        "set_misses": ("Principals that memory could not answer for.", lambda: sets.misses),
+        "set_reads": ("Capability sets read because memory had none.", lambda: sets.reads),
+        "set_reads_joined": ("Requests that waited for another's read.", lambda: sets.joined),
+        "set_evictions": ("Capability sets that made room for others.", lambda: sets.evictions),
+        "replicas_fenced": ("Replicas this one shut out.", lambda: of.acknowledgements.fenced),
+        "watchers_dropped": ("Watches ended for being slow.", lambda: watchers.dropped),
+        "history_trimmed": ("Changes and keys trimmed.", lambda: of.retention.trimmed),
+        "calls_refused": ("Calls not let in.", lambda: of.server.authority.failures.total),
+        "decisions_refused": (
+            "Decisions that could not be recorded, and did not leave.",
+            lambda: trail.log.refused,
+        ),
+        "audit_events_lost": (
+            "Audit events lost with a damaged spool, or not storable.",
+            lambda: trail.lost,
+        ),
+        "database_clock_steps": ("Steps of the database's clock.", lambda: of.clock.steps),
+        "tls_reload_failures": (
+            "New certificates, keys and tables of callers that could not be used.",
+            lambda: 0 if tls is None else tls.reload_failures,
+        ),
+    }

@@ -46,7 +46,7 @@ def test_the_files_are_made_and_used(
     callers = table()
     found = callers.caller_of({"x509_pem_cert": [(tmp_path / "client.pem").read_bytes()]})
     assert found is not None
-    assert found.name == "service:gateway"
+    assert found.caller == "service:gateway"
 
 
 def table() -> TlsCallers:

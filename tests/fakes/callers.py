@@ -62,10 +62,20 @@ class _Bearer(
 
 
 @contextmanager
-def calling(address: str, *headers: str) -> Iterator[As]:
-    """Provide the services at an address, called with these `authorization` headers."""
-    with grpc.insecure_channel(address) as plain:
-        channel = grpc.intercept_channel(plain, _Bearer(headers))
+def calling(
+    address: str, *headers: str, tls: grpc.ChannelCredentials | None = None
+) -> Iterator[As]:
+    """Provide the services at an address, called with these `authorization` headers.
+
+    The connection is one of its own, with `tls` if it is given.
+    """
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with (
+        grpc.insecure_channel(address, options=options)
+        if tls is None
+        else grpc.secure_channel(address, tls, options=options)
+    ) as opened:
+        channel = grpc.intercept_channel(opened, _Bearer(headers))
         yield As(
             AuthorizationServiceStub(channel),
             AuditServiceStub(channel),

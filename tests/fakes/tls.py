@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import time
 
+import grpc
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -105,6 +106,21 @@ def client_pair(
 def uri(text: str) -> x509.UniformResourceIdentifier:
     """Return a URI as an alternative name."""
     return x509.UniformResourceIdentifier(text)
+
+
+def channel_credentials(authority: trustme.CA, pair: Pair | None) -> grpc.ChannelCredentials:
+    """Return how a client trusts an authority, and shows a pair, for gRPC itself."""
+    root = authority.cert_pem.bytes()
+    if pair is None:
+        return grpc.ssl_channel_credentials(root)
+    return grpc.ssl_channel_credentials(root, pair.key, pair.certificate)
+
+
+def listed(name: str, common_name: str, *scopes: str) -> bytes:
+    """Return one caller of LICET_TLS_CALLERS_FILE."""
+    return (
+        f'[[caller]]\nname = "{name}"\ncommon_name = "{common_name}"\nscopes = {list(scopes)}\n'
+    ).encode()
 
 
 class Folder:

@@ -82,6 +82,18 @@ def call(services: As, method: str, request: Message) -> Failure | None:
     return None
 
 
+def check_scope(services: As, method: str, scope: Scope, stranger: str) -> None:
+    """Check that a caller with one scope may call a method, or may not, as the rules say."""
+    failed = call(services, method, message(method, stranger))
+    if scope in BY_USE_CASE.get(method, RULES[method]) | {Scope.ADMIN}:
+        # It may be refused for what it says, but not for who says it.
+        assert failed is None or failed.reason == "SCOPES_WIDER" or failed.code in SAID
+    else:
+        assert failed is not None
+        assert failed.code is grpc.StatusCode.PERMISSION_DENIED
+        assert failed.reason in {"SCOPE_MISSING", "KEY_NOT_OWN"}
+
+
 @pytest.fixture(scope="module")
 def required(
     cluster: Cluster, migrated_template: Database
@@ -106,16 +118,8 @@ def test_a_scope_opens_what_it_should(
     required: tuple[Served, dict[str, str]], method: str, scope: Scope
 ) -> None:
     served, tokens = required
-    allowed = BY_USE_CASE.get(method, RULES[method]) | {Scope.ADMIN}
     with holding(served.address, tokens[scope.value]) as caller:
-        failed = call(caller, method, message(method, tokens["stranger"]))
-    if scope in allowed:
-        # It may be refused for what it says, but not for who says it.
-        assert failed is None or failed.reason == "SCOPES_WIDER" or failed.code in SAID
-    else:
-        assert failed is not None
-        assert failed.code is grpc.StatusCode.PERMISSION_DENIED
-        assert failed.reason in {"SCOPE_MISSING", "KEY_NOT_OWN"}
+        check_scope(caller, method, scope, tokens["stranger"])
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -15,6 +15,7 @@ from tests.fakes.tls import (
     arguments,
     client_pair,
     from_now,
+    listed,
     server_pair,
     variables,
 )
@@ -41,11 +42,21 @@ def serve(
 
 def test_commands_call_by_tls(database: Database, folder: Folder) -> None:
     options, settings = serve(database)
-    settings |= variables(folder.settings(server_pair(CA), CA))
+    files = folder.settings(server_pair(CA), CA)
+    files["tls_callers_file"] = folder.write("c.toml", listed("user:alice", "alice", "authorize"))
+    settings |= variables(files)
     tls = folder.client(CA, client_pair(CA, subject="CN=alice"))
+    nobody = folder.client(CA, client_pair(CA, subject="CN=bob"), "bob")
     with running(*options, variables=settings) as server:
-        address = address_of(server)
+        greeting = server.lines_until("Ctrl-C")
+        address = greeting[0].rpartition(" ")[2]
+        assert f"callers: need a certificate that is in {files['tls_callers_file']}" in "\n".join(
+            greeting
+        )
         to = ["--address", address]
+        assert "user:alice" in run("whoami", *to, *arguments(tls)).out
+        refused = run("whoami", *to, *arguments(nobody))
+        assert (refused.status, refused.err.count("an API key is required")) == (2, 1)
         assert run("health", *to, *arguments(tls)).status == 0
         # Before the command, and from the environment.
         assert run(*to, *arguments(tls), "authorize", "agent:a", "read", "doc:x").status == 1
@@ -138,19 +149,25 @@ def test_a_pair_that_cannot_be_used_stops_the_start(
     assert "has expired at" in line
 
 
-def test_the_world_is_served_with_client_certificates_only(
-    database: Database, folder: Folder
-) -> None:
+def test_the_world_is_served_with_tls_only(database: Database, folder: Folder) -> None:
     options, settings = serve(database, "0.0.0.0:0")
-    pair = server_pair(CA)
-    refused = run(*options, variables=settings | variables(folder.settings(pair)))
+    refused = run(*options, variables=settings)
     assert refused.status == 2
-    assert "is not loopback, and there is no authentication" in refused.err
-    settings |= variables(folder.settings(pair, CA))
-    with running(*options, variables=settings) as server:
-        lines = server.lines_until("Ctrl-C")
-        port = lines[0].rpartition(":")[2]
-        [call, *_] = [shlex.split(line) for line in lines if "grpcurl" in line]
-        assert call[1:7] == ["-cacert", "CA_FILE", "-cert", "CERT_FILE", "-key", "KEY_FILE"]
-        tls = folder.client(CA, client_pair(CA))
-        assert run("health", "--address", f"127.0.0.1:{port}", *arguments(tls)).status == 0
+    assert "is not loopback, and there is no TLS" in refused.err
+    shown = {
+        None: ["-cacert", "CA_FILE", "-H", "authorization: Bearer $LICET_API_KEY"],
+        CA: ["-cacert", "CA_FILE", "-cert", "CERT_FILE", "-key", "KEY_FILE", "-H"],
+    }
+    for clients, expected in shown.items():
+        files = variables(folder.settings(server_pair(CA), clients))
+        with running(*options, variables=settings | files) as server:
+            lines = server.lines_until("Ctrl-C")
+            port = lines[0].rpartition(":")[2]
+            [call, *_] = [shlex.split(line) for line in lines if "grpcurl" in line]
+            assert call[1 : len(expected) + 1] == expected
+            tls = folder.client(CA, client_pair(CA))
+            to = ["--address", f"127.0.0.1:{port}", *arguments(tls)]
+            assert run("health", *to).status == 0
+            refused = run("whoami", *to)
+            assert (refused.status, refused.err.count("an API key is required")) == (2, 1)
+            assert "NOT AUTHENTICATED" not in server.errors

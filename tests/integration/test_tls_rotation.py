@@ -24,7 +24,16 @@ from licet.server.peer import PeerRefusedError
 from licet.server.tls import ServerTls
 from tests.fakes.postgres import Database, eventually
 from tests.fakes.serving import serving
-from tests.fakes.tls import Folder, Pair, client_pair, from_now, server_pair, uri, variables
+from tests.fakes.tls import (
+    Folder,
+    Pair,
+    channel_credentials,
+    client_pair,
+    from_now,
+    server_pair,
+    uri,
+    variables,
+)
 from tests.integration.test_cli_workers import supervised, workers_of
 
 CA = trustme.CA()
@@ -181,7 +190,7 @@ def asking(tls: ServerTls) -> Iterator[str]:
             caller = tls.callers.caller_of(context.auth_context())  # type: ignore[arg-type] # lists, whatever its stub says
         except PeerRefusedError as exc:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, str(exc))
-        return b"nobody" if caller is None else caller.name.encode()
+        return b"nobody" if caller is None else caller.caller.encode()
 
     with ThreadPoolExecutor(4) as pool:
         server = grpc.server(pool)
@@ -199,7 +208,7 @@ def asking(tls: ServerTls) -> Iterator[str]:
 
 def ask(address: str, pair: Pair) -> str:
     """Ask on a connection of its own who this client is."""
-    credentials = grpc.ssl_channel_credentials(CA.cert_pem.bytes(), pair.key, pair.certificate)
+    credentials = channel_credentials(CA, pair)
     options = [("grpc.use_local_subchannel_pool", 1)]
     with grpc.secure_channel(address, credentials, options=options) as channel:
         who: Callable[..., bytes] = channel.unary_unary("/test/Who")
@@ -209,33 +218,33 @@ def ask(address: str, pair: Pair) -> str:
             return f"{exc.code().name}: {exc.details()}"
 
 
-def listed(name: str) -> bytes:
+def gateway(name: str) -> bytes:
     known = 'spiffe_id = "spiffe://example.org/gateway"'
-    return f'[[caller]]\nname = "{name}"\n{known}\nscopes = []\n'.encode()
+    return f'[[caller]]\nname = "{name}"\n{known}\nscopes = ["read"]\n'.encode()
 
 
 def test_who_calls_is_known_by_the_table_in_use(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.settings(server_pair(CA), CA)
-    table = folder.write("callers.toml", listed("service:gateway"))
+    table = folder.write("callers.toml", gateway("service:gateway"))
     files = TlsFiles(tmp_path / "server.pem", tmp_path / "server.key", tmp_path / "clients.pem")
     tls = ServerTls(files, table)
-    gateway = client_pair(CA, uri("spiffe://example.org/gateway"))
+    named = client_pair(CA, uri("spiffe://example.org/gateway"))
     # A name of another kind, with the same letters.
     disguised = client_pair(CA, x509.DNSName("spiffe://example.org/gateway"))
     twice = client_pair(CA, uri("spiffe://example.org/gateway"), uri("spiffe://example.org/b"))
     with asking(tls) as address:
-        assert ask(address, gateway) == "service:gateway"
+        assert ask(address, named) == "service:gateway"
         assert ask(address, disguised) == "nobody"
         assert ask(address, twice) == "UNAUTHENTICATED: the certificate has several URIs"
-        folder.write("callers.toml", listed("service:door"))
+        folder.write("callers.toml", gateway("service:door"))
         for _ in range(2):
             tls.look()
-        assert ask(address, gateway) == "service:door"
+        assert ask(address, named) == "service:door"
         folder.write("callers.toml", b"[[caller]]\n")
         for _ in range(2):
             tls.look()
-        assert (ask(address, gateway), tls.reload_failures) == ("service:door", 1)
+        assert (ask(address, named), tls.reload_failures) == ("service:door", 1)
 
 
 def test_clients_of_a_ca_that_was_taken_out_are_refused_with_their_sessions(

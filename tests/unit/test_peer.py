@@ -23,7 +23,7 @@ def test_a_spiffe_id_is_the_name_whatever_the_subject_is() -> None:
     peer = peer_of(pair.certificate)
     assert peer.spiffe_id == SpiffeId("example.org", "/ns/prod/sa/gateway")
     assert str(peer.spiffe_id) == GATEWAY
-    assert peer.expires_at == expires.timestamp()
+    assert peer.expires_at == expires
 
 
 @pytest.mark.parametrize(

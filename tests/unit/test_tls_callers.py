@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import trustme
 
+from licet.domain.caller import EVERYTHING, Identity, Scope
+from licet.domain.instant import from_datetime
 from licet.domain.names import Caller
 from licet.server.followed import FileRefusedError
 from licet.server.peer import PeerRefusedError
-from licet.server.tls_callers import SCOPES, TlsCaller, TlsCallers, parse_callers
+from licet.server.tls_callers import TlsCallers, parse_callers
 from tests.fakes.tls import Pair, client_pair, from_now, uri
 
 CA = trustme.CA()
@@ -29,7 +31,7 @@ scopes = ["admin"]
 [[caller]]
 name = "user:bob"
 common_name = "bob"
-scopes = []
+scopes = ["grant"]
 """
 
 
@@ -37,7 +39,7 @@ def table(text: str) -> TlsCallers:
     return parse_callers(PATH, (text.encode(),))
 
 
-def ask(callers: TlsCallers, pair: Pair, now: float | None = None) -> TlsCaller | None:
+def ask(callers: TlsCallers, pair: Pair, now: float | None = None) -> Identity | None:
     return callers.caller_of({"x509_pem_cert": [pair.certificate]}, now)
 
 
@@ -48,10 +50,10 @@ def test_a_client_is_who_the_table_says() -> None:
     bob = client_pair(CA, subject="CN=bob,O=Elsewhere")
     for _ in range(2):  # the second time from memory
         found = [ask(callers, pair) for pair in (gateway, alice, bob)]
-        assert [(caller.name, caller.scopes) for caller in found if caller] == [
-            ("service:gateway", {"authorize", "read"}),
-            ("user:alice", {"admin"}),
-            ("user:bob", frozenset()),
+        assert [(who.caller, " ".join(sorted(who.scopes))) for who in found if who] == [
+            ("service:gateway", "authorize read"),
+            ("user:alice", "admin"),
+            ("user:bob", "grant"),
         ]
 
 
@@ -110,9 +112,16 @@ def test_what_is_remembered_has_a_bound() -> None:
 
 
 def test_every_scope_may_be_given() -> None:
-    callers = table(TABLE.replace('["admin"]', str(list(SCOPES))))
-    found = ask(callers, client_pair(CA, subject="CN=alice,OU=ops,O=Example"))
-    assert found == TlsCaller(Caller("user:alice"), frozenset(SCOPES))
+    callers = table(TABLE.replace('["admin"]', str([str(scope) for scope in Scope])))
+    end = from_now(hours=1).replace(microsecond=0)
+    found = ask(callers, client_pair(CA, subject="CN=alice,OU=ops,O=Example", expires=end))
+    assert found == Identity.of(Caller("user:alice"), EVERYTHING, expires_at=from_datetime(end))
+
+
+def test_an_admin_in_the_table_may_do_everything() -> None:
+    found = ask(table(TABLE), client_pair(CA, subject="CN=alice,OU=ops,O=Example"))
+    assert found is not None
+    assert all(found.may(scope) for scope in Scope)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +137,13 @@ def test_every_scope_may_be_given() -> None:
         (TABLE.replace('"bob"', "1"), "caller 3: `name` and `common_name` must be texts"),
         (TABLE.replace('"bob"', '""'), "caller 3: `name` and `common_name` must be texts"),
         (TABLE.replace("user:bob", "bob"), "caller 3: name"),
-        (TABLE.replace("[]", '["fly"]'), "caller 3: `scopes` must be a list of some of"),
-        (TABLE.replace("[]", '"admin"'), "caller 3: `scopes` must be a list"),
+        (TABLE.replace('"grant"', '"fly"'), "caller 3: `scopes` must be a list of some of"),
+        (TABLE.replace('"grant"', '["grant"]'), "caller 3: `scopes` must be a list of some of"),
+        (TABLE.replace('["grant"]', "[]"), "caller 3: `scopes` must be a list of some of"),
+        (TABLE.replace('["grant"]', '"admin"'), "caller 3: `scopes` must be a list"),
+        (TABLE.replace("user:bob", "key:0123456789abcdef"), "caller 3: name.*licet's own"),
+        (TABLE.replace("user:bob", "caller:anonymous"), "caller 3: name.*licet's own"),
+        (TABLE.replace("user:bob", "service:licet"), "caller 3: name.*licet's own"),
         (TABLE.replace("CN=alice,OU=ops", "alice"), "caller 2: "),
         (TABLE.replace("example.org/ns", "example.org//ns"), "caller 1: the SPIFFE ID"),
         (TABLE + TABLE, "caller 4: it is there already, as service:gateway"),

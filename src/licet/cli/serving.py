@@ -67,8 +67,6 @@ def run(**overrides: object) -> int:
     try:
         settings = config.load(**overrides)
         logs.configure(settings.log_level, settings.log_format)
-        if settings.admits_anonymous and reports is None:
-            _log.warning(_ANYBODY, settings.listen)
         if settings.workers > 1:
             # Without gRPC: it has no business in a process that starts others.
             from licet.cli.supervising import supervise  # noqa: PLC0415
@@ -132,7 +130,18 @@ def _grpcurl_options(settings: config.Settings) -> str:
     return "-cacert CA_FILE -cert CERT_FILE -key KEY_FILE"
 
 
+def _callers(settings: config.Settings) -> str:
+    if settings.admits_anonymous:
+        return "anybody who can connect is admin"
+    key = "an API key; `licet init` makes the first"
+    if settings.tls_callers_file is None:
+        return f"need {key}"
+    return f"need a certificate that is in {settings.tls_callers_file}, or {key}"
+
+
 def _greet(settings: config.Settings, port: int) -> None:
+    if settings.admits_anonymous:
+        _log.warning(_ANYBODY, f"{settings.listen.rpartition(':')[0]}:{port}")
     sys.stdout.write(_greeting(settings, port))
     sys.stdout.flush()
 
@@ -141,6 +150,8 @@ def _greeting(settings: config.Settings, port: int) -> str:
     host = settings.listen.rpartition(":")[0]
     target = f"{_WILDCARDS.get(host, host)}:{port}"
     how = _grpcurl_options(settings)
+    if not settings.admits_anonymous and settings.tls_callers_file is None:
+        how += _KEY_HEADER
     calls = [
         f"  grpcurl {how} -d {shlex.quote(json.dumps(request))} {target} {_SERVICE}/{method}"
         for method, request in _EXAMPLES
@@ -149,9 +160,7 @@ def _greeting(settings: config.Settings, port: int) -> str:
         [
             f"licet {__version__} serves on {host}:{port}",
             f"database: {describe(settings)}",
-            "callers: anybody who can connect is admin"
-            if settings.admits_anonymous
-            else "callers: need an API key; `licet init` makes the first",
+            f"callers: {_callers(settings)}",
             "",
             "Try it: grant, ask, and see both on record.",
             "",

@@ -262,7 +262,7 @@ class Client:
             filter=messages.build(pb.RevokeFilter, **wanted) if any(wanted.values()) else None,
             reason=reason,
             dry_run=dry_run,
-            request_id=request_id or (None if dry_run else _request_id()),
+            request_id=request_id or (None if dry_run else uuid4().hex),
             trace_id=trace_id,
         )
         answer = transport.change(self._stub.Revoke, request, self._seconds(timeout))
@@ -391,14 +391,10 @@ class Client:
     ) -> Capability:
         request = messages.grant_request(parent, principal, actions, resource, fields)
         if not request.request_id:
-            request.request_id = _request_id()
+            request.request_id = uuid4().hex
         return messages.capability(
             transport.change(self._stub.Grant, request, self._seconds(timeout)).capability
         )
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else timeout
-
-
-def _request_id() -> str:
-    return uuid4().hex

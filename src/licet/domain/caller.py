@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from licet.domain.errors import ForbiddenError, NotPermittedError
+from licet.domain import names
+from licet.domain.errors import ForbiddenError, InvalidRequestError, NotPermittedError
 from licet.domain.instant import Instant
 from licet.domain.names import Caller, Principal, Resource
 from licet.domain.pattern import ResourcePattern, contains
@@ -35,6 +36,8 @@ class Scope(StrEnum):
 EVERYTHING: Final = frozenset(Scope)
 SCOPE_MISSING: Final = "SCOPE_MISSING"
 OUTSIDE_LIMITS: Final = "OUTSIDE_LIMITS"
+_OWN_TYPES: Final = ("key:", "caller:", "address:")
+_OWN_NAME: Final = "service:licet"
 
 
 class Limits(NamedTuple):
@@ -129,6 +132,17 @@ class Identity:
 
 ANONYMOUS: Final = Identity.of(Caller("caller:anonymous"), {Scope.ADMIN})
 """Whoever calls where callers are not authenticated."""
+
+
+def acting_name(text: str, field: str) -> Principal:
+    """Parse the name of a principal as whom a caller is to act; none by which licet means others.
+
+    Raises:
+        InvalidRequestError: it is no such name.
+    """
+    if text.startswith(_OWN_TYPES) or text == _OWN_NAME:
+        raise InvalidRequestError.of(field, "must not be of a type that is licet's own")
+    return names.principal(text, field)
 
 
 def check_limits(

@@ -16,6 +16,8 @@ from licet.app.ports import Deadline
 from licet.domain.api_key import EXPECTED
 from licet.domain.caller import Identity
 from licet.domain.errors import UnauthenticatedError
+from licet.server.peer import PeerRefusedError
+from licet.server.tls import ServerTls
 
 _AUTHORIZATION: Final = "authorization"
 
@@ -63,6 +65,23 @@ class Authentication:
         if self._anonymous is None:
             raise UnauthenticatedError(EXPECTED)
         return self._anonymous
+
+
+def by_certificate(tls: ServerTls) -> Callable[[grpc.ServicerContext], Identity | None]:
+    """Return what finds a call's caller in the table in use; None: its certificate is not there.
+
+    It raises:
+        UnauthenticatedError: the certificate has expired, or does not say for certain whose it is.
+            Then nothing else counts either.
+    """
+
+    def identify(context: grpc.ServicerContext) -> Identity | None:
+        try:
+            return tls.callers.caller_of(context.auth_context())  # type: ignore[arg-type] # lists, whatever its stub says
+        except PeerRefusedError as exc:
+            raise UnauthenticatedError(str(exc)) from exc
+
+    return identify
 
 
 def attach(context: grpc.ServicerContext, identity: Identity) -> None:

@@ -19,17 +19,14 @@ from licet.app.keys import (
 from licet.app.read import Page
 from licet.domain import names
 from licet.domain.api_key import MAX_OVERLAP_SECONDS, ApiKey, KeyId, is_id
-from licet.domain.caller import UNLIMITED, Identity, Limits, Scope
+from licet.domain.caller import UNLIMITED, Identity, Limits, Scope, acting_name
 from licet.domain.errors import InvalidRequestError
 from licet.domain.instant import Instant
-from licet.domain.names import Principal
 from licet.domain.pattern import ResourcePattern, resource_pattern
 from licet.server.convert import instant, ttl
 from licet.server.render import timestamp
 from licet.v1 import identity_pb2 as pb
 
-_OWN_TYPES: Final = ("key:", "caller:", "address:")
-_OWN_NAME: Final = "service:licet"
 _NANOS: Final = 1_000_000_000
 
 
@@ -43,7 +40,7 @@ def create(message: pb.CreateApiKeyRequest) -> CreateKeyCommand:
         name=names.label(message.name, "name"),
         scopes=_scopes(message.scopes),
         limits=_limits(message.limits),
-        principal=_principal(message.principal) if message.principal else None,
+        principal=acting_name(message.principal, "principal") if message.principal else None,
         expires_at=instant(message, "expires_at", message.expires_at, up=False),
         ttl=ttl(message.ttl) if message.HasField("ttl") else None,
         request_id=names.label(message.request_id, "request_id"),
@@ -186,9 +183,3 @@ def _patterns(texts: Iterable[str], field: str, limit: int) -> tuple[ResourcePat
     if len(patterns) > MAX_LIMITS:
         raise InvalidRequestError.of(field, f"must have at most {MAX_LIMITS} items")
     return tuple(patterns)
-
-
-def _principal(text: str) -> Principal:
-    if text.startswith(_OWN_TYPES) or text == _OWN_NAME:
-        raise InvalidRequestError.of("principal", "must not be of a type that is licet's own")
-    return names.principal(text)

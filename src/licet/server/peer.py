@@ -7,6 +7,7 @@ falls back to something else: a SPIFFE ID that is not well-formed does not make 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from cryptography import x509
@@ -49,13 +50,13 @@ class TlsPeer(NamedTuple):
         spiffe_id: if it has one, and then nothing else counts.
         subject: its distinguished name.
         common_name: the one in its subject; None: it has none, or several.
-        expires_at: when the certificate expires, in seconds since the Unix epoch.
+        expires_at: when the certificate expires.
     """
 
     spiffe_id: SpiffeId | None
     subject: x509.Name
     common_name: str | None
-    expires_at: float
+    expires_at: datetime
 
 
 def spiffe_id(text: str) -> SpiffeId:
@@ -97,7 +98,7 @@ def peer_of(pem: bytes) -> TlsPeer:
         name,
         subject,
         str(common_names[0].value) if len(common_names) == 1 else None,
-        certificate.not_valid_after_utc.timestamp(),
+        certificate.not_valid_after_utc,
     )
 
 

@@ -3,9 +3,10 @@
 isort:skip_file
 Who may call licet: API keys, made, rotated and revoked.
 
-A caller is authenticated by `authorization: Bearer <key>` in the metadata of each call. Where no credential is required
-(a development server on loopback), a call without one is answered as the caller `caller:anonymous`, who is admin. What a
-caller may do follows from its scopes; capabilities give no authority over licet itself, to nobody.
+A caller is authenticated by its client certificate, where the server has a table of those; else by `authorization:
+Bearer <key>` in the metadata of each call. Where no credential is required (a development server on loopback), a call
+without one is answered as the caller `caller:anonymous`, who is admin. What a caller may do follows from its scopes;
+capabilities give no authority over licet itself, to nobody.
 
 Scopes: `authorize`, `grant`, `revoke`, `read`, `audit`, `policy`, `identity`, and `admin`, which implies all others.
 Nobody can make a key with a scope that it has not itself, with wider limits, or with a later end.
@@ -479,7 +480,7 @@ class GetCallerResponse(_message.Message):
     caller: _builtins.str
     """As whom the caller acts; `caller:anonymous` where none was authenticated."""
     key_id: _builtins.str
-    """Its API key. Empty: it has none."""
+    """Its API key. Empty: it is known by its certificate, or not authenticated."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Its scopes, as they were given; in no order."""
