@@ -203,18 +203,22 @@ class Invocation:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         # As other programs do, end without a word when the reader of a pipe has gone.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        from licet.client import Client, LicetCallError  # noqa: PLC0415 - see the package
+        from licet.client import LicetCallError  # noqa: PLC0415 - see the package
 
-        tls = self.tls.checked()
         try:
-            made = Client(self.address, timeout=self.timeout, tls=tls, api_key=self.api_key)
-        except OSError as exc:
-            raise CommandError(f"cannot read {exc.filename}: {exc.strerror}") from exc
-        try:
-            with made as client:
+            with self._client() as client:
                 yield client
         except LicetCallError as exc:
             raise CommandError(self.explain(exc)) from exc
+
+    def _client(self) -> Client:
+        from licet.client import Client  # noqa: PLC0415 - see the package
+
+        tls = self.tls.checked()
+        try:
+            return Client(self.address, timeout=self.timeout, tls=tls, api_key=self.api_key)
+        except OSError as exc:
+            raise CommandError(f"cannot read {exc.filename}: {exc.strerror}") from exc
 
     def explain(self, error: LicetCallError) -> str:
         """Say in one line why a call was not answered."""
