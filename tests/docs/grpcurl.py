@@ -9,6 +9,8 @@ the docs use and no others. `LICET_TEST_GRPCURL=/path/to/grpcurl` runs the docs 
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +36,7 @@ def main(arguments: list[str]) -> int:
     options = list(arguments)
     credentials = credentials_of(options)
     data = value_of("-d", options) or ""
+    metadata = header_of(options)
     seconds = float(value_of("-max-time", options) or _TIMEOUT_SECONDS)
     address, what = options
     with (
@@ -47,7 +50,21 @@ def main(arguments: list[str]) -> int:
             return 0
         service, _, name = what.partition("/")
         method = DescriptorPool(reflection).FindServiceByName(service).FindMethodByName(name)
-        return call(channel, method, sys.stdin.read() if data == "@" else data, seconds)
+        body = sys.stdin.read() if data == "@" else data
+        return call(channel, method, body, seconds, metadata)
+
+
+def header_of(options: list[str]) -> list[tuple[str, str]]:
+    """Take a header out of the options; its variables are of the environment, and not on argv."""
+    header = value_of("-H", options)
+    if header is None:
+        return []
+    if "-expand-headers" not in options:
+        sys.exit("what is on a command line everybody can see: -expand-headers")
+    options.remove("-expand-headers")
+    expanded = re.sub(r"\$\{(\w+)\}", lambda found: os.environ[found[1]], header)
+    name, _, value = expanded.partition(": ")
+    return [(name, value)]
 
 
 def credentials_of(options: list[str]) -> grpc.ChannelCredentials | None:
@@ -73,7 +90,13 @@ def value_of(option: str, options: list[str]) -> str | None:
     return value
 
 
-def call(channel: grpc.Channel, method: MethodDescriptor, data: str, seconds: float) -> int:
+def call(
+    channel: grpc.Channel,
+    method: MethodDescriptor,
+    data: str,
+    seconds: float,
+    metadata: list[tuple[str, str]],
+) -> int:
     """Call a method with each object in `data`, print the answers, return the exit status."""
     request_class = GetMessageClass(method.input_type)
     messages = [json_format.ParseDict(body, request_class()) for body in objects(data or "{}")]
@@ -87,7 +110,9 @@ def call(channel: grpc.Channel, method: MethodDescriptor, data: str, seconds: fl
     )
     try:
         answers = invoke(
-            iter(messages) if method.client_streaming else only(messages), timeout=seconds
+            iter(messages) if method.client_streaming else only(messages),
+            timeout=seconds,
+            metadata=metadata,
         )
         # One by one: a stream may have no end but its deadline.
         for answer in answers if method.server_streaming else [answers]:

@@ -35,7 +35,8 @@ def init(database: Database, *arguments: str) -> Finished:
 @pytest.fixture
 def served(database: Database) -> Iterator[Served]:
     """Provide a server that asks for credentials."""
-    with serving(database, authentication="required") as running_server:
+    settings = {"authentication": "required", "audit_origin": "licet.test"}
+    with serving(database, **settings) as running_server:
         yield running_server
 
 
@@ -245,3 +246,23 @@ def test_a_public_server_asks_for_a_key(database: Database) -> None:
             assert admin.callers.whoami().scopes == ("admin",)
         assert "NOT AUTHENTICATED" not in server.errors
         server.finish(signal.SIGINT)
+
+
+def test_the_record_of_callers_is_sealed_and_verifies(served: Served, licet: Licet) -> None:
+    """Events of the database and of the spool, with all kinds of changes of keys."""
+    made = licet("keys", "create", "gate", "authorize", "--json").object
+    licet("keys", "rotate", made["key"]["key_id"])
+    licet("keys", "revoke", made["key"]["key_id"])
+    assert run("whoami", variables={"LICET_ADDRESS": served.address}).status == 2
+    kinds = {"key.created", "key.rotated", "key.revoked", "auth.failed"}
+
+    def is_sealed() -> bool:
+        query = licet("audit", "query", "--json", "--limit", "0")
+        found = {event["event_type"] for event in query.objects}
+        pending = count(served.database, "SELECT count(*) FROM audit.queue")
+        return kinds <= found and not pending
+
+    assert eventually(is_sealed, timeout_seconds=30)
+    verified = licet("audit", "verify", "--json", LICET_DATABASE_URL=served.database.url)
+    assert verified.status == 0, verified.out + verified.err
+    assert verified.object["verified"]

@@ -217,3 +217,20 @@ def test_a_secret_is_in_no_error(name: str, file: Path, monkeypatch: pytest.Monk
     with pytest.raises(ConfigurationError) as caught:
         load(pool_min=99)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "admits"),
+    [
+        ({}, True),
+        ({"listen": "[::1]:0"}, True),
+        ({"authentication": "required"}, False),
+        ({"listen": "0.0.0.0:0", "insecure_bind": True}, False),
+        ({"listen": "licet.example:443", "insecure_bind": True}, False),
+        ({"insecure_bind": True}, True),
+    ],
+)
+def test_only_on_loopback_and_only_if_not_told_otherwise_is_everybody_admitted(
+    settings: dict[str, object], admits: bool
+) -> None:
+    assert load(**settings).admits_anonymous is admits

@@ -29,7 +29,8 @@ _ANYBODY: Final = (
     "CALLERS ARE NOT AUTHENTICATED: whoever can connect to %s is admin;"
     " LICET_AUTHENTICATION=required changes that"
 )
-_KEY_HEADER: Final = ' -H "authorization: Bearer $LICET_API_KEY"'
+# Expanded by grpcurl and not by the shell: every account of the machine can see arguments.
+_KEY_HEADER: Final = " -expand-headers -H 'authorization: Bearer ${LICET_API_KEY}'"
 _SERVICE: Final = "licet.v1.AuthorizationService"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - not bound, replaced
 _EXAMPLES: Final[tuple[tuple[str, dict[str, object]], ...]] = (

@@ -1,0 +1,80 @@
+"""In which order a caller is looked for: certificate, bearer credential, and nobody."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import grpc
+import pytest
+
+from licet.app.ports import Deadline
+from licet.domain.caller import ANONYMOUS, Identity, Scope
+from licet.domain.errors import UnauthenticatedError
+from licet.domain.names import Caller
+from licet.server.identity import Authentication, attach, identity_of
+
+BY_KEY = Identity.of(Caller("key:a"), {Scope.READ})
+BY_CERTIFICATE = Identity.of(Caller("service:gate"), {Scope.AUTHORIZE})
+
+
+class Call:
+    """A call with this metadata."""
+
+    def __init__(self, *metadata: tuple[str, str]) -> None:
+        self._metadata = metadata
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._metadata
+
+    def time_remaining(self) -> float | None:
+        return None
+
+
+def call(*headers: str) -> grpc.ServicerContext:
+    entries = [("user-agent", "x"), *(("authorization", header) for header in headers)]
+    return cast("grpc.ServicerContext", Call(*entries))
+
+
+def by_key(header: str, deadline: Deadline) -> Identity:
+    assert deadline.remaining(3.0) == 3.0
+    if header != "good":
+        raise UnauthenticatedError("no")
+    return BY_KEY
+
+
+@pytest.mark.parametrize("anonymous", [None, ANONYMOUS])
+def test_a_credential_that_is_sent_counts_also_where_none_is_needed(
+    anonymous: Identity | None,
+) -> None:
+    authenticate = Authentication(by_key, anonymous)
+    assert authenticate(call("good")) is BY_KEY
+    for headers in (("bad",), ("",), ("good", "good")):
+        with pytest.raises(UnauthenticatedError):
+            authenticate(call(*headers))
+
+
+def test_nobody_is_anonymous_only_where_that_is_wanted() -> None:
+    assert Authentication(by_key, ANONYMOUS)(call()) is ANONYMOUS
+    with pytest.raises(UnauthenticatedError):
+        Authentication(by_key)(call())
+
+
+def test_a_certificate_counts_before_a_key_and_none_is_no_obstacle() -> None:
+    certified = Authentication(by_key, None, lambda _: BY_CERTIFICATE)
+    assert certified(call("bad")) is BY_CERTIFICATE
+    unknown = Authentication(by_key, None, lambda _: None)
+    assert unknown(call("good")) is BY_KEY
+
+    def refused(_: grpc.ServicerContext) -> Identity:
+        raise UnauthenticatedError("the certificate has expired")
+
+    with pytest.raises(UnauthenticatedError):
+        Authentication(by_key, ANONYMOUS, refused)(call("good"))
+
+
+def test_a_handler_without_an_identity_fails() -> None:
+    context = call()
+    with pytest.raises(AttributeError):
+        identity_of(context)
+    attach(context, BY_KEY)
+    assert identity_of(context) is BY_KEY
