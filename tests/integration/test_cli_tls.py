@@ -155,8 +155,8 @@ def test_the_world_is_served_with_tls_only(database: Database, folder: Folder) -
     assert refused.status == 2
     assert "is not loopback, and there is no TLS" in refused.err
     shown = {
-        None: ["-cacert", "CA_FILE", "-H", "authorization: Bearer $LICET_API_KEY"],
-        CA: ["-cacert", "CA_FILE", "-cert", "CERT_FILE", "-key", "KEY_FILE", "-H"],
+        None: ["-cacert", "CA_FILE", "-expand-headers", "-H"],
+        CA: ["-cacert", "CA_FILE", "-cert", "CERT_FILE", "-key", "KEY_FILE", "-expand-headers"],
     }
     for clients, expected in shown.items():
         files = variables(folder.settings(server_pair(CA), clients))

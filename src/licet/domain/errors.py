@@ -75,7 +75,7 @@ class InvalidRequestError(LicetError):
 
 
 class UnauthenticatedError(LicetError):
-    """Who calls is not known: no credential, or none that counts. Which of these is not told."""
+    """Who calls is not known: no credential, or none that counts. Of keys it is not told which."""
 
     reason = "UNAUTHENTICATED"
 

@@ -13,7 +13,7 @@ Nobody can make a key with a scope that it has not itself, with wider limits, or
 
 When a change has returned OK, every replica knows it: a revoked key is not accepted by a call that starts afterwards.
 
-Errors of every method of licet: UNAUTHENTICATED when the credential is missing or not valid; why is not told.
+Errors of every method of licet: UNAUTHENTICATED when the credential is missing or not valid; of a key, why is not told.
 PERMISSION_DENIED, reason SCOPE_MISSING, when the caller has none of the scopes that the method needs; reason
 OUTSIDE_LIMITS, when a request is about a principal or resource outside the caller's limits.
 """
