@@ -15,8 +15,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from licet.domain.errors import UnavailableError
-from licet.server import connections
+from licet.server import connections, deferred
 from licet.server.audit_service import AuditService
+from licet.server.deferred import Deferred
 from licet.server.interceptor import ErrorInterceptor
 from licet.server.service import AuthorizationService, UseCases
 from licet.server.streams import Streams
@@ -96,12 +97,18 @@ class Server:
         self._watchers = Watchers(limits.watchers)
         self._exports = Watchers(limits.exports, doing="export the audit log of")
         self._streams = Streams(limits.streams)
+        service = AuthorizationService(use_cases, limits.mutations, self._watchers)
         self._grpc = grpc.server(
             ThreadPoolExecutor(limits.threads, thread_name_prefix="licet-rpc"),
-            interceptors=[ErrorInterceptor(self._streams, self._pools)],
+            interceptors=[
+                ErrorInterceptor(
+                    self._streams,
+                    self._pools,
+                    _deferred(service) if use_cases.authorize.waits else {},
+                )
+            ],
             options=_options(limits),
         )
-        service = AuthorizationService(use_cases, limits.mutations, self._watchers)
         pb_grpc.add_AuthorizationServiceServicer_to_server(service, self._grpc)
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
             AuditService(use_cases.prove, self._exports), self._grpc
@@ -213,6 +220,14 @@ def _pools(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
         f"/{SERVICE}/Revoke": mutation,
         f"/{AUDIT_SERVICE}/ExportAudit": export,
     }
+
+
+def _deferred(service: AuthorizationService) -> dict[str, Deferred]:
+    """Return the methods whose answers wait without a thread."""
+    if not deferred.is_possible():
+        _log.warning("this version of grpcio is not known: decisions hold a thread each")
+        return {}
+    return {f"/{SERVICE}/Authorize": service.authorize_deferred}
 
 
 def _options(limits: ServerLimits) -> list[tuple[str, int]]:

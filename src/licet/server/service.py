@@ -12,7 +12,7 @@ from threading import BoundedSemaphore
 import grpc
 from typing_extensions import override
 
-from licet.app.authorize import Authorize
+from licet.app.authorize import Answer, Authorize
 from licet.app.grant import GrantCapability
 from licet.app.ports import Deadline
 from licet.app.prove import ProveAudit, StoredCheckpoint
@@ -21,6 +21,7 @@ from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import WatchChanges
 from licet.domain.errors import ExhaustedError
 from licet.server import convert, proofs, render
+from licet.server.deferred import End, Reply
 from licet.server.identity import ANONYMOUS
 from licet.server.watchers import Watchers
 from licet.v1 import authorization_pb2 as pb
@@ -71,6 +72,15 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     ) -> pb.AuthorizeResponse:
         return render.authorize(
             self._do.authorize(convert.authorize(request), ANONYMOUS, _deadline(context))
+        )
+
+    def authorize_deferred(
+        self, request: pb.AuthorizeRequest, context: grpc.ServicerContext, end: End
+    ) -> None:
+        """Do as `Authorize` does, without a thread that waits for the disk."""
+        reply = Reply(context, end, _rendered)
+        self._do.authorize.deferred(
+            convert.authorize(request), ANONYMOUS, _deadline(context), reply.prepare
         )
 
     @override
@@ -154,6 +164,10 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
         checkpoint = self._do.latest_checkpoint()
         context.set_trailing_metadata(proofs.checkpoint_metadata(checkpoint))
         return checkpoint
+
+
+def _rendered(answer: Answer) -> bytes:
+    return render.authorize(answer).SerializeToString()
 
 
 def _deadline(context: grpc.ServicerContext) -> Deadline:
