@@ -50,7 +50,9 @@ def serving_proofs(
     places.start()
     server = grpc.server(
         ThreadPoolExecutor(4),
-        interceptors=[ErrorInterceptor(Streams(1), {f"/{AUDIT_SERVICE}/ExportAudit": export_pool})],
+        interceptors=[
+            ErrorInterceptor(Streams(1), {f"/{AUDIT_SERVICE}/ExportAudit": export_pool}, {})
+        ],
     )
     prove = ProveAudit(PostgresSealedLogs(pool), public_key)
     add_AuditServiceServicer_to_server(AuditService(prove, places), server)

@@ -166,8 +166,8 @@ def test_while_a_sync_does_not_return_all_are_refused_and_nobody_is_told_twice(
             with pytest.raises(UnavailableError, match="has not answered in time"):
                 made.sync.wait(made.appended, PATIENCE)
         refused = first + later
-        for told in refused:
-            assert [str(error) for error in told] == [
+        for one in refused:
+            assert [str(error) for error in one] == [
                 "the decision may not be on record: the disk has not answered in time"
             ]
         # It was slow and not broken: whoever comes now is served.
@@ -177,7 +177,7 @@ def test_while_a_sync_does_not_return_all_are_refused_and_nobody_is_told_twice(
         made.let(1)
         made.await_told()
         assert told == [[None]]
-        assert [len(told) for told in refused] == [1, 1, 1]
+        assert [len(one) for one in refused] == [1, 1, 1]
         assert not made.refusals
 
 
