@@ -15,7 +15,8 @@ import pytest
 from psycopg import sql
 from psycopg.rows import tuple_row
 
-from licet.app.ports import AuditFilter, AuditPosition, CapabilityFilter
+from licet.app.audit_ports import AuditFilter, AuditPosition
+from licet.app.ports import CapabilityFilter
 from licet.domain.canonical_json import JsonObject
 from licet.domain.instant import Instant, rfc3339
 from licet.domain.names import CapabilityId, EventId

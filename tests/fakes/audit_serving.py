@@ -52,7 +52,9 @@ def serving_proofs(
     server = grpc.server(
         ThreadPoolExecutor(4),
         interceptors=[
-            Interceptor(open_to_all(), Streams(1), {f"/{AUDIT_SERVICE}/ExportAudit": export_pool})
+            Interceptor(
+                open_to_all(), Streams(1), {f"/{AUDIT_SERVICE}/ExportAudit": export_pool}, {}
+            )
         ],
     )
     prove = ProveAudit(PostgresSealedLogs(pool), public_key)

@@ -13,7 +13,7 @@ from typing import Any, LiteralString
 
 import pytest
 
-from licet.app.ports import AuditFilter, AuditPosition
+from licet.app.audit_ports import AuditFilter, AuditPosition
 from licet.app.read import QueryAudit
 from licet.client import AuditEvent, Client
 from licet.domain.audit_event import RecordedEvent

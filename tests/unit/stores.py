@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from licet.app.audit_ports import AuditFilter, AuditPosition, AuditWalk
 from licet.app.ports import (
-    AuditFilter,
-    AuditPosition,
-    AuditWalk,
     CapabilityFilter,
     Deadline,
     Grant,

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
-from licet.app.authorize import Authorize
-from licet.app.ports import Deadline
+from licet.app.authorize import Answer, Authorize
+from licet.app.ports import Acknowledge, Deadline, Recorded
 from licet.domain.audit_event import AuditEvent, Result, event_id, event_id_text
 from licet.domain.capability_set import CapabilitySet, HeldCapability
 from licet.domain.decision import Candidate, Decision, Explanation, Reason, Request, Verdict
@@ -56,10 +56,24 @@ class Log:
 
     def __init__(self, room: int = 1000) -> None:
         self.events: list[AuditEvent] = []
+        self.waiting: list[Acknowledge] = []
         self._room = room
 
     def record(self, caller: Caller, now: Instant, request: Request, decision: Decision) -> EventId:
         return self.record_all(caller, now, [request], [decision])[0]
+
+    @property
+    def waits(self) -> bool:
+        return True
+
+    def record_early(
+        self, caller: Caller, now: Instant, request: Request, decision: Decision
+    ) -> Recorded:
+        return Recorded(self.record(caller, now, request, decision), len(self.events))
+
+    def when_durable(self, recorded: Recorded, acknowledge: Acknowledge) -> None:
+        assert recorded.sequence <= len(self.events)
+        self.waiting.append(acknowledge)
 
     def record_all(
         self,
@@ -109,6 +123,41 @@ def test_what_cannot_be_recorded_is_not_returned() -> None:
     authorize = Authorize(Memory(clock, held(1)), Log(room=0), clock)
     with pytest.raises(UnavailableError):
         authorize(asking(), CALLER, PATIENT)
+
+
+def test_a_deferred_answer_is_on_record_before_it_is_prepared_and_leaves_when_it_is_told() -> None:
+    clock, log = StillClock(), Log()
+    authorize = Authorize(Memory(clock, held(1)), log, clock)
+    prepared: list[Answer] = []
+    told: list[UnavailableError | None] = []
+
+    def prepare(answer: Answer) -> Acknowledge:
+        assert len(log.events) == 1
+        prepared.append(answer)
+        return told.append
+
+    authorize.deferred(asking()._replace(explain=True), CALLER, PATIENT, prepare)
+    (answer,), (leave,) = prepared, log.waiting
+    assert told == []
+    leave(None)
+    assert told == [None]
+    assert answer == Authorize(Memory(clock, held(1)), Log(), clock)(
+        answer.request, CALLER, PATIENT
+    )
+
+
+def test_what_cannot_be_recorded_is_not_even_prepared() -> None:
+    clock, log = StillClock(), Log(room=0)
+    prepared: list[Answer] = []
+
+    def prepare(answer: Answer) -> Acknowledge:
+        prepared.append(answer)
+        raise AssertionError
+
+    with pytest.raises(UnavailableError):
+        Authorize(Memory(clock, held(1)), log, clock).deferred(asking(), CALLER, PATIENT, prepare)
+    assert not prepared
+    assert not log.waiting
 
 
 def test_the_clock_is_read_after_the_look_up_so_that_a_slow_one_can_only_deny() -> None:

@@ -9,7 +9,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import ListValue, NullValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from licet.app.ports import AuditFilter, CapabilityFilter, RevokeTarget
+from licet.app.audit_ports import AuditFilter
+from licet.app.ports import CapabilityFilter, RevokeTarget
 from licet.domain.errors import InvalidRequestError
 from licet.domain.instant import LATEST
 from licet.server import convert

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from licet.app import read
-from licet.app.ports import AuditFilter, AuditPosition, CapabilityFilter, Deadline, Tree
+from licet.app.audit_ports import AuditFilter, AuditPosition
+from licet.app.ports import CapabilityFilter, Deadline, Tree
 from licet.app.read import MAX_DESCENDANTS, PAGE_BYTES, Page, QueryAudit, ReadCapabilities
 from licet.domain.audit_event import RecordedEvent, event_id, event_id_text
 from licet.domain.canonical_json import EMPTY, JsonObject

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from licet.app.ports import AuditLog, CapabilitySets, Clock, Deadline
+from licet.app.ports import Acknowledge, AuditLog, CapabilitySets, Clock, Deadline
 from licet.domain.decision import Decision, Explanation, Request, decide, explain
 from licet.domain.names import Caller, EventId
 
@@ -34,6 +34,11 @@ class Authorize:
         self._log = log
         self._clock = clock
 
+    @property
+    def waits(self) -> bool:
+        """Whether `deferred` is worth its price: see `ports.AuditLog.waits`."""
+        return self._log.waits
+
     def __call__(self, request: Request, caller: Caller, deadline: Deadline) -> Answer:
         """Decide one request.
 
@@ -49,6 +54,30 @@ class Authorize:
         event_id = self._log.record(caller, now, request, decision)
         explanation = explain(held, request, now, earliest) if request.explain else None
         return _new(Answer, (request, decision, event_id, explanation))
+
+    def deferred(
+        self,
+        request: Request,
+        caller: Caller,
+        deadline: Deadline,
+        prepare: Callable[[Answer], Acknowledge],
+    ) -> None:
+        """Decide one request, and hold no thread until its record is durable.
+
+        `prepare` is given the answer, which must not leave; what it returns is told when it may.
+
+        Raises:
+            UnavailableError, DeadlineError: as for one; nobody is told anything.
+        """
+        held = self._sets.get(request.principal, deadline)
+        # As above: the clock after the set.
+        earliest, now = self._clock.reading()
+        decision = decide(held, request, now, earliest)
+        recorded = self._log.record_early(caller, now, request, decision)
+        explanation = explain(held, request, now, earliest) if request.explain else None
+        leave = prepare(_new(Answer, (request, decision, recorded.event_id, explanation)))
+        # Last, so that nothing can fail once somebody may be told.
+        self._log.when_durable(recorded, leave)
 
     def batch(
         self, requests: Sequence[Request], caller: Caller, deadline: Deadline

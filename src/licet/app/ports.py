@@ -10,14 +10,15 @@ bounded by it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
-from licet.domain.audit_event import AuditEvent, RecordedEvent
+from licet.domain.audit_event import AuditEvent
 from licet.domain.canonical_json import JsonObject
 from licet.domain.capability import Capability, Terms
 from licet.domain.capability_set import CapabilitySet
 from licet.domain.decision import Decision, Request
+from licet.domain.errors import UnavailableError
 from licet.domain.instant import Instant
 from licet.domain.names import Caller, CapabilityId, EventId, Principal
 from licet.domain.pattern import ResourcePattern
@@ -94,14 +95,48 @@ class CapabilitySets(Protocol):
         ...
 
 
+Acknowledge: TypeAlias = "Callable[[UnavailableError | None], None]"
+"""Told once that an event is durable, or why it may not be. It must return at once, and not raise:
+others are told by the same thread."""
+
+
+class Recorded(NamedTuple):
+    """A decision that is in the log; it may leave when `AuditLog.when_durable` says so."""
+
+    event_id: EventId
+    sequence: int
+
+
 class AuditLog(Protocol):
     """Where decisions are recorded before they leave."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether a decision has to wait, for the disk, until it may leave."""
+        ...
+
     def record(self, caller: Caller, now: Instant, request: Request, decision: Decision) -> EventId:
-        """Take a decision into the log and return its event's id. Does not block.
+        """Take a decision into the log and return its event's id, once it may leave.
 
         Raises:
-            UnavailableError: it is not on record and never will be; it must not leave.
+            UnavailableError: it is not on record, or may not be; it must not leave.
+        """
+        ...
+
+    def record_early(
+        self, caller: Caller, now: Instant, request: Request, decision: Decision
+    ) -> Recorded:
+        """Do as `record` does, but return before the decision may leave.
+
+        Raises:
+            UnavailableError: it is not on record and never will be.
+        """
+        ...
+
+    def when_durable(self, recorded: Recorded, acknowledge: Acknowledge) -> None:
+        """Have `acknowledge` told that a decision may leave, or why it must not.
+
+        Now and by this thread, or later by another.
         """
         ...
 
@@ -312,68 +347,6 @@ class Capabilities(Protocol):
 
     def would_end(self, target: RevokeTarget, limit: int, deadline: Deadline) -> WouldEnd:
         """Return what a revocation would end, with the first `limit` ids."""
-        ...
-
-
-class AuditFilter(NamedTuple):
-    """Which audit events to list: those that match every field that is set."""
-
-    event_types: tuple[str, ...] = ()
-    principal: Principal | None = None
-    actor: Caller | None = None
-    resource: ResourcePattern | None = None
-    action: str | None = None
-    capability_id: CapabilityId | None = None
-    result: str | None = None
-    reason: str | None = None
-    policy_id: str | None = None
-    session_id: str | None = None
-    trace_id: str | None = None
-    metadata: JsonObject | None = None
-    since: Instant | None = None
-    until: Instant | None = None
-
-
-class AuditPosition(NamedTuple):
-    """A place in the log, newest first.
-
-    Attributes:
-        occurred_at: with the next, of the event that was last; or between all events.
-        event_id: see there.
-        pace: how fast a walk went that ended here short of its limit; None: it did not.
-    """
-
-    occurred_at: Instant
-    event_id: EventId
-    pace: int | None = None
-
-
-class AuditWalk(NamedTuple):
-    """What was found on the way back through the log.
-
-    Attributes:
-        events: newest first, at most as many as were wanted.
-        rest: where to go on, if the walk ended short of what was wanted; None: it did not, or the
-            log's end was reached.
-    """
-
-    events: Sequence[RecordedEvent]
-    rest: AuditPosition | None
-
-
-class AuditEvents(Protocol):
-    """The audit log as stored."""
-
-    def page(
-        self, wanted: AuditFilter, before: AuditPosition | None, limit: int, deadline: Deadline
-    ) -> AuditWalk:
-        """Return the newest events before a position, at most `limit`.
-
-        Fewer, even none, if looking for them takes long: then there is a rest. An event that is
-        stored when the walk from `None` begins is found once, on the way from rest to rest.
-
-        Raises UnavailableError or DeadlineError.
-        """
         ...
 
 

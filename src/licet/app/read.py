@@ -8,17 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from licet.app.ports import (
-    AuditEvents,
-    AuditFilter,
-    AuditPosition,
-    Capabilities,
-    CapabilityFilter,
-    Clock,
-    Deadline,
-    PageTokens,
-    Tree,
-)
+from licet.app.audit_ports import AuditEvents, AuditFilter, AuditPosition
+from licet.app.ports import Capabilities, CapabilityFilter, Clock, Deadline, PageTokens, Tree
 from licet.domain.audit_event import RecordedEvent
 from licet.domain.canonical_json import EMPTY
 from licet.domain.capability import Capability

@@ -11,8 +11,9 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from licet.app.audit_ports import AuditFilter
 from licet.app.grant import GrantCommand
-from licet.app.ports import AuditFilter, CapabilityFilter, RevokeTarget
+from licet.app.ports import CapabilityFilter, RevokeTarget
 from licet.app.revoke import RevokeCommand
 from licet.app.watch import WatchStart
 from licet.domain import names

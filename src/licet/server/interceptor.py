@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from licet.domain.errors import InvalidRequestError, LicetError
 from licet.server.authority import Authority
+from licet.server.deferred import Deferred, End
 from licet.server.status import internal, status_of
 from licet.server.streams import Stream, Streams
 
@@ -44,15 +45,20 @@ class Interceptor(grpc.ServerInterceptor):
     """See the module. Health and reflection, which are not ours, pass nearly as they are."""
 
     def __init__(
-        self, authority: Authority, streams: Streams, pools: Mapping[str, ThreadPoolExecutor]
+        self,
+        authority: Authority,
+        streams: Streams,
+        pools: Mapping[str, ThreadPoolExecutor],
+        deferred: Mapping[str, Deferred],
     ) -> None:
         """Run streams and changes on pools of their own, one for each method, by its name.
 
         On the shared one, a few idle streams, or changes that wait for a replica that is stopped,
-        would shut out every other call.
+        would shut out every other call. Methods in `deferred` are answered by that.
         """
         self._authority = authority
         self._streams = streams
+        self._deferred = deferred
         self._pools = pools
         self._foreign_pool = ThreadPoolExecutor(_FOREIGN_STREAMS, "licet-reflection")
         # Methods that do not exist are never kept, so clients cannot fill memory.
@@ -94,6 +100,13 @@ class Interceptor(grpc.ServerInterceptor):
     def _wrap(self, method: str, handler: _Handler) -> _Handler:
         deserialize = _tolerant(handler.request_deserializer)
         admit, note = self._authority.admission(method), self._authority.note
+        if method in self._deferred:
+            later = _later(self._deferred[method], admit, note)
+            later.experimental_non_blocking = True  # type: ignore[attr-defined] # so that its return is not the end
+            # On the wire, a stream of one message is no different from one message.
+            return grpc.unary_stream_rpc_method_handler(
+                later, deserialize, handler.response_serializer
+            )
         if handler.unary_unary is not None:
             behavior = _unary(handler.unary_unary, admit, note)
             if method in self._pools:
@@ -146,6 +159,24 @@ def _unary(behavior: _Behavior, admit: _Admit, note: _Note) -> _Behavior:
             status = internal()
         # Raises; not in an `except` clause, so that the cause is not logged twice.
         return context.abort_with_status(status)
+
+    return call
+
+
+def _later(behavior: Deferred, admit: _Admit, note: _Note) -> Deferred:
+    def call(request: Any, context: grpc.ServicerContext, end: End) -> None:  # noqa: ANN401 - any message
+        try:
+            admit(context)
+            behavior(_check(request), context, end)
+        except LicetError as exc:
+            note(exc, context)
+            status = status_of(exc)
+        except Exception:  # noqa: BLE001 - see the module
+            _log.exception("a request failed on a bug")
+            status = internal()
+        else:
+            return
+        context.abort_with_status(status)
 
     return call
 

@@ -15,9 +15,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from licet.domain.errors import UnavailableError
-from licet.server import connections
+from licet.server import connections, deferred
 from licet.server.audit_service import AuditService
 from licet.server.authority import Authority
+from licet.server.deferred import Deferred
 from licet.server.identity_service import IdentityService
 from licet.server.interceptor import Interceptor
 from licet.server.service import AuthorizationService, Places, UseCases
@@ -113,44 +114,53 @@ class Server:
         self._watchers = Watchers(limits.watchers)
         self._exports = Watchers(limits.exports, doing="export the audit log of")
         self._streams = Streams(limits.streams)
-        self._grpc = grpc.server(
+        self._grpc = self._serving(use_cases)
+        if add_services is not None:
+            add_services(self._grpc)
+        self._set_health(_NOT_SERVING)
+        self.port = self._bound(address)
+        self._draining = Event()
+        self._prober = Thread(target=self._probe, name="licet-health", daemon=True)
+
+    def _serving(self, use_cases: UseCases) -> grpc.Server:
+        """Return gRPC's server with all our services, bound to no address."""
+        limits, tls = self._limits, self.tls
+        mutations = Places(limits.mutations, "too many changes are being made")
+        service = AuthorizationService(use_cases, mutations, self._watchers)
+        waiting = _deferred(service) if use_cases.authorize.waits else {}
+        server = grpc.server(
             ThreadPoolExecutor(limits.threads, thread_name_prefix="licet-rpc"),
-            interceptors=[Interceptor(authority, self._streams, self._pools)],
+            interceptors=[Interceptor(self.authority, self._streams, self._pools, waiting)],
             options=_options(
                 limits, has_age=limits.shares_port or (tls is not None and tls.verifies_clients)
             ),
         )
-        mutations = Places(limits.mutations, "too many changes are being made")
-        service = AuthorizationService(use_cases, mutations, self._watchers)
-        pb_grpc.add_AuthorizationServiceServicer_to_server(service, self._grpc)
+        pb_grpc.add_AuthorizationServiceServicer_to_server(service, server)
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
-            AuditService(use_cases.prove, self._exports), self._grpc
+            AuditService(use_cases.prove, self._exports), server
         )
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(
-            IdentityService(use_cases.keys, mutations), self._grpc
+            IdentityService(use_cases.keys, mutations), server
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
             (
                 *(SERVICE, AUDIT_SERVICE, IDENTITY_SERVICE),
                 *(health.SERVICE_NAME, reflection.SERVICE_NAME),
             ),
-            self._grpc,
+            server,
         )
-        if add_services is not None:
-            add_services(self._grpc)
-        self._set_health(_NOT_SERVING)
+        return server
+
+    def _bound(self, address: str) -> int:
+        """Listen, and return the port. Raises UnavailableError."""
         try:
-            self.port = (
-                self._grpc.add_insecure_port(address)
-                if tls is None
-                else self._grpc.add_secure_port(address, tls.credentials())
-            )
+            if self.tls is None:
+                return self._grpc.add_insecure_port(address)
+            return self._grpc.add_secure_port(address, self.tls.credentials())
         except RuntimeError as exc:
             message = f"cannot listen on {address}: is another server running there?"
             raise UnavailableError(message) from exc
-        self._draining = Event()
-        self._prober = Thread(target=self._probe, name="licet-health", daemon=True)
 
     @property
     def watchers(self) -> Watchers:
@@ -251,6 +261,14 @@ def _pools(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
         f"/{IDENTITY_SERVICE}/RotateApiKey": mutation,
         f"/{IDENTITY_SERVICE}/RevokeApiKey": mutation,
     }
+
+
+def _deferred(service: AuthorizationService) -> dict[str, Deferred]:
+    """Return the methods whose answers wait without a thread."""
+    if not deferred.is_possible():
+        _log.warning("this version of grpcio is not known: decisions hold a thread each")
+        return {}
+    return {f"/{SERVICE}/Authorize": service.authorize_deferred}
 
 
 def _options(limits: ServerLimits, *, has_age: bool) -> list[tuple[str, int]]:

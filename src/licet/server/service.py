@@ -22,6 +22,7 @@ from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import WatchChanges
 from licet.domain.errors import ExhaustedError
 from licet.server import convert, proofs, render
+from licet.server.deferred import End, Reply
 from licet.server.identity import identity_of
 from licet.server.watchers import Watchers
 from licet.v1 import authorization_pb2 as pb
@@ -74,6 +75,15 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
         caller, question = identity_of(context), convert.authorize(request)
         caller.check_question(question.principal, question.resource)
         return render.authorize(self._do.authorize(question, caller.caller, _deadline(context)))
+
+    def authorize_deferred(
+        self, request: pb.AuthorizeRequest, context: grpc.ServicerContext, end: End
+    ) -> None:
+        """Do as `Authorize` does, without a thread that waits for the disk."""
+        caller, question = identity_of(context), convert.authorize(request)
+        caller.check_question(question.principal, question.resource)
+        reply = Reply(context, end, _rendered)
+        self._do.authorize.deferred(question, caller.caller, _deadline(context), reply.prepare)
 
     @override
     def BatchAuthorize(
@@ -163,6 +173,10 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
         checkpoint = self._do.latest_checkpoint()
         context.set_trailing_metadata(proofs.checkpoint_metadata(checkpoint))
         return checkpoint
+
+
+def _rendered(answer: Answer) -> bytes:
+    return render.authorize(answer).SerializeToString()
 
 
 def _deadline(context: grpc.ServicerContext) -> Deadline:

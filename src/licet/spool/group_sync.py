@@ -1,7 +1,11 @@
 """Group commit of a spool: one sync for all the events that were appended while the last one ran.
 
-Syncs follow each other without a pause while anybody waits: alone, a caller waits for one; with
-many, each sync carries what came during the one before. A timer would only make all of them wait.
+A caller who is alone waits for one sync and no longer. With two or three, a sync waits until as
+many have come as for the one before; with more, whoever comes: for at most `_GATHER_SECONDS` since
+that one began. A sync takes the processor for nearly as long as a decision does, so it is to carry
+some; and so many decisions take about as long to make.
+
+While a sync does not return, whoever waits is refused in the end, and whoever comes meanwhile.
 """
 
 from __future__ import annotations
@@ -9,10 +13,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from queue import Empty, SimpleQueue
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
+from time import monotonic
 from typing import Final, NamedTuple
 
+from licet.app.ports import Acknowledge
 from licet.domain.errors import UnavailableError
 from licet.spool.segment import Segment
 
@@ -20,10 +27,13 @@ _log: Final = logging.getLogger(__name__)
 
 _IDLE_SECONDS: Final = 0.2
 """How long an event stays unsynced that nobody waits for."""
-
-Acknowledge = Callable[[UnavailableError | None], None]
-"""Told that an event is durable, or why it may not be. Called by the syncing thread: it must return
-at once."""
+_GATHER_SECONDS: Final = 0.001
+_CROWD: Final = 4
+DISK_SECONDS: Final = 5.0
+"""How long whoever waits waits for a sync that does not return."""
+_LOOK_SECONDS: Final = 0.25
+MAX_PENDING: Final = 1024
+"""How many wait to be told without a thread each."""
 
 
 class Appended(NamedTuple):
@@ -43,23 +53,37 @@ class Appended(NamedTuple):
 class GroupSync:
     """Syncs, and tells those who wait."""
 
-    def __init__(self, appended: Callable[[], Appended], refuse: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        appended: Callable[[], Appended],
+        refuse: Callable[[str], None],
+        disk_seconds: float = DISK_SECONDS,
+    ) -> None:
         """Sync what is appended; after a failure, have further appends refused."""
         self._appended = appended
         self._refuse = refuse
         # Written by the syncing thread only.
         self._durable = 0
         self._failure: str | None = None
-        # Guards the next two together: after the end nobody is added who would not be told.
+        self._disk_seconds = disk_seconds
+        # Guards the next six together: after the end nobody is added who would not be told, and
+        # who is taken off a list is told by whoever took them, once.
         self._lock = Lock()
         self._waiting: list[Acknowledge] = []
+        self._syncing: list[Acknowledge] = []
+        self._began = 0.0  # when the last sync did
+        self._overdue = inf  # from when on the one that runs is
+        self._enough = 1  # so many have to wait for the next one to begin at once
         self._closing = False
+        self._ended = Event()
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="licet-spool-sync", daemon=True)
+        self._watchman = Thread(target=self._watch, name="licet-spool-watch", daemon=True)
 
     def start(self) -> None:
         """Start syncing."""
         self._thread.start()
+        self._watchman.start()
 
     def stop(self, seconds: float) -> bool:
         """Sync once more, tell those who wait, and say whether the thread has ended."""
@@ -75,17 +99,27 @@ class GroupSync:
         return self._durable
 
     def when(self, sequence: int, acknowledge: Acknowledge) -> None:
-        """Have an event's fate told, which was appended before: at once, or by another thread."""
+        """Have an event's fate told, which was appended before: at once, or by another thread.
+
+        When very many wait to be told, this one's caller waits as well: what waits takes memory,
+        and of threads there are so many.
+        """
         if sequence <= self._durable:
             acknowledge(None)
             return
+        waiter: _Waiter | None = None
         with self._lock:
             is_open = not self._closing
             if is_open:
-                self._waiting.append(acknowledge)
-                if len(self._waiting) == 1:
+                if len(self._waiting) + len(self._syncing) >= MAX_PENDING:
+                    waiter = _Waiter()
+                self._waiting.append(waiter or acknowledge)
+                count = len(self._waiting)
+                if count == 1 or count == self._enough:  # noqa: PLR1714 - hot
                     self._wake.put(None)
-        if not is_open:
+        if waiter is not None:
+            acknowledge(waiter.error(self._disk_seconds))
+        elif not is_open:
             acknowledge(_undurable("the server is stopping"))
 
     def wait(self, sequence: int, seconds: float) -> None:
@@ -105,15 +139,48 @@ class GroupSync:
         while not closing:
             with suppress(Empty):
                 self._wake.get(timeout=_IDLE_SECONDS)
+            self._gather()
             # Before what is appended is asked for: whoever waits here has appended already.
             with self._lock:
-                waiting, self._waiting = self._waiting, []
+                self._syncing, self._waiting = self._waiting, []
+                count = len(self._syncing)
+                self._enough = MAX_PENDING if count >= _CROWD else count or 1
+                self._began = monotonic()
+                self._overdue = self._began + self._disk_seconds
                 closing = self._closing
             if self._failure is None:
                 self._sync()
             error = None if self._failure is None else _undurable(self._failure)
+            with self._lock:
+                waiting, self._syncing = self._syncing, []
+                self._overdue = inf
             for acknowledge in waiting:
                 _tell(acknowledge, error)
+        self._ended.set()
+
+    def _gather(self) -> None:
+        """Let others come, if the last sync carried several and began just now."""
+        end = self._began + _GATHER_SECONDS
+        while len(self._waiting) < self._enough and not self._closing:
+            left = end - monotonic()
+            if left <= 0:
+                return
+            with suppress(Empty):
+                self._wake.get(timeout=left)
+
+    def _watch(self) -> None:
+        """Refuse those who wait for a sync that does not return.
+
+        Here, because those who hold no thread cannot see for themselves how long they have waited.
+        """
+        while not self._ended.wait(_LOOK_SECONDS):
+            with self._lock:
+                if monotonic() < self._overdue:
+                    continue
+                waiting = self._syncing + self._waiting
+                self._syncing, self._waiting = [], []
+            for acknowledge in waiting:
+                _tell(acknowledge, _too_slow())
 
     def _sync(self) -> None:
         through, full, current = self._appended()
@@ -150,15 +217,24 @@ class _Waiter:
         self._error = error
         self._done.release()
 
-    def wait(self, seconds: float) -> None:
+    def error(self, seconds: float) -> UnavailableError | None:
         if not self._done.acquire(timeout=seconds):
-            raise _undurable("the disk has not answered in time")
-        if self._error is not None:
-            raise _undurable(self._error.message)
+            return _too_slow()
+        return self._error
+
+    def wait(self, seconds: float) -> None:
+        error = self.error(seconds)
+        if error is not None:
+            # Of its own: several threads may raise at once, and each adds its traceback.
+            raise UnavailableError(error.message)
 
 
 def _undurable(reason: str) -> UnavailableError:
     return UnavailableError(f"the decision may not be on record: {reason}")
+
+
+def _too_slow() -> UnavailableError:
+    return _undurable("the disk has not answered in time")
 
 
 def _tell(acknowledge: Acknowledge, error: UnavailableError | None) -> None:

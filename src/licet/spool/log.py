@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import repeat
 from threading import Lock
 from typing import Final
 
+from licet.app.ports import Acknowledge, Recorded
 from licet.domain.audit_event import (
     AuditEvent,
     EventType,
@@ -22,11 +24,13 @@ from licet.domain.decision_event import decision_body
 from licet.domain.errors import UnavailableError
 from licet.domain.instant import Instant
 from licet.domain.names import Caller, EventId
+from licet.spool.group_sync import DISK_SECONDS
 from licet.spool.writer import SpoolWriter
 
 ACTOR: Final = "service:licet"
-_DURABLE_SECONDS: Final = 5.0
-"""How long a decision waits for the disk before it is refused."""
+
+# A named tuple's own constructor is written in Python and costs twice as much.
+_new: Final = tuple.__new__
 
 
 class SpoolAuditLog:
@@ -52,11 +56,28 @@ class SpoolAuditLog:
             if self._steps:
                 self._tell_steps()
             sequence = writer.append(decision_body(caller, now, request, decision))
-            writer.wait(sequence, _DURABLE_SECONDS)
+            writer.wait(sequence, DISK_SECONDS)
         except UnavailableError:
             self._refused(1)
             raise
         return EventId(f"{self._id_start}{sequence:012x}")
+
+    def record_early(
+        self, caller: Caller, now: Instant, request: Request, decision: Decision
+    ) -> Recorded:
+        """See `ports.AuditLog.record_early`."""
+        try:
+            if self._steps:
+                self._tell_steps()
+            sequence = self._writer.append(decision_body(caller, now, request, decision))
+        except UnavailableError:
+            self._refused(1)
+            raise
+        return _new(Recorded, (f"{self._id_start}{sequence:012x}", sequence))
+
+    def when_durable(self, recorded: Recorded, acknowledge: Acknowledge) -> None:
+        """See `ports.AuditLog.when_durable`."""
+        self._writer.when(recorded.sequence, partial(self._tell, acknowledge))
 
     def record_all(
         self,
@@ -72,12 +93,17 @@ class SpoolAuditLog:
             if self._steps:
                 self._tell_steps()
             first = writer.append_all(bodies)
-            writer.wait(first + len(bodies) - 1, _DURABLE_SECONDS)
+            writer.wait(first + len(bodies) - 1, DISK_SECONDS)
         except UnavailableError:
             self._refused(len(bodies))
             raise
         start = self._id_start
         return [EventId(f"{start}{number:012x}") for number in range(first, first + len(bodies))]
+
+    @property
+    def waits(self) -> bool:
+        """See `ports.AuditLog.waits`."""
+        return self._writer.is_synced
 
     @property
     def decisions(self) -> int:
@@ -157,6 +183,11 @@ class SpoolAuditLog:
         )
         self._writer.append(leaf_body(event))
         self._own += 1
+
+    def _tell(self, acknowledge: Acknowledge, error: UnavailableError | None) -> None:
+        if error is not None:
+            self._refused(1)
+        acknowledge(error)
 
     def _refused(self, count: int) -> None:
         with self._mutex:

@@ -23,10 +23,11 @@ from threading import Condition, Lock, Thread
 from typing import Final
 from zlib import crc32
 
+from licet.app.ports import Acknowledge
 from licet.domain.audit_event import ID_LOW, MAX_LEAF_BYTES, leaf_start
 from licet.domain.errors import UnavailableError
 from licet.spool.folder import SpoolFolder
-from licet.spool.group_sync import Acknowledge, Appended, GroupSync
+from licet.spool.group_sync import Appended, GroupSync
 from licet.spool.segment import CRC, FRAME_BYTES, HEADER_BYTES, Segment, prepare
 
 _log: Final = logging.getLogger(__name__)
@@ -181,6 +182,11 @@ class SpoolWriter:
         return 0 if self._sync is None else self._sync.durable
 
     @property
+    def is_synced(self) -> bool:
+        """Whether the caller waits for the disk."""
+        return self._sync is not None
+
+    @property
     def taken(self) -> int:
         """What the files of the spool take, in bytes; 0 where that cannot be read."""
         try:
@@ -212,7 +218,10 @@ class SpoolWriter:
             self._sync.wait(sequence, seconds)
 
     def when(self, sequence: int, acknowledge: Acknowledge) -> None:
-        """Have `acknowledge` told what `wait` would return or raise, without waiting for it."""
+        """Have `acknowledge` told what `wait` would return or raise, without waiting for it.
+
+        Once, and in the end, whatever the disk does.
+        """
         if self._sync is None:
             acknowledge(None)
         else:

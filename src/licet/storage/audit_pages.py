@@ -18,7 +18,8 @@ from psycopg import Connection, errors
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Composed
 
-from licet.app.ports import AuditFilter, AuditPosition, AuditWalk, Deadline
+from licet.app.audit_ports import AuditFilter, AuditPosition, AuditWalk
+from licet.app.ports import Deadline
 from licet.domain.audit_event import AuditEvent, EventType, RecordedEvent, Result
 from licet.domain.canonical_json import JsonObject
 from licet.domain.instant import Instant, rfc3339

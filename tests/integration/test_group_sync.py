@@ -1,0 +1,212 @@
+"""Which events a sync waits for, who is told by whom, and what becomes of them if it hangs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Semaphore
+
+import pytest
+from typing_extensions import override
+
+from licet.domain.errors import UnavailableError
+from licet.spool import group_sync
+from licet.spool.group_sync import Appended, GroupSync
+from licet.spool.segment import prepare
+from licet.spool.system import System
+from tests.fakes.postgres import eventually
+from tests.fakes.spool import PATIENCE, SMALL, WRITER
+
+FOR_EVER = 1000.0
+SHORT = 0.1
+
+
+class Gated(System):
+    """Begins a sync when it likes, and ends it when it is let."""
+
+    def __init__(self) -> None:
+        self.begun = Semaphore(0)
+        self.permits = Semaphore(1)  # the segment is made with one
+
+    @override
+    def sync(self, descriptor: int) -> None:
+        self.begun.release()
+        assert self.permits.acquire(timeout=PATIENCE)
+        super().sync(descriptor)
+
+    def has_begun(self, seconds: float = PATIENCE) -> bool:
+        return self.begun.acquire(timeout=seconds)
+
+
+class Rig:
+    """Events are appended by counting; only their syncs are real."""
+
+    def __init__(self, root: Path, disk_seconds: float) -> None:
+        self.disk = Gated()
+        folder = os.open(root, os.O_RDONLY)
+        self._segment = prepare(folder, WRITER, 1, SMALL, self.disk)
+        os.close(folder)
+        assert self.disk.has_begun()
+        self.appended = 0
+        self.told: list[list[UnavailableError | None]] = []
+        """What was told of each event."""
+        self.refusals: list[str] = []
+        self.sync = GroupSync(
+            lambda: Appended(self.appended, [], self._segment), self.refusals.append, disk_seconds
+        )
+        self.sync.start()
+
+    def ask(self, count: int) -> list[list[UnavailableError | None]]:
+        """Append events, and return what is told of each."""
+        told: list[list[UnavailableError | None]] = [[] for _ in range(count)]
+        for one in told:
+            self.appended += 1
+            self.told.append(one)
+            self.sync.when(self.appended, one.append)
+        return told
+
+    def let(self, syncs: int) -> None:
+        self.disk.permits.release(syncs)
+
+    def await_told(self) -> None:
+        # Not by waiting as a caller: a sync would wait for this one, too.
+        assert eventually(lambda: all(self.told))
+
+    def close(self) -> None:
+        self.let(1000)
+        assert self.sync.stop(PATIENCE)
+        self._segment.close()
+
+
+@contextmanager
+def rig(root: Path, disk_seconds: float = FOR_EVER) -> Iterator[Rig]:
+    made = Rig(root, disk_seconds)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def crowd(made: Rig, count: int) -> None:
+    """Have a sync carry so many: those that come during another one."""
+    made.ask(1)
+    assert made.disk.has_begun()
+    made.ask(count)
+    made.let(2)
+    assert made.disk.has_begun()
+    made.await_told()
+
+
+def test_a_sync_waits_until_as_many_have_come_as_for_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with rig(tmp_path) as made:
+        crowd(made, 3)
+        monkeypatch.setattr(group_sync, "_GATHER_SECONDS", FOR_EVER)
+        first = made.ask(2)
+        assert not made.disk.has_begun(SHORT)
+        last = made.ask(1)
+        assert made.disk.has_begun()
+        assert first + last == [[], [], []]
+        made.let(1)
+        made.await_told()
+        assert first + last == [[None], [None], [None]]
+
+
+def test_in_a_crowd_a_sync_waits_for_whoever_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with rig(tmp_path) as made:
+        monkeypatch.setattr(group_sync, "_GATHER_SECONDS", 5 * SHORT)
+        crowd(made, 4)
+        told = made.ask(6)
+        assert not made.disk.has_begun(SHORT)
+        assert made.disk.has_begun()
+        made.let(1)
+        made.await_told()
+        assert told == [[None]] * 6
+
+
+def test_it_waits_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with rig(tmp_path) as made:
+        monkeypatch.setattr(group_sync, "_GATHER_SECONDS", SHORT)
+        crowd(made, 3)
+        told = made.ask(2)
+        made.let(1)
+        assert made.disk.has_begun()
+        made.await_told()
+        assert told == [[None], [None]]
+
+
+def test_who_is_alone_never_waits_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_sync, "_GATHER_SECONDS", FOR_EVER)
+    with rig(tmp_path) as made:
+        for _ in range(5):
+            told = made.ask(1)
+            made.let(1)
+            assert made.disk.has_begun()
+            made.await_told()
+            assert told == [[None]]
+
+
+def test_stopping_does_not_wait_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with rig(tmp_path) as made:
+        crowd(made, 3)
+        monkeypatch.setattr(group_sync, "_GATHER_SECONDS", FOR_EVER)
+        told = made.ask(2)
+        made.let(1)
+        assert made.sync.stop(PATIENCE)
+        assert told == [[None], [None]]
+        (late,) = made.ask(1)
+        assert [str(error) for error in late] == [
+            "the decision may not be on record: the server is stopping"
+        ]
+
+
+def test_while_a_sync_does_not_return_all_are_refused_and_nobody_is_told_twice(
+    tmp_path: Path,
+) -> None:
+    with rig(tmp_path, disk_seconds=SHORT) as made:
+        first = made.ask(1)
+        assert made.disk.has_begun()
+        later = made.ask(2)
+        # Asked for by their threads, these wait longer than the disk is waited for.
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="has not answered in time"):
+                made.sync.wait(made.appended, PATIENCE)
+        refused = first + later
+        for one in refused:
+            assert [str(error) for error in one] == [
+                "the decision may not be on record: the disk has not answered in time"
+            ]
+        # It was slow and not broken: whoever comes now is served.
+        made.let(2)
+        assert eventually(lambda: made.sync.durable == made.appended)
+        told = made.ask(1)
+        made.let(1)
+        made.await_told()
+        assert told == [[None]]
+        assert [len(one) for one in refused] == [1, 1, 1]
+        assert not made.refusals
+
+
+def test_when_very_many_wait_the_next_one_waits_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_sync, "MAX_PENDING", 3)
+    with rig(tmp_path) as made, ThreadPoolExecutor(1) as pool:
+        first = made.ask(1)
+        assert made.disk.has_begun()
+        first += made.ask(2)
+        over = pool.submit(made.ask, 1)
+        pause = Event()
+        pause.wait(SHORT)
+        assert not over.done()
+        made.let(2)
+        assert over.result(PATIENCE) == [[None]]
+        assert first == [[None]] * 3
