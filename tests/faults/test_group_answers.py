@@ -13,7 +13,7 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from licet.app.ports import Acknowledge
+from licet.app.recording import Acknowledge
 from licet.server import deferred
 from licet.spool.system import System
 from licet.spool.writer import SpoolWriter

@@ -116,20 +116,6 @@ def test_a_sync_waits_until_as_many_have_come_as_for_the_last(
         assert first + last == [[None], [None], [None]]
 
 
-def test_in_a_crowd_a_sync_waits_for_whoever_comes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with rig(tmp_path) as made:
-        monkeypatch.setattr(group_sync, "_GATHER_SECONDS", 5 * SHORT)
-        crowd(made, 4)
-        told = made.ask(6)
-        assert not made.disk.has_begun(SHORT)
-        assert made.disk.has_begun()
-        made.let(1)
-        made.await_told()
-        assert told == [[None]] * 6
-
-
 def test_it_waits_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with rig(tmp_path) as made:
         monkeypatch.setattr(group_sync, "_GATHER_SECONDS", SHORT)

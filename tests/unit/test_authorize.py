@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 import pytest
 
 from licet.app.authorize import Answer, Authorize
-from licet.app.ports import Acknowledge, Deadline, Recorded
+from licet.app.ports import Deadline
+from licet.app.recording import Acknowledge, Recorded
 from licet.domain.audit_event import AuditEvent, Result, event_id, event_id_text
 from licet.domain.capability_set import CapabilitySet, HeldCapability
 from licet.domain.decision import Candidate, Decision, Explanation, Reason, Request, Verdict

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from licet.app.ports import Acknowledge, AuditLog, CapabilitySets, Clock, Deadline
+from licet.app.ports import CapabilitySets, Clock, Deadline
+from licet.app.recording import Acknowledge, AuditLog
 from licet.domain.decision import Decision, Explanation, Request, decide, explain
 from licet.domain.names import Caller, EventId
 
@@ -36,7 +37,7 @@ class Authorize:
 
     @property
     def waits(self) -> bool:
-        """Whether `deferred` is worth its price: see `ports.AuditLog.waits`."""
+        """Whether `deferred` is worth its price: see `recording.AuditLog.waits`."""
         return self._log.waits
 
     def __call__(self, request: Request, caller: Caller, deadline: Deadline) -> Answer:

@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import grpc
 
-from licet.app.ports import Acknowledge
+from licet.app.recording import Acknowledge
 from licet.domain.errors import UnavailableError
 from licet.server.status import status_of
 

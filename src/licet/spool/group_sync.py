@@ -1,9 +1,8 @@
 """Group commit of a spool: one sync for all the events that were appended while the last one ran.
 
-A caller who is alone waits for one sync and no longer. With two or three, a sync waits until as
-many have come as for the one before; with more, whoever comes: for at most `_GATHER_SECONDS` since
-that one began. A sync takes the processor for nearly as long as a decision does, so it is to carry
-some; and so many decisions take about as long to make.
+A caller who is alone waits for one sync and no longer. Among several, each sync waits until as many
+have come as for the one before, for at most `_GATHER_SECONDS` since that one began: a sync takes
+the processor for nearly as long as a whole call does, so it is to carry some.
 
 While a sync does not return, whoever waits is refused in the end, and whoever comes meanwhile.
 """
@@ -19,7 +18,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Final, NamedTuple
 
-from licet.app.ports import Acknowledge
+from licet.app.recording import Acknowledge
 from licet.domain.errors import UnavailableError
 from licet.spool.segment import Segment
 
@@ -28,7 +27,6 @@ _log: Final = logging.getLogger(__name__)
 _IDLE_SECONDS: Final = 0.2
 """How long an event stays unsynced that nobody waits for."""
 _GATHER_SECONDS: Final = 0.001
-_CROWD: Final = 4
 DISK_SECONDS: Final = 5.0
 """How long whoever waits waits for a sync that does not return."""
 _LOOK_SECONDS: Final = 0.25
@@ -143,8 +141,7 @@ class GroupSync:
             # Before what is appended is asked for: whoever waits here has appended already.
             with self._lock:
                 self._syncing, self._waiting = self._waiting, []
-                count = len(self._syncing)
-                self._enough = MAX_PENDING if count >= _CROWD else count or 1
+                self._enough = len(self._syncing) or 1
                 self._began = monotonic()
                 self._overdue = self._began + self._disk_seconds
                 closing = self._closing

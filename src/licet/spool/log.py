@@ -9,7 +9,7 @@ from itertools import repeat
 from threading import Lock
 from typing import Final
 
-from licet.app.ports import Acknowledge, Recorded
+from licet.app.recording import Acknowledge, Recorded
 from licet.domain.audit_event import (
     AuditEvent,
     EventType,
@@ -34,7 +34,7 @@ _new: Final = tuple.__new__
 
 
 class SpoolAuditLog:
-    """See `ports.AuditLog`."""
+    """See `recording.AuditLog`."""
 
     def __init__(self, writer: SpoolWriter, now: Callable[[], Instant]) -> None:
         """Record into a spool; `now` dates the log's events about itself."""
@@ -50,7 +50,7 @@ class SpoolAuditLog:
         self._steps: deque[int] = deque()
 
     def record(self, caller: Caller, now: Instant, request: Request, decision: Decision) -> EventId:
-        """See `ports.AuditLog.record`."""
+        """See `recording.AuditLog.record`."""
         writer = self._writer
         try:
             if self._steps:
@@ -65,7 +65,7 @@ class SpoolAuditLog:
     def record_early(
         self, caller: Caller, now: Instant, request: Request, decision: Decision
     ) -> Recorded:
-        """See `ports.AuditLog.record_early`."""
+        """See `recording.AuditLog.record_early`."""
         try:
             if self._steps:
                 self._tell_steps()
@@ -76,7 +76,7 @@ class SpoolAuditLog:
         return _new(Recorded, (f"{self._id_start}{sequence:012x}", sequence))
 
     def when_durable(self, recorded: Recorded, acknowledge: Acknowledge) -> None:
-        """See `ports.AuditLog.when_durable`."""
+        """See `recording.AuditLog.when_durable`."""
         self._writer.when(recorded.sequence, partial(self._tell, acknowledge))
 
     def record_all(
@@ -86,7 +86,7 @@ class SpoolAuditLog:
         requests: Sequence[Request],
         decisions: Sequence[Decision],
     ) -> Sequence[EventId]:
-        """See `ports.AuditLog.record_all`."""
+        """See `recording.AuditLog.record_all`."""
         writer = self._writer
         bodies = list(map(decision_body, repeat(caller), repeat(now), requests, decisions))
         try:
@@ -102,7 +102,7 @@ class SpoolAuditLog:
 
     @property
     def waits(self) -> bool:
-        """See `ports.AuditLog.waits`."""
+        """See `recording.AuditLog.waits`."""
         return self._writer.is_synced
 
     @property

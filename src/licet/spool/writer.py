@@ -23,7 +23,7 @@ from threading import Condition, Lock, Thread
 from typing import Final
 from zlib import crc32
 
-from licet.app.ports import Acknowledge
+from licet.app.recording import Acknowledge
 from licet.domain.audit_event import ID_LOW, MAX_LEAF_BYTES, leaf_start
 from licet.domain.errors import UnavailableError
 from licet.spool.folder import SpoolFolder
