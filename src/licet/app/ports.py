@@ -18,7 +18,7 @@ from licet.domain.canonical_json import JsonObject
 from licet.domain.capability import Capability, Terms
 from licet.domain.capability_set import CapabilitySet
 from licet.domain.instant import Instant
-from licet.domain.names import Caller, CapabilityId, EventId, Principal
+from licet.domain.names import Caller, CapabilityId, Principal
 from licet.domain.pattern import ResourcePattern
 
 
