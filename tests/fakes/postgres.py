@@ -60,10 +60,13 @@ class Cluster:
         self._url = url
 
     @contextmanager
-    def database(self, template: Database | None = None) -> Iterator[Database]:
+    def database(
+        self, template: Database | None = None, *, same_log: bool = False
+    ) -> Iterator[Database]:
         """Provide a new database, a copy of `template` or empty; it is dropped afterwards.
 
-        Nobody may be connected to `template`.
+        Nobody may be connected to `template`. A copy has an audit log of its own, unless it stands
+        for a restored backup.
         """
         name = f"licet_test_{uuid4().hex}"
         source = "template1" if template is None else template.name
@@ -72,8 +75,12 @@ class Cluster:
                 sql.Identifier(name), sql.Identifier(source)
             )
         )
+        database = Database(name, make_conninfo(self._url, dbname=name))
         try:
-            yield Database(name, make_conninfo(self._url, dbname=name))
+            if template is not None and not same_log:
+                with database.connect() as admin:
+                    admin.execute("UPDATE audit.log SET log_id = gen_random_uuid()")
+            yield database
         finally:
             self._admin.execute(
                 sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))

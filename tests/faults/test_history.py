@@ -157,7 +157,7 @@ def test_the_mutation_itself_finds_the_database_another_one(
 def test_a_restored_copy_is_another_database(cluster: Cluster, database: Database) -> None:
     with serving(database) as served:
         grant(served)
-    with cluster.database(database) as copy, serving(copy) as restored:
+    with cluster.database(database, same_log=True) as copy, serving(copy) as restored:
         assert is_refused(lambda: grant(restored))
         assert restored.authorize("agent:a", "read", "doc:x").decision == DECISION_ALLOW
         assert epoch.confirm(copy.url, present(copy))

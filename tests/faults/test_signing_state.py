@@ -85,7 +85,7 @@ def test_a_restored_database_is_not_signed_and_goes_on_in_a_new_epoch(
         proof = tree.inclusion_proof(2)
     [(old_note,)] = rows(database, "SELECT note FROM audit.checkpoints")
     [(old_origin,)] = rows(database, "SELECT origin FROM audit.log")
-    with cluster.database(database) as restored:
+    with cluster.database(database, same_log=True) as restored:
         grow(database, tmp_path, 5)
         lost = custody(tmp_path).state.read()
         assert lost is not None
@@ -156,7 +156,7 @@ def test_an_epoch_that_was_lost_again_is_not_begun_under_the_same_name(
     cluster: Cluster, database: Database, tmp_path: Path
 ) -> None:
     grow(database, tmp_path, 3)
-    with cluster.database(database) as backup:
+    with cluster.database(database, same_log=True) as backup:
         assert begin(database, tmp_path, force=True).epoch == 2
         grow(database, tmp_path, 3)
         assert "was signed last" in refusal(backup, tmp_path)

@@ -39,7 +39,7 @@ def test_a_service_on_a_restored_database_is_signed_again_after_it(
     healthy = new_epoch(database, tmp_path, "--reason", "why not")
     assert (healthy.status, healthy.out) == (2, "")
     assert healthy.err.startswith(f"licet: nothing is wrong with {origin}")
-    with cluster.database(database) as restored:
+    with cluster.database(database, same_log=True) as restored:
         serve_a_while(database, tmp_path)
         with serving(restored, state_dir=tmp_path) as served:
             stored = "SELECT count(*) FROM audit.events"
