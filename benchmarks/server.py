@@ -119,8 +119,7 @@ def _serve(composition: type[Licet], **overrides: object) -> None:
 
 
 def _keep() -> None:
-    # The capabilities of a benchmark are written directly: verified, they would be findings.
-    steward = StewardProcess(config.load(audit_verify_share=0)).start()
+    steward = StewardProcess(config.load()).start()
     try:
         print("steward:0", flush=True)
         sys.stdin.read()

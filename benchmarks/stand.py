@@ -31,7 +31,14 @@ from licet.storage.embedded import EmbeddedPostgres
 from licet.storage.pool import Database, PoolLimits
 from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub
 
-_SHIPPED: Final[LiteralString] = "SELECT writer_id, shipped_seq FROM audit.writers"
+# Of servers: the steward is a writer, too, and opens nothing.
+_SHIPPED: Final[LiteralString] = """
+SELECT w.writer_id, w.shipped_seq FROM audit.writers AS w
+WHERE w.writer_id IN (
+  SELECT ('x' || left(replace(e.event_id::text, '-', ''), 12))::bit(48)::bigint
+  FROM audit.events AS e
+  WHERE e.event_type = 'audit.writer_opened' AND e.event_type <> 'decision')
+"""
 _BACKEND: Final[LiteralString] = "SELECT pg_backend_pid()"
 _LOG: Final[LiteralString] = "SELECT log_id::text, origin FROM audit.log"
 _SHIP_SECONDS: Final = 60.0

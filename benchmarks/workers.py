@@ -135,9 +135,9 @@ def _burst(setup: _Setup, seconds: float) -> None:
     spent = stand.server_seconds() - used
     site.await_shipped(sum(before.values()) + calls)
     answered = [
-        shipped - before[writer]
+        shipped - before.get(writer, 0)
         for writer, shipped in site.shipped_by_writer().items()
-        if shipped != before[writer]
+        if shipped != before.get(writer, 0)
     ]
     if len(answered) != setup.workers:
         raise BenchmarkError(f"of {setup.workers} workers {len(answered)} answered")
