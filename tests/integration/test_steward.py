@@ -17,7 +17,7 @@ from typing import Self
 import pytest
 
 from licet.client import Client, LicetCallError
-from tests.fakes.api import rows
+from tests.fakes.api import all_stored, rows
 from tests.fakes.postgres import Database, eventually
 from tests.fakes.terminal import Running, run
 from tests.integration.test_cli_workers import stewards_of, supervised, workers_of
@@ -230,7 +230,8 @@ def test_a_row_that_was_changed_is_found_while_the_service_runs(
     ) as found:
         with Client(found.address) as client:
             decided = [client.authorize("agent:a", "read", "doc:x").decision_id]
-        assert eventually(lambda: bool(rows(database, "SELECT 1 FROM audit.batches")), 20)
+        assert all_stored(database, decided)
+        assert found.is_sealed_on()
         assert eventually(lambda: of_steward(metrics, "audit_recent_rounds_total") > 1, 20)
         assert of_steward(metrics, "audit_findings_total") == 0
         with database.connect() as admin:
