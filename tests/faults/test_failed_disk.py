@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 
 from licet.client import Client, LicetCallError
-from tests.fakes.api import all_stored
+from tests.fakes.api import all_stored, refused
 from tests.fakes.postgres import Database, eventually
+from tests.fakes.serving import Served, serving
 from tests.fakes.terminal import running
 
 PATIENCE = 40.0
@@ -93,3 +98,26 @@ def test_workers_whose_disk_failed_are_replaced_until_it_is_mended(
         assert eventually(lambda: can_decide(address), PATIENCE)
         answered.append(decide(address))
         assert all_stored(database, answered)
+
+
+def test_a_server_whose_disk_failed_says_that_it_does_not_serve(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with serving(database) as served:
+        assert is_serving(served)
+        monkeypatch.setattr(os, "fdatasync", fail)
+        refusal = refused(lambda: served.authorize("agent:a", "read", "doc:x"))
+        assert (refusal.code, refusal.retry) == (grpc.StatusCode.UNAVAILABLE, True)
+        monkeypatch.undo()
+        # The kernel may have dropped what it could not write: no later sync makes up for that.
+        assert eventually(lambda: not is_serving(served))
+        refusal = refused(lambda: served.authorize("agent:a", "read", "doc:x"))
+        assert refusal.code is grpc.StatusCode.UNAVAILABLE
+
+
+def is_serving(served: Served) -> bool:
+    answer = served.health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
