@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -119,5 +120,6 @@ def test_a_server_whose_disk_failed_says_that_it_does_not_serve(
 
 
 def is_serving(served: Served) -> bool:
-    answer = served.health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+    stub: Any = served.health  # the published stubs know none of its methods
+    answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

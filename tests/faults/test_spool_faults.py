@@ -10,8 +10,10 @@ import resource
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from mmap import mmap
 from pathlib import Path
 from threading import Event, Semaphore
+from typing import Any
 
 import pytest
 from typing_extensions import override
@@ -19,6 +21,7 @@ from typing_extensions import override
 from licet.domain.errors import UnavailableError
 from licet.spool.folder import SpoolFolder
 from licet.spool.reader import SpoolReader
+from licet.spool.segment import FRAME, FRAME_BYTES, HEADER_BYTES
 from licet.spool.writer import Durability, SpoolWriter
 from tests.fakes.spool import (
     PATIENCE,
@@ -384,3 +387,27 @@ def test_where_files_may_not_grow_events_are_refused_and_none_is_lost(tmp_path: 
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         until_taken(writer)
     assert_all_on_record(tmp_path, taken + 1)
+
+
+def test_a_batch_is_stored_frame_by_frame(tmp_path: Path) -> None:
+    """A process that is killed in a copy of many leaves a whole frame behind half a one."""
+    stored: list[bytes] = []
+
+    class Memory(mmap):
+        @override
+        def __setitem__(self, key: Any, value: Any) -> None:
+            if (key.start or 0) >= HEADER_BYTES:
+                stored.append(value)
+            super().__setitem__(key, value)
+
+    class WatchedSystem(FaultySystem):
+        @override
+        def map(self, descriptor: int, size: int) -> mmap:
+            return Memory(descriptor, size)
+
+    with writing(tmp_path, system=WatchedSystem()) as writer:
+        writer.append_all([BODY, BODY * 2, BODY * 3])
+    sequences = [FRAME.unpack_from(frame)[2] for frame in stored]
+    lengths = [FRAME.unpack_from(frame)[1] for frame in stored]
+    assert sequences == [1, 2, 3]
+    assert all(0 <= len(f) - FRAME_BYTES - n < 8 for f, n in zip(stored, lengths, strict=True))
