@@ -10,7 +10,6 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from time import monotonic
 from typing import Final, Self
 from uuid import uuid4
 
@@ -23,6 +22,7 @@ from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import Sources, WatchChanges
 from licet.bootstrap_audit import AuditTrail
+from licet.bootstrap_custody import soon
 from licet.bootstrap_metrics import Watched, sources_of
 from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
@@ -125,7 +125,7 @@ class Licet:
 
     def _start(self) -> None:
         settings = self._settings
-        patience = _deadline(_START_SECONDS)
+        patience = soon(_START_SECONDS)
         tls = server_tls(settings)
         # (1) The database and its schema.
         url, migration_url = self._database_urls()
@@ -187,7 +187,7 @@ class Licet:
     def _probe(self, database: Database, expected: Sequence[tuple[str, str]]) -> Callable[[], bool]:
         def probe() -> bool:
             try:
-                with database.connection(_deadline(_PROBE_SECONDS)) as connection:
+                with database.connection(soon(_PROBE_SECONDS)) as connection:
                     ready = schema.check(connection, expected).is_expected
                     if ready:
                         self._newest = newest_revision(connection)
@@ -338,7 +338,7 @@ def _pool_limits(settings: Settings) -> PoolLimits:
 
 
 def _prefetch(database: Database, sets: CachedCapabilitySets) -> None:
-    warm = prefetch(PostgresAuditEvents(database), sets, _deadline(_PREFETCH_SECONDS))
+    warm = prefetch(PostgresAuditEvents(database), sets, soon(_PREFETCH_SECONDS))
     _log.info("the capability sets of %d recent principals are in memory", warm)
     sets.misses = 0  # of the requests, from here on
 
@@ -353,8 +353,3 @@ def _server_limits(settings: Settings, shares_port: bool) -> ServerLimits:  # no
         shares_port=shares_port,
         connection_seconds=settings.connection_seconds,
     )
-
-
-def _deadline(seconds: float) -> Deadline:
-    end = monotonic() + seconds
-    return Deadline(lambda: end - monotonic())

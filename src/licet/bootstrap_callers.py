@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from time import monotonic
 from typing import Final
 
 from licet.app.keys import ManageKeys
 from licet.app.ports import Clock, Deadline
+from licet.bootstrap_custody import soon
 from licet.config import Settings
 from licet.domain.api_key import KeyId
 from licet.domain.audit_event import EventType, Result
@@ -63,7 +63,7 @@ class Callers:
         self, settings: Settings, log: SpoolAuditLog, stack: ExitStack, tls: ServerTls | None
     ) -> Authority:
         """Start what lets callers in and keeps account of it; the stack stops it."""
-        uses = UsesThread(self.keys.drain_used, self._stored, _deadline)
+        uses = UsesThread(self.keys.drain_used, self._stored, soon)
         stack.callback(uses.stop)
         uses.start()
         failures = FailedCalls(_recorder(log))
@@ -94,8 +94,3 @@ def _recorder(log: SpoolAuditLog) -> RecordFailures:
         log.append(EventType.AUTH_FAILED, why, facts, actor=who, result=Result.REFUSED)
 
     return record
-
-
-def _deadline(seconds: float) -> Deadline:
-    end = monotonic() + seconds
-    return Deadline(lambda: end - monotonic())

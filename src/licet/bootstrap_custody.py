@@ -170,5 +170,4 @@ def _custody(
 
 def soon(seconds: float) -> Deadline:
     """Return the deadline in so many seconds."""
-    end = monotonic() + seconds
-    return Deadline(lambda: end - monotonic())
+    return Deadline.after(seconds, monotonic)

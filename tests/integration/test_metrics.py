@@ -60,7 +60,11 @@ def test_metrics_count_what_happened(database: Database) -> None:
 def test_of_two_servers_one_seals_and_verifies_and_the_other_takes_over(
     database: Database,
 ) -> None:
-    settings = {"metrics_listen": "127.0.0.1:0", "audit_verify_seconds": 1}
+    settings = {
+        "metrics_listen": "127.0.0.1:0",
+        "audit_verify_seconds": 1,
+        "audit_verify_share": 0.2,
+    }
     with serving(database, **settings) as leader:
         assert eventually(lambda: leads(leader))
         with serving(database, **settings) as follower:

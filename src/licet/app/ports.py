@@ -10,7 +10,7 @@ bounded by it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 from uuid import UUID
 
 from licet.domain.audit_event import AuditEvent
@@ -36,6 +36,12 @@ class Deadline:
         Or None for a caller who set no deadline.
         """
         self._remaining = remaining
+
+    @classmethod
+    def after(cls, seconds: float, clock: Callable[[], float]) -> Self:
+        """Return the deadline in so many seconds, by a clock of seconds that never steps."""
+        end = clock() + seconds
+        return cls(lambda: end - clock())
 
     def remaining(self, at_most: float) -> float:
         """Return the seconds left, never more than `at_most` and never less than 0."""

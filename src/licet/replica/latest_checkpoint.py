@@ -64,5 +64,4 @@ class LatestCheckpoint:
 
 
 def _deadline() -> Deadline:
-    end = monotonic() + _STATEMENT_SECONDS
-    return Deadline(lambda: end - monotonic())
+    return Deadline.after(_STATEMENT_SECONDS, monotonic)

@@ -91,5 +91,4 @@ class Retention:
 
 
 def _deadline() -> Deadline:
-    end = monotonic() + _STATEMENT_SECONDS
-    return Deadline(lambda: end - monotonic())
+    return Deadline.after(_STATEMENT_SECONDS, monotonic)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import grpc
 from typing_extensions import override
 
-from licet.app.ports import Deadline
 from licet.app.prove import ProveAudit
 from licet.server import proofs
+from licet.server.identity import deadline_of
 from licet.server.watchers import Watchers
 from licet.v1 import audit_service_pb2 as pb
 from licet.v1 import audit_service_pb2_grpc as pb_grpc
@@ -28,7 +28,7 @@ class AuditService(pb_grpc.AuditServiceServicer):
         self, request: pb.GetCheckpointRequest, context: grpc.ServicerContext
     ) -> pb.GetCheckpointResponse:
         epoch, size = proofs.epoch(request.epoch), proofs.size(request.size, "size")
-        found = self._prove.checkpoint(epoch, size, _deadline(context))
+        found = self._prove.checkpoint(epoch, size, deadline_of(context))
         return proofs.checkpoint(found, self._prove.key_of(found))
 
     @override
@@ -36,7 +36,7 @@ class AuditService(pb_grpc.AuditServiceServicer):
         self, request: pb.ProveInclusionRequest, context: grpc.ServicerContext
     ) -> pb.ProveInclusionResponse:
         event_id = proofs.event_id(request)
-        return proofs.inclusion(self._prove.inclusion(event_id, _deadline(context)))
+        return proofs.inclusion(self._prove.inclusion(event_id, deadline_of(context)))
 
     @override
     def ProveConsistency(
@@ -45,7 +45,7 @@ class AuditService(pb_grpc.AuditServiceServicer):
         epoch = proofs.epoch(request.epoch)
         old = proofs.size(request.from_size, "from_size")
         new = proofs.size(request.to_size, "to_size")
-        return proofs.consistency(self._prove.consistency(epoch, old, new, _deadline(context)))
+        return proofs.consistency(self._prove.consistency(epoch, old, new, deadline_of(context)))
 
     @override
     def ExportAudit(
@@ -55,11 +55,7 @@ class AuditService(pb_grpc.AuditServiceServicer):
         first = proofs.size(request.first_leaf, "first_leaf")
         end = proofs.size(request.end_leaf, "end_leaf")
         with self._exports.place(context) as place:
-            export = self._prove.export(epoch, first, end, _deadline(context))
+            export = self._prove.export(epoch, first, end, deadline_of(context))
             for message in proofs.export(export):
                 with place.sending():
                     yield message
-
-
-def _deadline(context: grpc.ServicerContext) -> Deadline:
-    return Deadline(context.time_remaining)

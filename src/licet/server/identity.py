@@ -61,7 +61,7 @@ class Authentication:
                     raise UnauthenticatedError(EXPECTED)
                 header = cast("str", value)
         if header is not None:
-            return self._api_keys(header, Deadline(context.time_remaining))
+            return self._api_keys(header, deadline_of(context))
         if self._anonymous is None:
             raise UnauthenticatedError(EXPECTED)
         return self._anonymous
@@ -87,6 +87,11 @@ def by_certificate(tls: ServerTls) -> Callable[[grpc.ServicerContext], Identity 
 def attach(context: grpc.ServicerContext, identity: Identity) -> None:
     """Leave on a call who makes it."""
     context.licet_identity = identity  # type: ignore[attr-defined] # an object of Python, without slots
+
+
+def deadline_of(context: grpc.ServicerContext) -> Deadline:
+    """Return how long the caller still waits."""
+    return Deadline(context.time_remaining)
 
 
 def identity_of(context: grpc.ServicerContext) -> Identity:

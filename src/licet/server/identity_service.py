@@ -6,9 +6,8 @@ import grpc
 from typing_extensions import override
 
 from licet.app.keys import ManageKeys
-from licet.app.ports import Deadline
 from licet.server import convert, keys
-from licet.server.identity import identity_of
+from licet.server.identity import deadline_of, identity_of
 from licet.server.service import Places
 from licet.v1 import identity_pb2 as pb
 from licet.v1 import identity_pb2_grpc as pb_grpc
@@ -28,7 +27,7 @@ class IdentityService(pb_grpc.IdentityServiceServicer):
     ) -> pb.CreateApiKeyResponse:
         command, caller = keys.create(request), identity_of(context)
         with self._mutations:
-            return keys.created(self._keys.create(command, caller, _deadline(context)))
+            return keys.created(self._keys.create(command, caller, deadline_of(context)))
 
     @override
     def RotateApiKey(
@@ -36,7 +35,7 @@ class IdentityService(pb_grpc.IdentityServiceServicer):
     ) -> pb.RotateApiKeyResponse:
         command, caller = keys.rotate(request), identity_of(context)
         with self._mutations:
-            return keys.rotated(self._keys.rotate(command, caller, _deadline(context)))
+            return keys.rotated(self._keys.rotate(command, caller, deadline_of(context)))
 
     @override
     def RevokeApiKey(
@@ -44,14 +43,14 @@ class IdentityService(pb_grpc.IdentityServiceServicer):
     ) -> pb.RevokeApiKeyResponse:
         command, caller = keys.revoke(request), identity_of(context)
         with self._mutations:
-            return keys.revoked(self._keys.revoke(command, caller, _deadline(context)))
+            return keys.revoked(self._keys.revoke(command, caller, deadline_of(context)))
 
     @override
     def ListApiKeys(
         self, request: pb.ListApiKeysRequest, context: grpc.ServicerContext
     ) -> pb.ListApiKeysResponse:
         size, token = convert.page_size(request.page_size), convert.page_token(request.page_token)
-        deadline = _deadline(context)
+        deadline = deadline_of(context)
         return keys.page(
             self._keys.page(size, token, deadline, include_ended=request.include_ended)
         )
@@ -61,7 +60,3 @@ class IdentityService(pb_grpc.IdentityServiceServicer):
         self, request: pb.GetCallerRequest, context: grpc.ServicerContext
     ) -> pb.GetCallerResponse:
         return keys.caller(identity_of(context))
-
-
-def _deadline(context: grpc.ServicerContext) -> Deadline:
-    return Deadline(context.time_remaining)

@@ -15,7 +15,6 @@ from typing_extensions import override
 from licet.app.authorize import Answer, Authorize
 from licet.app.grant import GrantCapability
 from licet.app.keys import ManageKeys
-from licet.app.ports import Deadline
 from licet.app.prove import ProveAudit, StoredCheckpoint
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
@@ -23,7 +22,7 @@ from licet.app.watch import WatchChanges
 from licet.domain.errors import ExhaustedError
 from licet.server import convert, proofs, render
 from licet.server.deferred import End, Reply
-from licet.server.identity import identity_of
+from licet.server.identity import deadline_of, identity_of
 from licet.server.watchers import Watchers
 from licet.v1 import authorization_pb2 as pb
 from licet.v1 import authorization_pb2_grpc as pb_grpc
@@ -74,7 +73,7 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     ) -> pb.AuthorizeResponse:
         caller, question = identity_of(context), convert.authorize(request)
         caller.check_question(question.principal, question.resource)
-        return render.authorize(self._do.authorize(question, caller.caller, _deadline(context)))
+        return render.authorize(self._do.authorize(question, caller.caller, deadline_of(context)))
 
     def authorize_deferred(
         self, request: pb.AuthorizeRequest, context: grpc.ServicerContext, end: End
@@ -83,7 +82,7 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
         caller, question = identity_of(context), convert.authorize(request)
         caller.check_question(question.principal, question.resource)
         reply = Reply(context, end, _rendered)
-        self._do.authorize.deferred(question, caller.caller, _deadline(context), reply.prepare)
+        self._do.authorize.deferred(question, caller.caller, deadline_of(context), reply.prepare)
 
     @override
     def BatchAuthorize(
@@ -105,7 +104,7 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     def Grant(self, request: pb.GrantRequest, context: grpc.ServicerContext) -> pb.GrantResponse:
         with self._mutations:
             caller = identity_of(context)
-            granted = self._do.grant(convert.grant(request), caller, _deadline(context))
+            granted = self._do.grant(convert.grant(request), caller, deadline_of(context))
         self._tell_checkpoint(context)
         return render.grant(granted)
 
@@ -113,7 +112,7 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     def Revoke(self, request: pb.RevokeRequest, context: grpc.ServicerContext) -> pb.RevokeResponse:
         with self._mutations:
             caller = identity_of(context)
-            revoked = self._do.revoke(convert.revoke(request), caller, _deadline(context))
+            revoked = self._do.revoke(convert.revoke(request), caller, deadline_of(context))
         self._tell_checkpoint(context)
         return render.revoke(revoked)
 
@@ -123,7 +122,7 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     ) -> pb.GetCapabilityResponse:
         capability_id = convert.capability_id(request)
         found = self._do.capabilities.get(
-            capability_id, _deadline(context), with_tree=request.include_tree
+            capability_id, deadline_of(context), with_tree=request.include_tree
         )
         return render.capability(*found)
 
@@ -134,7 +133,7 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
         size, token = convert.page_size(request.page_size), convert.page_token(request.page_token)
         wanted = convert.capability_filter(request)
         return render.capabilities(
-            self._do.capabilities.page(wanted, size, token, _deadline(context))
+            self._do.capabilities.page(wanted, size, token, deadline_of(context))
         )
 
     @override
@@ -142,7 +141,7 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
         self, request: pb.QueryAuditRequest, context: grpc.ServicerContext
     ) -> pb.QueryAuditResponse:
         size, token = convert.page_size(request.page_size), convert.page_token(request.page_token)
-        deadline = _deadline(context)
+        deadline = deadline_of(context)
         page = self._do.audit(convert.audit_filter(request), size, token, deadline)
         checkpoint = self._tell_checkpoint(context)
         ids = [recorded.event_id for recorded in page.items]
@@ -152,7 +151,7 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     def WatchChanges(
         self, request: pb.WatchChangesRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchChangesResponse]:
-        watch = self._do.watch(convert.watch(request), _deadline(context))
+        watch = self._do.watch(convert.watch(request), deadline_of(context))
         with self._watchers.place(context) as place:
             # Not called when the client has gone already; then sending the first message fails.
             context.add_callback(watch.cancel)
@@ -166,7 +165,7 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
         caller, questions = identity_of(context), convert.batch(messages)
         for question in questions:
             caller.check_question(question.principal, question.resource)
-        return self._do.authorize.batch(questions, caller.caller, _deadline(context))
+        return self._do.authorize.batch(questions, caller.caller, deadline_of(context))
 
     def _tell_checkpoint(self, context: grpc.ServicerContext) -> StoredCheckpoint | None:
         """Send the latest checkpoint along: whoever keeps it can tell if the log is cut off."""
@@ -177,7 +176,3 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
 
 def _rendered(answer: Answer) -> bytes:
     return render.authorize(answer).SerializeToString()
-
-
-def _deadline(context: grpc.ServicerContext) -> Deadline:
-    return Deadline(context.time_remaining)

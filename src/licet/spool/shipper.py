@@ -250,5 +250,4 @@ class ShippingThread:
 
 
 def _soon() -> Deadline:
-    end = monotonic() + _STATEMENT_SECONDS
-    return Deadline(lambda: end - monotonic())
+    return Deadline.after(_STATEMENT_SECONDS, monotonic)
