@@ -24,6 +24,7 @@ from licet.client.results import (
     ServingStatus,
 )
 from licet.client.transport import Tls
+from licet.client.users import StandingChange, Suspension, User, UserChange, Users
 from licet.domain.errors import Violation
 
 __all__ = [
@@ -55,6 +56,11 @@ __all__ = [
     "Proofs",
     "Revocation",
     "ServingStatus",
+    "StandingChange",
+    "Suspension",
     "Tls",
+    "User",
+    "UserChange",
+    "Users",
     "Violation",
 ]
