@@ -34,7 +34,7 @@ def suspend(
 ) -> int:
     """Deny a principal everything at once, everywhere, and let nobody call as it."""
     with invocation.client() as client:
-        changed = client.users.suspend(principal, reason=reason, request_id=request_id)
+        changed = client.callers.principals.suspend(principal, reason=reason, request_id=request_id)
     return _print_change(invocation, changed, "was suspended before", "suspended")
 
 
@@ -48,7 +48,7 @@ def resume(
 ) -> int:
     """Let what a principal holds count again, and its keys."""
     with invocation.client() as client:
-        changed = client.users.resume(principal, reason=reason, request_id=request_id)
+        changed = client.callers.principals.resume(principal, reason=reason, request_id=request_id)
     return _print_change(invocation, changed, "was not suspended", "resumed")
 
 
@@ -64,7 +64,7 @@ def list_(
 ) -> int:
     """List who is suspended, the longest first."""
     with invocation.client() as client:
-        found = client.users.suspensions(
+        found = client.callers.principals.suspensions(
             principal=principal, include_ended=include_ended, page_size=output.page_size(limit)
         )
         output.print_list(found, limit, _COLUMNS, _row, as_objects=invocation.as_json)

@@ -41,7 +41,7 @@ def create(
 ) -> int:
     """Make a user with roles that the caller has the scopes of."""
     with invocation.client() as client:
-        made = client.users.create(
+        made = client.callers.users.create(
             principal, email, _listed(roles), name=name, request_id=request_id
         )
     return _print_user(invocation, made.user)
@@ -58,9 +58,9 @@ def show(
     """Show one user."""
     with invocation.client() as client:
         if "@" in user and not user.startswith("user:"):
-            found = client.users.get(email=user)
+            found = client.callers.users.get(email=user)
         else:
-            found = client.users.get(user)
+            found = client.callers.users.get(user)
     return _print_user(invocation, found)
 
 
@@ -78,7 +78,7 @@ def update(
 ) -> int:
     """Change a user; what its keys may follows its roles at once."""
     with invocation.client() as client:
-        changed = client.users.update(
+        changed = client.callers.users.update(
             principal,
             name=name,
             email=email,
@@ -98,7 +98,7 @@ def disable(
 ) -> int:
     """Let nobody call as a user any more, anywhere; its keys are not ended."""
     with invocation.client() as client:
-        changed = client.users.disable(principal, reason=reason, request_id=request_id)
+        changed = client.callers.users.disable(principal, reason=reason, request_id=request_id)
     return _print_change(invocation, changed, "disabled")
 
 
@@ -112,7 +112,7 @@ def enable(
 ) -> int:
     """Let those keys of a user count again that have not ended."""
     with invocation.client() as client:
-        changed = client.users.enable(principal, reason=reason, request_id=request_id)
+        changed = client.callers.users.enable(principal, reason=reason, request_id=request_id)
     return _print_change(invocation, changed, "enabled")
 
 
@@ -128,7 +128,7 @@ def list_(
 ) -> int:
     """List users by name."""
     with invocation.client() as client:
-        found = client.users.list(
+        found = client.callers.users.list(
             role=role, include_disabled=include_disabled, page_size=output.page_size(limit)
         )
         output.print_list(found, limit, _COLUMNS, _row, as_objects=invocation.as_json)

@@ -24,7 +24,7 @@ from licet.client.results import (
     ServingStatus,
 )
 from licet.client.transport import Tls
-from licet.client.users import StandingChange, Suspension, User, UserChange, Users
+from licet.client.users import Principals, StandingChange, Suspension, User, UserChange, Users
 from licet.domain.errors import Violation
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "LogExport",
     "LogProof",
     "NewApiKey",
+    "Principals",
     "Proofs",
     "Revocation",
     "ServingStatus",

@@ -11,6 +11,7 @@ from uuid import uuid4
 import grpc
 
 from licet.client import messages, transport
+from licet.client.users import Principals, Users
 from licet.v1 import identity_pb2 as pb
 from licet.v1.identity_pb2_grpc import IdentityServiceStub
 
@@ -87,6 +88,10 @@ class Callers:
         """Call over this channel; `seconds` gives each call its timeout."""
         self._stub = IdentityServiceStub(channel)
         self._seconds = seconds
+        self.users = Users(channel, seconds)
+        """The calls about users."""
+        self.principals = Principals(channel, seconds)
+        """The calls about who is suspended."""
 
     def whoami(self, *, timeout: float | None = None) -> CallerIdentity:
         """Ask who calls.

@@ -26,7 +26,6 @@ from licet.client.results import (
     Revocation,
     ServingStatus,
 )
-from licet.client.users import Users
 from licet.v1 import authorization_pb2 as pb
 from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub
 
@@ -72,8 +71,6 @@ class Client:
         self._stub = AuthorizationServiceStub(self._channel)
         self.callers = Callers(self._channel, self._seconds)
         """The calls about who may call."""
-        self.users = Users(self._channel, self._seconds)
-        """The calls about users, and about who is suspended."""
         self.proofs = Proofs(self._channel, self._seconds)
         """The calls that prove what the audit log holds."""
         self._check_health = transport.health_check(self._channel)

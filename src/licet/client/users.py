@@ -66,7 +66,7 @@ class StandingChange:
 
 
 class Users:
-    """The calls about users and suspensions; `Client.users`.
+    """The calls about users; `Client.callers.users`.
 
     Each raises LicetCallError; see there for what is known then.
     """
@@ -184,6 +184,18 @@ class Users:
             token = page.next_page_token
             if not token:
                 return
+
+
+class Principals:
+    """The calls about who is suspended; `Client.callers.principals`.
+
+    Each raises LicetCallError; see there for what is known then.
+    """
+
+    def __init__(self, channel: grpc.Channel, seconds: Callable[[float | None], float]) -> None:
+        """Call over this channel; `seconds` gives each call its timeout."""
+        self._stub = IdentityServiceStub(channel)
+        self._seconds = seconds
 
     def suspend(
         self,
