@@ -1,4 +1,7 @@
-"""`licet users` and `licet principals`, as processes of their own against a real server."""
+"""`licet users` and `licet principals` against a real server.
+
+Run in this process, because each of their own costs a second.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,27 @@ from collections.abc import Callable
 
 import pytest
 
+from licet.cli.main import main
 from licet.client import Client, LicetCallError
 from tests.fakes.serving import Served
-from tests.fakes.terminal import Finished, run
+from tests.fakes.terminal import Finished
 
 Licet = Callable[..., Finished]
 
 
 @pytest.fixture
-def licet(served: Served) -> Licet:
+def licet(
+    served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Licet:
     """Provide the command line of an admin."""
+    monkeypatch.setenv("LICET_ADDRESS", served.address)
 
     def call(*arguments: str, **variables: str) -> Finished:
-        return run(*arguments, variables={"LICET_ADDRESS": served.address} | variables)
+        with monkeypatch.context() as patched:
+            for name, value in variables.items():
+                patched.setenv(name, value)
+            status = main(arguments)
+        return Finished(status, *capsys.readouterr())
 
     return call
 
