@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 
 import grpc
 import pytest
@@ -279,7 +281,7 @@ def test_a_repeated_change_happens_once(served: Served, admin: As) -> None:
     assert count(served.database, "SELECT max(revision) FROM licet.changes") == 2
 
 
-def test_watchers_see_that_a_revision_was_and_no_address(served: Served, admin: As) -> None:
+def test_watchers_see_that_a_revision_was_and_no_address(admin: As) -> None:
     watch = admin.authorization.WatchChanges(az.WatchChangesRequest(after_revision=0), timeout=30)
     assert next(watch).HasField("heartbeat")
     make_user(admin, "user:bob", "user")
@@ -288,61 +290,65 @@ def test_watchers_see_that_a_revision_was_and_no_address(served: Served, admin: 
     watch.cancel()
 
 
+class Use:
+    """Threads that use keys of a user, and one that makes more of them, until it is disabled."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens = tokens
+        self.wrong: list[str] = []
+        self.disabled = threading.Event()
+        self.warm = threading.Barrier(10)
+
+    def use(self, address: str, token: str) -> None:
+        with holding(address, token) as caller:
+            caller.authorization.Authorize(QUESTION, timeout=10)
+            self.warm.wait(30)
+            for _ in range(100_000):
+                was_disabled = self.disabled.is_set()
+                try:
+                    caller.authorization.Authorize(QUESTION, timeout=10)
+                except grpc.RpcError as exc:
+                    if exc.code() is not grpc.StatusCode.UNAUTHENTICATED:
+                        self.wrong.append(str(exc.code()))
+                    return
+                if was_disabled:
+                    self.wrong.append("accepted after it was disabled")
+                    return
+            self.wrong.append("never refused")
+
+    def make(self, address: str) -> None:
+        self.warm.wait(30)
+        with calling(address) as maker:
+            while not self.disabled.is_set():
+                try:
+                    made = make_key(maker, "authorize", principal="user:alice")
+                except grpc.RpcError:
+                    return
+                self.tokens.append(made.token)
+
+
 def test_no_key_is_accepted_after_its_user_was_disabled(database: Database) -> None:
     """Eight threads on two replicas use keys all the while, as new ones are made."""
     with serving(database) as one, serving(database) as two, calling(one.address) as admin:
         make_user(admin, "user:alice", "user")
-        tokens = [make_key(admin, "authorize", principal="user:alice").token for _ in range(2)]
-        disabled, stop = threading.Event(), threading.Event()
-        wrong: list[str] = []
-        warm = threading.Barrier(10)
-
-        def use(address: str, token: str) -> None:
-            with holding(address, token) as caller:
-                caller.authorization.Authorize(QUESTION, timeout=10)
-                warm.wait(30)
-                while not stop.is_set():
-                    was_disabled = disabled.is_set()
-                    try:
-                        caller.authorization.Authorize(QUESTION, timeout=10)
-                    except grpc.RpcError as exc:
-                        if exc.code() is not grpc.StatusCode.UNAUTHENTICATED:
-                            wrong.append(str(exc.code()))
-                        return
-                    if was_disabled:
-                        wrong.append("accepted after it was disabled")
-                        return
-                wrong.append("never refused")
-
-        def make() -> None:
-            """Make keys that may escape: whether they count is told after the disabling."""
-            warm.wait(30)
-            with calling(two.address) as maker:
-                while not disabled.is_set():
-                    try:
-                        tokens.append(make_key(maker, "authorize", principal="user:alice").token)
-                    except grpc.RpcError:
-                        return
-
+        first = [make_key(admin, "authorize", principal="user:alice").token for _ in range(2)]
+        addresses = [one.address, two.address]
+        use = Use(list(first))
         threads = [
-            threading.Thread(target=use, args=(served.address, token))
-            for served in (one, two)
-            for token in tokens * 2
+            threading.Thread(target=use.use, args=(address, token))
+            for address in addresses
+            for token in first * 2
         ]
-        threads.append(threading.Thread(target=make))
+        threads.append(threading.Thread(target=use.make, args=(two.address,)))
         for thread in threads:
             thread.start()
-        warm.wait(30)
+        use.warm.wait(30)
         answer = disable(admin, "user:alice")
-        disabled.set()
-        for served in (one, two):
-            for token in list(tokens):
-                failed = refused(lambda s=served, t=token: scopes(s.address, t))  # type: ignore[misc] # bound now
-                assert failed.code is grpc.StatusCode.UNAUTHENTICATED
-        timer = threading.Timer(10, stop.set)
-        timer.start()
+        use.disabled.set()
+        for address, token in product(addresses, tuple(use.tokens)):
+            failed = refused(partial(scopes, address, token))
+            assert failed.code is grpc.StatusCode.UNAUTHENTICATED
         for thread in threads:
             thread.join(30)
-        timer.cancel()
         assert (answer.replicas_confirmed, answer.replicas_fenced) == (2, 0)
-        assert not wrong
+        assert not use.wrong

@@ -43,6 +43,9 @@ def test_a_person_comes_changes_and_leaves(licet: Licet) -> None:
     assert licet("whoami", LICET_API_KEY=token).status == 0
     assert "developer" in licet("users", "update", "user:bob", "--roles", "developer").out
     assert "Robert" in licet("users", "update", "user:bob", "--name", "Robert").out
+    (key,) = licet("keys", "list", "--caller", "user:bob", "--json").objects
+    assert key["name"] == "laptop"
+    assert not licet("keys", "list", "--created-by", "user:bob", "--json").objects
     ended = licet("users", "disable", "user:bob", "--reason", "has left")
     assert ended.out.startswith("disabled at revision ")
     assert licet("users", "disable", "user:bob").out == "was disabled before\n"

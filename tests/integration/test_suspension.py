@@ -90,11 +90,9 @@ def test_batches_and_streams_say_the_same(served: Served, admin: As) -> None:
     def reasons() -> list[list[int]]:
         batch = az.BatchAuthorizeRequest(requests=questions)
         stream = az.StreamAuthorizeRequest(requests=questions)
-        answers = served.stub.StreamAuthorize(iter([stream]), timeout=10)
-        return [
-            [answer.reason for answer in served.stub.BatchAuthorize(batch, timeout=10).responses],
-            *([answer.reason for answer in message.responses] for message in answers),
-        ]
+        (streamed,) = served.stub.StreamAuthorize(iter([stream]), timeout=10)
+        batched = served.stub.BatchAuthorize(batch, timeout=10)
+        return [[answer.reason for answer in found.responses] for found in (batched, streamed)]
 
     assert reasons() == [[GRANTED, GRANTED, NONE]] * 2
     suspend(admin, "agent:b")
@@ -166,8 +164,12 @@ def test_who_may_suspend_and_who_may_resume(served: Served, admin: As) -> None:
         assert why(lambda: suspend(caller, "agent:a")) == outside
     for principal in ("caller:anonymous", "address:10.0.0.1", "service:licet", "nobody", ""):
         assert refused(lambda p=principal: suspend(admin, p)).fields == ("principal",)  # type: ignore[misc] # bound now
-    refusals = "SELECT DISTINCT reason FROM audit.events WHERE event_type ~ '^principal' AND result = 'refused'"
-    assert {reason for (reason,) in rows(served.database, refusals)} == {
+    refusals = rows(
+        served.database,
+        "SELECT DISTINCT reason FROM audit.events"
+        " WHERE event_type ~ '^principal' AND result = 'refused'",
+    )
+    assert {reason for (reason,) in refusals} == {
         "SCOPES_WIDER",
         "OWN_RIGHTS",
         "OUTSIDE_LIMITS",
@@ -210,7 +212,7 @@ def test_suspensions_are_listed_and_on_record(served: Served, admin: As) -> None
     ]
 
 
-def test_watchers_see_who_was_suspended(served: Served, admin: As) -> None:
+def test_watchers_see_who_was_suspended(admin: As) -> None:
     watch = admin.authorization.WatchChanges(az.WatchChangesRequest(after_revision=0), timeout=30)
     assert next(watch).HasField("heartbeat")
     suspend(admin, "agent:a")

@@ -14,6 +14,7 @@ from licet.app.key_ports import (
     KeyChange,
     KeyChanged,
     KeyChanges,
+    KeyFilter,
     KeyMint,
     NewKey,
 )
@@ -231,19 +232,17 @@ class ManageKeys:
             deadline,
         )
 
-    def page(
-        self, size: int, token: str, deadline: Deadline, *, include_ended: bool
-    ) -> Page[ApiKey]:
+    def page(self, wanted: KeyFilter, size: int, token: str, deadline: Deadline) -> Page[ApiKey]:
         """Return one page, in the order of ids.
 
         Raises:
             InvalidRequestError: the token is not of this list.
             UnavailableError, DeadlineError: see `ApiKeyStore`.
         """
-        listed = digest(["api keys", include_ended])
+        listed = digest(["api keys", *wanted])
         after = KeyId(self._tokens.open(listed, token)) if token else None
         now = self._clock.now()
-        found = self._keys.page(after, size + 1, now, deadline, include_ended=include_ended)
+        found = self._keys.page(wanted, after, size + 1, now, deadline)
         return cut(found, size, _key_bytes, lambda last: self._tokens.seal(listed, last.key_id))
 
     def _check_user(self, new: NewKey, deadline: Deadline) -> None:

@@ -200,19 +200,28 @@ class Callers:
     def list_keys(
         self,
         *,
+        caller: str = "",
+        created_by: str = "",
         include_ended: bool = False,
         page_size: int = MAX_PAGE,
         timeout: float | None = None,
     ) -> Iterator[ApiKey]:
         """Iterate over API keys in the order of ids; pages are read as they are needed.
 
+        With `caller`, those that act as that one; with `created_by`, those that it made.
+
         Raises:
             LicetCallError: while iterating, a page was not answered; `timeout` is for each page.
         """
         token = ""
         while True:
-            request = pb.ListApiKeysRequest(
-                include_ended=include_ended, page_size=page_size, page_token=token
+            request = messages.build(
+                pb.ListApiKeysRequest,
+                caller=caller,
+                created_by=created_by,
+                include_ended=include_ended,
+                page_size=page_size,
+                page_token=token,
             )
             page = transport.read(self._stub.ListApiKeys, request, self._seconds(timeout))
             yield from map(_key, page.keys)

@@ -61,10 +61,8 @@ class IdentityService(pb_grpc.IdentityServiceServicer):
         self, request: pb.ListApiKeysRequest, context: grpc.ServicerContext
     ) -> pb.ListApiKeysResponse:
         size, token = convert.page_size(request.page_size), convert.page_token(request.page_token)
-        deadline = deadline_of(context)
-        return keys.page(
-            self._keys.page(size, token, deadline, include_ended=request.include_ended)
-        )
+        wanted = keys.wanted(request)
+        return keys.page(self._keys.page(wanted, size, token, deadline_of(context)))
 
     @override
     def GetCaller(

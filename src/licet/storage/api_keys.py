@@ -8,6 +8,7 @@ from typing import Any, Final, LiteralString, NamedTuple
 from psycopg import Connection
 from psycopg.sql import SQL
 
+from licet.app.key_ports import KeyFilter
 from licet.app.ports import Deadline
 from licet.domain import api_key
 from licet.domain.api_key import ApiKey, KeyId
@@ -49,6 +50,8 @@ _FIND: Final = SQL("SELECT {columns} FROM licet.api_keys AS k WHERE k.id = %(id)
 _PAGE: Final = SQL("""
 SELECT {columns} FROM licet.api_keys AS k
 WHERE k.id > %(after)s
+  AND (%(caller)s::text IS NULL OR k.caller = %(caller)s)
+  AND (%(created_by)s::text IS NULL OR k.created_by = %(created_by)s)
   AND (%(include_ended)s OR (k.ended_revision IS NULL
        AND least(k.expires_at, coalesce(k.overlap_ends_at, 'infinity')) > %(now)s::timestamptz))
 ORDER BY k.id LIMIT %(limit)s
@@ -118,20 +121,13 @@ class PostgresApiKeys:
         return None if row is None else _key(*row)
 
     def page(
-        self,
-        after: KeyId | None,
-        limit: int,
-        now: Instant,
-        deadline: Deadline,
-        *,
-        include_ended: bool,
+        self, wanted: KeyFilter, after: KeyId | None, limit: int, now: Instant, deadline: Deadline
     ) -> Sequence[ApiKey]:
         """See `ApiKeyStore.page`."""
-        parameters = {
+        parameters = wanted._asdict() | {
             "after": after or "",
             "limit": limit,
             "now": rfc3339(now),
-            "include_ended": include_ended,
         }
         with self._database.connection(deadline) as connection:
             return [_key(*row) for row in connection.execute(_PAGE, parameters).fetchall()]
