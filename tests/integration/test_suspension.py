@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from licet.v1 import authorization_pb2 as az
 from licet.v1 import decision_pb2
@@ -157,8 +158,18 @@ def test_who_may_suspend_and_who_may_resume(served: Served, admin: As) -> None:
         own = (PERMISSION_DENIED, "OWN_RIGHTS")
         assert why(lambda: suspend(caller, "service:switch")) == own
     outside = (PERMISSION_DENIED, "OUTSIDE_LIMITS")
+    brief = make_key(admin, "admin", principal="agent:b", ttl=Duration(nanos=1_000_000))
+    rotated = make_key(admin, "admin", principal="agent:c")
+    request = pb.RotateApiKeyRequest(key_id=rotated.key.key_id)
+    fresh = admin.identity.RotateApiKey(request, timeout=10)
     with holding(served.address, limited) as caller:
         resume(caller, "agent:a")
+        # Only keys that count protect.
+        assert why(lambda: suspend(caller, "agent:c")) == wider
+        admin.identity.RevokeApiKey(pb.RevokeApiKeyRequest(key_id=fresh.key.key_id), timeout=10)
+        suspend(caller, "agent:c")
+        assert brief.key.HasField("expires_at")
+        suspend(caller, "agent:b")
         assert why(lambda: suspend(caller, "service:x")) == outside
     with holding(served.address, narrow) as caller:
         assert why(lambda: suspend(caller, "agent:a")) == outside

@@ -138,7 +138,7 @@ class SuspensionStore(Protocol):
     """Suspensions as stored. Every method raises UnavailableError or DeadlineError."""
 
     def key_scopes(self, principal: Principal, deadline: Deadline) -> frozenset[Scope]:
-        """Return the scopes that the keys of a principal have together, those that ended aside."""
+        """Return the scopes that the keys of a principal have together, but for ended ones."""
         ...
 
     def page(

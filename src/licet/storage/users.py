@@ -32,6 +32,7 @@ ORDER BY u.principal LIMIT %(limit)s
 _KEY_SCOPES: Final[LiteralString] = """
 SELECT DISTINCT unnest(k.scopes) FROM licet.api_keys AS k
 WHERE k.caller = %(principal)s AND k.ended_revision IS NULL
+  AND least(k.expires_at, k.overlap_ends_at) > clock_timestamp()
 """
 
 _SUSPENSIONS: Final[LiteralString] = """
