@@ -141,7 +141,7 @@ class Licet:
         sets = CachedCapabilitySets(
             capabilities.held, lease, settings.cache_bytes, settings.cache_negative
         )
-        callers = bootstrap_callers.Callers(database, lease, clock, patience)
+        callers = bootstrap_callers.Callers(database, lease, clock, patience, sets)
         feed = MemoryFeed()
         replica = self._replica(url, Memories(sets, callers.keys), feed, lease, clock)
         # (3) Decisions go on record.
@@ -166,7 +166,7 @@ class Licet:
                 Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
             ),
             prove=trail.prove,
-            keys=callers.managed(acknowledgements, mutations, ids, tokens),
+            identity=callers.managed(acknowledgements, mutations, ids, tokens),
             latest_checkpoint=trail.latest,
         )
         self.server = Server(

@@ -27,6 +27,8 @@ from licet.cli import (
     epoch,
     keys,
     migrate,
+    principals,
+    users,
 )
 from licet.cli.authorize import authorize
 from licet.cli.errors import CommandError
@@ -79,6 +81,8 @@ audit.app.command()(command(audit_proofs.export))
 audit.app.command()(audit_archive.archive)
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
+app.add_typer(users.app, name="users")
+app.add_typer(principals.app, name="principals")
 app.command()(command(keys.whoami))
 app.command()(command(health))
 

@@ -24,6 +24,7 @@ from licet.client.results import (
     ServingStatus,
 )
 from licet.client.transport import Tls
+from licet.client.users import Principals, StandingChange, Suspension, User, UserChange, Users
 from licet.domain.errors import Violation
 
 __all__ = [
@@ -52,9 +53,15 @@ __all__ = [
     "LogExport",
     "LogProof",
     "NewApiKey",
+    "Principals",
     "Proofs",
     "Revocation",
     "ServingStatus",
+    "StandingChange",
+    "Suspension",
     "Tls",
+    "User",
+    "UserChange",
+    "Users",
     "Violation",
 ]

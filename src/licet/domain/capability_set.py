@@ -1,4 +1,4 @@
-"""What one principal holds.
+"""What one principal holds, and whether it is suspended.
 
 Indexed so that a match costs the depth of the resource's path and not the number held.
 
@@ -23,6 +23,7 @@ still costs one look.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from functools import lru_cache
 from itertools import chain
 from typing import Final, NamedTuple, TypeAlias
@@ -69,13 +70,23 @@ _SHAPES: Final = 4096
 """How many combinations of masks are kept once for all sets; most sets have one of a few."""
 
 
+class Standing(StrEnum):
+    """What a principal is counted for, whatever it holds; the values are those of the statement."""
+
+    GOOD = "GOOD"
+    DISABLED = "DISABLED"
+    """A user as whom nobody may call; what it holds counts."""
+    SUSPENDED = "SUSPENDED"
+    """Nobody may call as it, and nothing that it holds counts."""
+
+
 class CapabilitySet:
     """The capabilities of one principal at one revision.
 
     Immutable once built, so threads share it.
     """
 
-    __slots__ = ("_ended", "_living", "principal", "revision", "size")
+    __slots__ = ("_ended", "_living", "is_barred", "is_suspended", "principal", "revision", "size")
 
     def __init__(
         self,
@@ -83,10 +94,15 @@ class CapabilitySet:
         revision: int,
         living: Iterable[HeldCapability],
         ended: Iterable[HeldCapability] = (),
+        standing: Standing = Standing.GOOD,
     ) -> None:
         """Index the capabilities; `ended` are those revoked before their time."""
         self.principal = principal
         self.revision = revision
+        self.is_suspended = standing is Standing.SUSPENDED
+        """Whether it may do nothing, whatever it holds."""
+        self.is_barred = standing is not Standing.GOOD
+        """Whether nobody may call as this principal: it is suspended, or a user who is disabled."""
         self._living = _index(living)
         self._ended = _index(ended)
         self.size = self._living.size + self._ended.size

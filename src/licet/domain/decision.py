@@ -4,6 +4,7 @@ Pure; the clock's reading comes in.
 
 The steps, in the order in which they are taken:
 
+(0) The principal is suspended: DENY, PRINCIPAL_SUSPENDED, whatever it holds.
 (1) A living capability covers the action and the resource, and now is in its time: ALLOW.
 (2) One covers them but is not valid yet: DENY, NOT_YET_VALID.
 (3) One covered them and has ended: DENY, for the reason that the latest one ended.
@@ -35,6 +36,7 @@ class Reason(StrEnum):
     CAPABILITY_EXPIRED = "CAPABILITY_EXPIRED"
     CAPABILITY_REVOKED = "CAPABILITY_REVOKED"
     NOT_YET_VALID = "NOT_YET_VALID"
+    PRINCIPAL_SUSPENDED = "PRINCIPAL_SUSPENDED"
 
 
 # Members of an enum are looked up the slow way; this one is on the way of nearly every request.
@@ -113,6 +115,9 @@ def decide(  # noqa: C901, PLR0912 - hot
     """
     if earliest is None:
         earliest = now
+    if held.is_suspended:
+        # Step (0).
+        return _deny(Reason.PRINCIPAL_SUSPENDED, None, held)
     wanted = request.capability_id
     if wanted is None:
         exact = held.exact(request.action, request.resource)
@@ -150,7 +155,10 @@ def decide(  # noqa: C901, PLR0912 - hot
 def explain(
     held: CapabilitySet, request: Request, now: Instant, earliest: Instant | None = None
 ) -> Explanation:
-    """List every capability whose pattern covers the resource, with its verdict, as `decide`."""
+    """List every capability whose pattern covers the resource, with its verdict, as `decide`.
+
+    Of a principal that is suspended: as it would be if it were not.
+    """
     if earliest is None:
         earliest = now
     candidates = [
@@ -209,6 +217,8 @@ def describe(decision: Decision, request: Request) -> str:
     """Say a decision in one sentence."""
     capability = decision.capability
     what = f"{request.action} on {request.resource}"
+    if decision.reason is Reason.PRINCIPAL_SUSPENDED:
+        return f"{request.principal} is suspended"
     if capability is None:
         return f"{request.principal} holds no capability for {what}"
     if decision.allowed:

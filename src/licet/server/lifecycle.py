@@ -19,7 +19,7 @@ from licet.server import connections, deferred
 from licet.server.audit_service import AuditService
 from licet.server.authority import Authority
 from licet.server.deferred import Deferred
-from licet.server.identity_service import IdentityService
+from licet.server.identity_service import CHANGES, IdentityService
 from licet.server.interceptor import Interceptor
 from licet.server.service import AuthorizationService, Places, UseCases
 from licet.server.streams import Streams
@@ -140,7 +140,7 @@ class Server:
             AuditService(use_cases.prove, self._exports), server
         )
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(
-            IdentityService(use_cases.keys, mutations), server
+            IdentityService(use_cases.identity, mutations), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
@@ -257,9 +257,7 @@ def _pools(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
         f"/{SERVICE}/Grant": mutation,
         f"/{SERVICE}/Revoke": mutation,
         f"/{AUDIT_SERVICE}/ExportAudit": export,
-        f"/{IDENTITY_SERVICE}/CreateApiKey": mutation,
-        f"/{IDENTITY_SERVICE}/RotateApiKey": mutation,
-        f"/{IDENTITY_SERVICE}/RevokeApiKey": mutation,
+        **{f"/{IDENTITY_SERVICE}/{method}": mutation for method in CHANGES},
     }
 
 

@@ -76,7 +76,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_APPROVAL_REQUIRED: _Reason.ValueType  # 12
     """A policy demands an approval."""
     REASON_PRINCIPAL_SUSPENDED: _Reason.ValueType  # 13
-    """The principal is suspended."""
+    """The principal is suspended, whatever it holds."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a decision came out as it did. New values may be added: treat an unknown one as the reason of a DENY."""
@@ -108,7 +108,7 @@ REASON_SECURITY_LEVEL_TOO_LOW: Reason.ValueType  # 11
 REASON_APPROVAL_REQUIRED: Reason.ValueType  # 12
 """A policy demands an approval."""
 REASON_PRINCIPAL_SUSPENDED: Reason.ValueType  # 13
-"""The principal is suspended."""
+"""The principal is suspended, whatever it holds."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _CandidateVerdict:
