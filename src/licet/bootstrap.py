@@ -156,6 +156,7 @@ class Licet:
         retention = self._retention(changes := PostgresChanges(database))
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
+        changed = callers.changes(acknowledgements, mutations)
         use_cases = UseCases(
             authorize=Authorize(sets, trail.log, clock),
             grant=GrantCapability(capabilities, mutations, clock, ids),
@@ -166,7 +167,10 @@ class Licet:
                 Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
             ),
             prove=trail.prove,
-            keys=callers.managed(acknowledgements, mutations, ids, tokens),
+            keys=callers.managed(changed, ids, tokens),
+            agents=callers.agents(
+                *(changed, ids, tokens, settings.agent_heartbeat_seconds, self._stack)
+            ),
             latest_checkpoint=trail.latest,
         )
         self.server = Server(

@@ -59,7 +59,10 @@ class AgentChanges(Protocol):
 
 
 class AgentStore(Protocol):
-    """Agents and bootstrap tokens as stored. Every method raises UnavailableError or DeadlineError."""
+    """Agents and bootstrap tokens as stored.
+
+    Every method raises UnavailableError or DeadlineError.
+    """
 
     def agent(self, name: str, deadline: Deadline) -> Agent | None:
         """Return an agent, or None when there is none of this name."""

@@ -1,6 +1,6 @@
 """Agents: programs that come and go, each a principal `agent:<name>` with a token of its own.
 
-    bootstrap token    lets its holder register so many agents, until it ends; it can do nothing else
+    bootstrap token    lets its holder register so many agents, until it ends, and do nothing else
     agent token        lives for a day; its holder asks about, and delegates as, its own agent only
 
 Both have the text of an API key (`api_key.py`), and are looked up in the same way.
@@ -26,7 +26,7 @@ from licet.domain.pattern import ResourcePattern, contains, resource_pattern
 TOKEN_SECONDS: Final = 86_400.0
 """How long an agent's token lives."""
 OVERLAP_SECONDS: Final = 300.0
-"""How long one goes on that was rotated: for calls on their way, and for an answer that was lost."""
+"""How long one goes on that was rotated: for calls on their way, and for an answer that is lost."""
 SILENT_BEATS: Final = 3
 """So many heartbeats may be missed; then an agent is offline."""
 MAX_USES: Final = 10_000

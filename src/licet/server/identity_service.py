@@ -7,17 +7,18 @@ from typing_extensions import override
 
 from licet.app.keys import ManageKeys
 from licet.server import convert, keys
+from licet.server.agent_methods import AgentMethods, AgentUseCases
 from licet.server.identity import deadline_of, identity_of
-from licet.server.service import Places
+from licet.server.places import Places
 from licet.v1 import identity_pb2 as pb
-from licet.v1 import identity_pb2_grpc as pb_grpc
 
 
-class IdentityService(pb_grpc.IdentityServiceServicer):
+class IdentityService(AgentMethods):
     """Serves `licet.v1.IdentityService`."""
 
-    def __init__(self, manage: ManageKeys, mutations: Places) -> None:
+    def __init__(self, manage: ManageKeys, agents: AgentUseCases, mutations: Places) -> None:
         """Serve these use cases; changes share their places with those of capabilities."""
+        super().__init__(agents, mutations)
         self._keys = manage
         self._mutations = mutations
 

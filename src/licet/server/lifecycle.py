@@ -21,7 +21,8 @@ from licet.server.authority import Authority
 from licet.server.deferred import Deferred
 from licet.server.identity_service import IdentityService
 from licet.server.interceptor import Interceptor
-from licet.server.service import AuthorizationService, Places, UseCases
+from licet.server.places import Places
+from licet.server.service import AuthorizationService, UseCases
 from licet.server.streams import Streams
 from licet.server.tls import ServerTls
 from licet.server.watchers import Watchers
@@ -39,6 +40,11 @@ _log: Final = logging.getLogger(__name__)
 SERVICE: Final = authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationService"].full_name
 AUDIT_SERVICE: Final = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 IDENTITY_SERVICE: Final = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name
+_IDENTITY_CHANGES: Final = (
+    *("CreateApiKey", "RotateApiKey", "RevokeApiKey"),
+    *("CreateBootstrapToken", "RevokeBootstrapToken", "RegisterAgent", "RotateAgentToken"),
+    *("DeactivateAgent", "ActivateAgent"),
+)
 _PROBE_SECONDS: Final = 1.0
 # gRPC makes each connection's age longer or shorter by a tenth, so that they do not go together.
 _AGE_JITTER: Final = 1.1
@@ -140,7 +146,7 @@ class Server:
             AuditService(use_cases.prove, self._exports), server
         )
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(
-            IdentityService(use_cases.keys, mutations), server
+            IdentityService(use_cases.keys, use_cases.agents, mutations), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
@@ -257,9 +263,7 @@ def _pools(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
         f"/{SERVICE}/Grant": mutation,
         f"/{SERVICE}/Revoke": mutation,
         f"/{AUDIT_SERVICE}/ExportAudit": export,
-        f"/{IDENTITY_SERVICE}/CreateApiKey": mutation,
-        f"/{IDENTITY_SERVICE}/RotateApiKey": mutation,
-        f"/{IDENTITY_SERVICE}/RevokeApiKey": mutation,
+        **{f"/{IDENTITY_SERVICE}/{method}": mutation for method in _IDENTITY_CHANGES},
     }
 
 

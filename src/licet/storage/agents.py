@@ -18,8 +18,8 @@ from licet.storage.pool import Database
 # One row at least, with the revision; the tokens of the same snapshot beside it. What has ended or
 # is used up has no row.
 _HELD: Final[LiteralString] = """
-SELECT (SELECT max(c.revision) FROM licet.changes AS c), t.id, t.secret_sha256, t.agent, t.principals,
-       (extract(epoch FROM t.dies_at) * 1000000)::bigint
+SELECT (SELECT max(c.revision) FROM licet.changes AS c), t.id, t.secret_sha256, t.agent,
+       t.principals, (extract(epoch FROM t.dies_at) * 1000000)::bigint
 FROM (VALUES (1)) AS one LEFT JOIN (
   SELECT a.id, a.secret_sha256, a.agent, NULL::text[] AS principals,
          least(a.expires_at, a.overlap_ends_at) AS dies_at
@@ -33,9 +33,7 @@ FROM (VALUES (1)) AS one LEFT JOIN (
 
 _AGENT_COLUMNS: Final[LiteralString] = """
   a.name, a.hostname, a.address, a.public_key,
-  CASE WHEN a.deactivated_at IS NOT NULL THEN 'inactive'
-       WHEN a.offline_at IS NOT NULL THEN 'offline' ELSE 'active' END,
-  (extract(epoch FROM a.created_at) * 1000000)::bigint,
+  s.status, (extract(epoch FROM a.created_at) * 1000000)::bigint,
   (extract(epoch FROM a.registered_at) * 1000000)::bigint, a.registered_by, a.registered_revision,
   (SELECT (extract(epoch FROM h.heard_at) * 1000000)::bigint
    FROM licet.agent_heartbeats AS h WHERE h.agent = a.name),
@@ -45,7 +43,11 @@ _AGENT_COLUMNS: Final[LiteralString] = """
   coalesce(a.deactivation_reason, '')
 """
 _AGENTS: Final[LiteralString] = """
-FROM licet.agents AS a LEFT JOIN LATERAL (
+FROM licet.agents AS a
+CROSS JOIN LATERAL (
+  SELECT CASE WHEN a.deactivated_at IS NOT NULL THEN 'inactive'
+              WHEN a.offline_at IS NOT NULL THEN 'offline' ELSE 'active' END AS status) AS s
+LEFT JOIN LATERAL (
   SELECT n.id, least(n.expires_at, n.overlap_ends_at) AS dies_at FROM licet.agent_tokens AS n
   WHERE n.agent = a.name AND n.ended_revision IS NULL
     AND least(n.expires_at, n.overlap_ends_at) > clock_timestamp()
@@ -57,8 +59,7 @@ _AGENT: Final = SQL("SELECT {columns} {agents} WHERE a.name = %(name)s").format(
 _AGENT_PAGE: Final = SQL("""
 SELECT {columns} {agents}
 WHERE a.name > %(after)s
-  AND (%(status)s::text IS NULL OR %(status)s = CASE WHEN a.deactivated_at IS NOT NULL THEN 'inactive'
-       WHEN a.offline_at IS NOT NULL THEN 'offline' ELSE 'active' END)
+  AND (%(status)s::text IS NULL OR s.status = %(status)s)
 ORDER BY a.name LIMIT %(limit)s
 """).format(columns=SQL(_AGENT_COLUMNS), agents=SQL(_AGENTS))
 
@@ -121,7 +122,7 @@ class PostgresAgents:
     def held(
         self, ids: Collection[KeyId], deadline: Deadline
     ) -> tuple[int, Mapping[KeyId, HeldToken]]:
-        """Return the revision and, of one snapshot, the tokens that have neither ended nor been used up.
+        """Return the revision and, of one snapshot, the tokens that count still.
 
         Raises:
             UnavailableError, DeadlineError: nothing is known.

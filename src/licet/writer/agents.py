@@ -58,7 +58,7 @@ def raise_refusal(status: str) -> None:
         case done if done in _DONE:
             return
         case "BOOTSTRAP_ENDED" | "TOKEN_ENDED":
-            # As if it had not been let in at all: of a credential is not told why it does not count.
+            # As if it had not been let in: why a credential does not count is not told.
             raise UnauthenticatedError(EXPECTED)
         case "AGENT_NOT_FOUND":
             raise NotFoundError("there is no such agent")
