@@ -155,6 +155,29 @@ ROTATED = KEY | {
     "overlap_seconds": 60,
     "key": KEY["key"] | {"id": "123456789abcdefg"},  # type: ignore[operator] # it is a dict
 }
+BOOTSTRAP = {
+    "kind": "bootstrap.created",
+    "request_id": "b1",
+    "digest": "00" * 32,
+    "actor": "user:alice",
+    "trace_id": "",
+    "id": "23456789abcdefgh",
+    "facts": {},
+    "token": {
+        "name": "a farm",
+        "secret_sha256": "11" * 32,
+        "principals": ["agent:**"],
+        "max_uses": 1,
+        "expires_at": "9999-01-01T00:00:00Z",
+    },
+}
+REGISTERED = BOOTSTRAP | {
+    "kind": "agent.registered",
+    "request_id": "b2",
+    "agent": {"name": "a/1", "hostname": "a1", "address": "10.0.0.1:80", "public_key": ""},
+    "token": {"id": "3456789abcdefghj", "secret_sha256": "22" * 32, "ttl_seconds": 86_400},
+}
+HEARD = "INSERT INTO licet.agent_heartbeats SELECT name, now() FROM licet.agents"
 REPLICA = """
 INSERT INTO licet.replicas (incarnation, applied, lease_seconds)
 VALUES (gen_random_uuid(), 1, 1)
@@ -232,10 +255,11 @@ def fill(database: Database) -> None:
         connection.execute(DECISION)
         connection.execute(WRITER)
         connection.execute(QUARANTINED)
-        for change in (KEY, ROTATED):
+        for change in (KEY, ROTATED, BOOTSTRAP, REGISTERED):
             row = connection.execute(CHANGE_KEY, {"change": Jsonb(change)}).fetchone()
             assert row == ("done",)
         connection.execute(USED)
+        connection.execute(HEARD)
         connection.execute("SET ROLE licet_sealer")
         connection.execute(SEALED)
 

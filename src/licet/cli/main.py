@@ -19,6 +19,7 @@ import typer
 
 from licet import __version__
 from licet.cli import (
+    agents,
     audit,
     audit_archive,
     audit_proofs,
@@ -79,6 +80,7 @@ audit.app.command()(command(audit_proofs.export))
 audit.app.command()(audit_archive.archive)
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
+app.add_typer(agents.app, name="agents")
 app.command()(command(keys.whoami))
 app.command()(command(health))
 

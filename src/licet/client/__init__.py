@@ -5,6 +5,15 @@ Public API: what `__all__` names.
 
 from __future__ import annotations
 
+from licet.client.agents import (
+    Agent,
+    Agents,
+    AgentSwitch,
+    AgentToken,
+    BootstrapToken,
+    Heartbeat,
+    NewBootstrapToken,
+)
 from licet.client.callers import ApiKey, CallerIdentity, Callers, KeyRevocation, NewApiKey
 from licet.client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client
 from licet.client.errors import LicetCallError
@@ -29,11 +38,16 @@ from licet.domain.errors import Violation
 __all__ = [
     "DEFAULT_ADDRESS",
     "DEFAULT_TIMEOUT_SECONDS",
+    "Agent",
+    "AgentSwitch",
+    "AgentToken",
+    "Agents",
     "ApiKey",
     "AuditEvent",
     "AuditFilter",
     "AuditPage",
     "AuthorizeRequest",
+    "BootstrapToken",
     "CallerIdentity",
     "Callers",
     "Candidate",
@@ -45,6 +59,7 @@ __all__ = [
     "Decision",
     "Explanation",
     "GrantFields",
+    "Heartbeat",
     "JsonObject",
     "KeyRevocation",
     "LicetCallError",
@@ -52,6 +67,7 @@ __all__ = [
     "LogExport",
     "LogProof",
     "NewApiKey",
+    "NewBootstrapToken",
     "Proofs",
     "Revocation",
     "ServingStatus",

@@ -11,6 +11,7 @@ from uuid import uuid4
 from typing_extensions import Unpack
 
 from licet.client import credentials, messages, streaming, transport
+from licet.client.agents import Agents
 from licet.client.callers import Callers
 from licet.client.errors import LicetCallError
 from licet.client.proofs import Proofs
@@ -71,6 +72,8 @@ class Client:
         self._stub = AuthorizationServiceStub(self._channel)
         self.callers = Callers(self._channel, self._seconds)
         """The calls about who may call."""
+        self.agents = Agents(self._channel, self._seconds)
+        """The calls about agents."""
         self.proofs = Proofs(self._channel, self._seconds)
         """The calls that prove what the audit log holds."""
         self._check_health = transport.health_check(self._channel)
@@ -121,15 +124,8 @@ class Client:
         """
         request = messages.authorize_request(
             AuthorizeRequest(
-                principal,
-                action,
-                resource,
-                context,
-                capability_id,
-                session_id,
-                trace_id,
-                "",
-                explain,
+                *(principal, action, resource, context, capability_id, session_id, trace_id),
+                *("", explain),
             )
         )
         return messages.decision(

@@ -175,7 +175,8 @@ def hostname(text: str, field: str = "hostname") -> str:
     if not text:
         raise InvalidRequestError.of(field, "is required")
     name = text.lower()
-    if len(name) > MAX_HOSTNAME_BYTES or not name.isascii() or _HOSTNAME.fullmatch(name) is None:
+    # Looked at as it was sent: other letters become ASCII in lower case.
+    if len(text) > MAX_HOSTNAME_BYTES or not text.isascii() or _HOSTNAME.fullmatch(name) is None:
         raise InvalidRequestError.of(
             field, "must be a host's name: labels of [a-z0-9-] with dots between them"
         )
