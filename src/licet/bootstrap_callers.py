@@ -78,11 +78,11 @@ class Callers:
         changes: AdminChangeWriter,
         ids: TimeOrderedIds,
         tokens: SignedPageTokens,
-        heartbeat_seconds: float,
+        settings: Settings,
         stack: ExitStack,
     ) -> AgentUseCases:
         """Return the use cases of agents; start what keeps heartbeats, which the stack stops."""
-        seconds = min(FLUSH_SECONDS, heartbeat_seconds / SILENT_BEATS)
+        seconds = min(FLUSH_SECONDS, settings.agent_heartbeat_seconds / SILENT_BEATS)
         heartbeats = HeartbeatBuffer(self._agents, self._clock, soon, seconds)
         stack.callback(heartbeats.stop)
         heartbeats.start()
@@ -91,7 +91,7 @@ class Callers:
         return AgentUseCases(
             ManageAgents(writer, self._agents, heartbeats, *ports),
             ManageBootstrapTokens(writer, self._agents, *ports),
-            heartbeat_seconds,
+            settings.agent_heartbeat_seconds,
         )
 
     def authority(

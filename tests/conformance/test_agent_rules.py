@@ -118,8 +118,8 @@ def test_what_has_ended_does_not_come_back(admin: psycopg.Connection) -> None:
     assert change(admin, "bootstrap.revoked", "d2", id=BOOT)[:2] == ("done", 4)
     backward: list[LiteralString] = [
         "UPDATE licet.agent_tokens SET ended_revision = NULL, ended_at = NULL",
-        "UPDATE licet.bootstrap_tokens SET ended_revision = NULL, ended_event_id = NULL,"
-        " ended_at = NULL, ended_by = NULL, end_reason = NULL",
+        """UPDATE licet.bootstrap_tokens SET ended_revision = NULL, ended_event_id = NULL,
+           ended_at = NULL, ended_by = NULL, end_reason = NULL""",
     ]
     for statement in backward:
         with pytest.raises(errors.IntegrityError):

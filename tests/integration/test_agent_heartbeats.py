@@ -1,4 +1,4 @@
-"""Whether an agent works: heartbeats, silence that the steward notices, and tokens that end at once."""
+"""Whether an agent works: heartbeats, silence that a steward notices, and deactivation."""
 
 from __future__ import annotations
 
@@ -76,42 +76,37 @@ def test_a_silent_agent_is_offline_and_a_heartbeat_brings_it_back(database: Data
 
 
 def test_a_heartbeat_costs_no_statement_and_no_revision(database: Database) -> None:
-    with PostgresProxy(database) as proxy:
-        with (
-            serving(proxy.database, agent_heartbeat_seconds=3600) as served,
-            calling(served.address) as admin,
-        ):
-            boot = make_bootstrap(admin, max_uses=3).token
-            given = [register(served.address, boot, name).token for name in ("a", "b", "c")]
-            revision = count(database, "SELECT max(revision) FROM licet.changes")
-            with ExitStack() as stack:
-                agents = [stack.enter_context(holding(served.address, t)) for t in given]
-                for agent in agents:
-                    agent.identity.AgentHeartbeat(BEAT, timeout=10)
-                with proxy.statements() as seen:
-                    for _ in range(50):
-                        for agent in agents:
-                            agent.identity.AgentHeartbeat(BEAT, timeout=10)
-                asked = [text for text in seen if "agent" in text or "api_key" in text]
-                assert len(asked) <= 1  # the one that writes those of five seconds
+    with PostgresProxy(database) as proxy, ExitStack() as stack:
+        served = stack.enter_context(serving(proxy.database, agent_heartbeat_seconds=3600))
+        admin = stack.enter_context(calling(served.address))
+        boot = make_bootstrap(admin, max_uses=3).token
+        given = [register(served.address, boot, name).token for name in ("a", "b", "c")]
+        revision = count(database, "SELECT max(revision) FROM licet.changes")
+        agents = [stack.enter_context(holding(served.address, token)) for token in given]
+        for agent in agents:
+            agent.identity.AgentHeartbeat(BEAT, timeout=10)
+        with proxy.statements() as seen:
+            for agent in agents * 50:
+                agent.identity.AgentHeartbeat(BEAT, timeout=10)
+        asked = [text for text in seen if "agent" in text or "api_key" in text]
+        assert len(asked) <= 1  # the one that writes those of five seconds
         # What was noted is written at the end at the latest.
+        served.licet.stop()
         assert count(database, "SELECT count(*) FROM licet.agent_heartbeats") == 3
-        assert count(database, "SELECT max(revision) FROM licet.changes") == revision
-        assert not rows(database, EVENTS)
+    assert count(database, "SELECT max(revision) FROM licet.changes") == revision
+    assert not rows(database, EVENTS)
 
 
 def test_another_steward_takes_over(database: Database) -> None:
     with ExitStack() as stack:
         first = stack.enter_context(serving(database, agent_heartbeat_seconds=SECONDS))
-        with serving(database, agent_heartbeat_seconds=SECONDS) as second:
-            with calling(second.address) as admin:
-                make_agent(second.address, admin, "one")
-                assert eventually(lambda: status_of(admin, "one") == pb.AGENT_STATUS_OFFLINE)
-                first.licet.stop()
-                make_agent(second.address, admin, "two")
-                assert eventually(
-                    lambda: status_of(admin, "two") == pb.AGENT_STATUS_OFFLINE, timeout_seconds=20
-                )
+        second = stack.enter_context(serving(database, agent_heartbeat_seconds=SECONDS))
+        admin = stack.enter_context(calling(second.address))
+        make_agent(second.address, admin, "one")
+        assert eventually(lambda: status_of(admin, "one") == pb.AGENT_STATUS_OFFLINE)
+        first.licet.stop()
+        make_agent(second.address, admin, "two")
+        assert eventually(lambda: status_of(admin, "two") == pb.AGENT_STATUS_OFFLINE, 20.0)
     # Each once, whoever led.
     assert [row[2] for row in rows(database, EVENTS)] == ["agent:one", "agent:two"]
 
@@ -157,6 +152,7 @@ def test_no_token_of_an_agent_counts_when_deactivating_it_has_returned(
     ):
         given = make_agent(one.address, admin, "one")
         over, running = Event(), Barrier(9)
+        codes: set[grpc.StatusCode] = set()
 
         def use(number: int) -> tuple[float, int]:
             """Return when the last call began that was let in, and how many there were."""
@@ -181,7 +177,7 @@ def test_no_token_of_an_agent_counts_when_deactivating_it_has_returned(
                             last = began
                     except grpc.RpcError as exc:
                         # Another rotation of the same token ends what this one made.
-                        assert failure(exc).code is grpc.StatusCode.UNAUTHENTICATED
+                        codes.add(failure(exc).code)
                         token = given.token
             return last, calls
 
@@ -193,6 +189,7 @@ def test_no_token_of_an_agent_counts_when_deactivating_it_has_returned(
         Event().wait(0.5)
         over.set()
         found = [future.result(30) for future in using]
+    assert codes == {grpc.StatusCode.UNAUTHENTICATED}
     assert done.replicas_confirmed == 2
     assert sum(calls for _, calls in found) >= 160
     assert all(last <= returned for last, _ in found)
