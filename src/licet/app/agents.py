@@ -136,9 +136,14 @@ class ManageAgents:
         )
         return self._given(name, token_id, secret, change, deadline)
 
-    def heartbeat(self, caller: Identity) -> None:
-        """Take note that the agent who calls lives. Costs no I/O and raises nothing."""
+    def heartbeat(self, caller: Identity) -> int:
+        """Take note that the agent who calls lives; return how long its token has left, in us.
+
+        Costs no I/O and raises nothing.
+        """
         self._heartbeats.heard(_name_of(caller))
+        now = self._clock.now()
+        return 0 if caller.expires_at is None else max(caller.expires_at - now, 0)
 
     def deactivate(
         self, command: SwitchCommand, caller: Identity, deadline: Deadline

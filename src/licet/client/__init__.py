@@ -5,6 +5,7 @@ Public API: what `__all__` names.
 
 from __future__ import annotations
 
+from licet.client.agent_runner import AgentRunner
 from licet.client.agents import (
     Agent,
     Agents,
@@ -39,6 +40,7 @@ __all__ = [
     "DEFAULT_ADDRESS",
     "DEFAULT_TIMEOUT_SECONDS",
     "Agent",
+    "AgentRunner",
     "AgentSwitch",
     "AgentToken",
     "Agents",

@@ -71,6 +71,7 @@ class Heartbeat:
 
     heartbeat_interval: timedelta
     token_expires_at: datetime
+    token_expires_in: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +237,9 @@ class Agents:
             self._stub.AgentHeartbeat, pb.AgentHeartbeatRequest(), self._seconds(timeout)
         )
         return Heartbeat(
-            answer.heartbeat_interval.ToTimedelta(), messages.instant(answer.token_expires_at)
+            answer.heartbeat_interval.ToTimedelta(),
+            messages.instant(answer.token_expires_at),
+            answer.token_expires_in.ToTimedelta(),
         )
 
     def get(self, name: str, *, timeout: float | None = None) -> Agent:

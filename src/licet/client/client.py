@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from types import TracebackType
 from typing import Final, Self
@@ -54,7 +54,7 @@ class Client:
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         tls: transport.Tls | None = None,
-        api_key: str | None = None,
+        api_key: str | Callable[[], str] | None = None,
     ) -> None:
         """Call the licet at `address`, host and port; it connects with the first call.
 
@@ -62,7 +62,7 @@ class Client:
             address: host and port.
             timeout: seconds for each call that has no `timeout` of its own, repetitions included.
             tls: whom to trust, and who this is; None: in plain text.
-            api_key: sent with each call; None: none is.
+            api_key: sent with each call, or what returns it; None: none is.
 
         Raises:
             OSError: a file of `tls` cannot be read.

@@ -89,8 +89,8 @@ class AgentMethods(pb_grpc.IdentityServiceServicer):
         self, request: pb.AgentHeartbeatRequest, context: grpc.ServicerContext
     ) -> pb.AgentHeartbeatResponse:
         caller = identity_of(context)
-        self._agents.heartbeat(caller)
-        return agents.heartbeat(caller, self._heartbeat_seconds)
+        left = self._agents.heartbeat(caller)
+        return agents.heartbeat(caller, left, self._heartbeat_seconds)
 
     @override
     def GetAgent(

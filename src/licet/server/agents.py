@@ -167,10 +167,12 @@ def rotated(given: AgentToken) -> pb.RotateAgentTokenResponse:
     )
 
 
-def heartbeat(caller: Identity, heartbeat_seconds: float) -> pb.AgentHeartbeatResponse:
-    """Render what an agent should know."""
+def heartbeat(caller: Identity, left: int, heartbeat_seconds: float) -> pb.AgentHeartbeatResponse:
+    """Render what an agent should know; its token has `left` microseconds."""
     return pb.AgentHeartbeatResponse(
-        heartbeat_interval=_duration(heartbeat_seconds), token_expires_at=_moment(caller.expires_at)
+        heartbeat_interval=_duration(heartbeat_seconds),
+        token_expires_at=_moment(caller.expires_at),
+        token_expires_in=_duration(left / _MICROS),
     )
 
 

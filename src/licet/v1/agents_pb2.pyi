@@ -598,6 +598,7 @@ class AgentHeartbeatResponse(_message.Message):
 
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     TOKEN_EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    TOKEN_EXPIRES_IN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
         """How often to call."""
@@ -606,15 +607,20 @@ class AgentHeartbeatResponse(_message.Message):
     def token_expires_at(self) -> _timestamp_pb2.Timestamp:
         """When the token of this call ends."""
 
+    @_builtins.property
+    def token_expires_in(self) -> _duration_pb2.Duration:
+        """How long that is from now, for agents whose clock is not the database's. Rotate it in time."""
+
     def __init__(
         self,
         *,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
         token_expires_at: _timestamp_pb2.Timestamp | None = ...,
+        token_expires_in: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "token_expires_at", b"token_expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "token_expires_at", b"token_expires_at", "token_expires_in", b"token_expires_in"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "token_expires_at", b"token_expires_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "token_expires_at", b"token_expires_at", "token_expires_in", b"token_expires_in"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
