@@ -317,6 +317,18 @@ def test_an_agent_asks_about_itself_and_nobody_else(served: Served, admin: As) -
         assert told.reason == "OUTSIDE_LIMITS"
 
 
+def test_a_key_that_acts_as_an_agent_delegates_within_its_limits(served: Served, admin: As) -> None:
+    """Only of an agent's own token do the limits not say who receives."""
+    own = served.grant("agent:one", "read", "doc:**", delegation_depth=2)
+    key = make_key(admin, "authorize", principals=("agent:one",), principal="agent:one")
+    request = az.GrantRequest(
+        principal="agent:two", actions=["read"], resource="doc:a", parent_capability_id=own
+    )
+    with holding(served.address, key.token) as caller:
+        told = refused(lambda: caller.authorization.Grant(request, timeout=10))
+    assert told.reason == "OUTSIDE_LIMITS"
+
+
 def test_an_agent_delegates_what_is_its_own_and_takes_it_back(served: Served, admin: As) -> None:
     given = make_agent(served.address, admin, "one")
     own = served.grant("agent:one", "read write", "doc:**", delegation_depth=2)
