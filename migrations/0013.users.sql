@@ -211,8 +211,8 @@ BEGIN
   END IF;
 END $$;
 
--- As in 0012, for users and suspensions too. A call that was let in before its caller was disabled or suspended, and arrives
--- here after, changes nothing: two admins cannot shut out each other, nor does who is shut out leave a new key behind.
+-- As in 0012, but that a call that was let in before its caller was disabled or suspended, and arrives here after,
+-- changes nothing: two admins cannot shut out each other, nor does who is shut out leave a new key behind.
 CREATE OR REPLACE FUNCTION licet.apply_admin_change(
   change jsonb, rev bigint, at timestamptz, OUT status text, OUT outcome jsonb, OUT touched text[], OUT wait_for bigint
 ) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -226,14 +226,8 @@ BEGIN
       coalesce(change ->> 'principal', ''), '', '', 'refused', status, '', wait_for, change -> 'facts');
     RETURN;
   END IF;
-  CASE split_part(change ->> 'kind', '.', 1)
-    WHEN 'key' THEN
-      SELECT k.* INTO status, outcome, touched, wait_for FROM licet.apply_key_change(change, rev, at) AS k;
-    WHEN 'user' THEN
-      SELECT u.* INTO status, outcome, touched, wait_for FROM licet.apply_user_change(change, rev, at) AS u;
-    WHEN 'principal' THEN
-      SELECT p.* INTO status, outcome, touched, wait_for FROM licet.apply_principal_change(change, rev, at) AS p;
-  END CASE;
+  EXECUTE format('SELECT c.* FROM licet.%I($1, $2, $3) AS c', 'apply_' || split_part(change ->> 'kind', '.', 1) || '_change')
+  INTO status, outcome, touched, wait_for USING change, rev, at;
 END $$;
 
 REVOKE ALL ON FUNCTION

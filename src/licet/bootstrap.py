@@ -146,16 +146,15 @@ class Licet:
         replica = self._replica(url, Memories(sets, callers.keys), feed, lease, clock)
         # (3) Decisions go on record.
         self._trail = trail = self._record(database, url, clock)
-        clock.stepped = trail.log.stepped
         # (4) Changes, which wait for every replica.
-        store = PostgresMutations(database)
         acknowledgements = self._acknowledgements(url)
-        mutations = self._mutations(store, acknowledgements, capabilities)
+        mutations = self._mutations(database, acknowledgements, capabilities)
         _prefetch(database, sets)
         # (5) The service.
         retention = self._retention(changes := PostgresChanges(database))
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
+        changed = callers.changes(acknowledgements, mutations)
         use_cases = UseCases(
             authorize=Authorize(sets, trail.log, clock),
             grant=GrantCapability(capabilities, mutations, clock, ids),
@@ -166,7 +165,7 @@ class Licet:
                 Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
             ),
             prove=trail.prove,
-            identity=callers.managed(acknowledgements, mutations, ids, tokens),
+            identity=callers.managed(changed, ids, tokens, settings, self._stack),
             latest_checkpoint=trail.latest,
         )
         self.server = Server(
@@ -232,9 +231,11 @@ class Licet:
         return replica
 
     def _record(self, database: Database, url: str, clock: DatabaseClock) -> AuditTrail:
-        return bootstrap_audit.start(
+        trail = bootstrap_audit.start(
             self._settings, database, url, clock, self._stack, has_steward=self._has_steward
         )
+        clock.stepped = trail.log.stepped
+        return trail
 
     def _retention(self, changes: PostgresChanges) -> Retention:
         retention = Retention(changes, self._settings.change_retention_hours)
@@ -244,10 +245,11 @@ class Licet:
 
     def _mutations(
         self,
-        store: PostgresMutations,
+        database: Database,
         acknowledgements: Acknowledgements,
         capabilities: PostgresCapabilities,
     ) -> MutationWriter:
+        store = PostgresMutations(database)
         commit = GroupCommit(store, acknowledgements)
         self._stack.callback(commit.stop)
         commit.start()

@@ -75,6 +75,10 @@ class Settings(BaseSettings):
         default=False,
         description="Serve without TLS on an address that is not loopback.",
     )
+    agent_heartbeat_seconds: Annotated[float, Field(ge=0.1, le=3600)] = Field(
+        default=30.0,
+        description="How often agents say that they live; after three without, one is offline.",
+    )
     authentication: Literal["auto", "required"] = Field(
         default="auto",
         description="Whether callers need a credential. `auto`: unless `listen` is loopback, and "

@@ -19,6 +19,7 @@ import typer
 
 from licet import __version__
 from licet.cli import (
+    agents,
     audit,
     audit_archive,
     audit_proofs,
@@ -83,6 +84,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.add_typer(users.app, name="users")
 app.add_typer(principals.app, name="principals")
+app.add_typer(agents.app, name="agents")
 app.command()(command(keys.whoami))
 app.command()(command(health))
 

@@ -5,6 +5,16 @@ Public API: what `__all__` names.
 
 from __future__ import annotations
 
+from licet.client.agent_runner import AgentRunner
+from licet.client.agents import (
+    Agent,
+    Agents,
+    AgentSwitch,
+    AgentToken,
+    BootstrapToken,
+    Heartbeat,
+    NewBootstrapToken,
+)
 from licet.client.callers import ApiKey, CallerIdentity, Callers, KeyRevocation, NewApiKey
 from licet.client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client
 from licet.client.errors import LicetCallError
@@ -30,11 +40,17 @@ from licet.domain.errors import Violation
 __all__ = [
     "DEFAULT_ADDRESS",
     "DEFAULT_TIMEOUT_SECONDS",
+    "Agent",
+    "AgentRunner",
+    "AgentSwitch",
+    "AgentToken",
+    "Agents",
     "ApiKey",
     "AuditEvent",
     "AuditFilter",
     "AuditPage",
     "AuthorizeRequest",
+    "BootstrapToken",
     "CallerIdentity",
     "Callers",
     "Candidate",
@@ -46,6 +62,7 @@ __all__ = [
     "Decision",
     "Explanation",
     "GrantFields",
+    "Heartbeat",
     "JsonObject",
     "KeyRevocation",
     "LicetCallError",
@@ -53,6 +70,7 @@ __all__ = [
     "LogExport",
     "LogProof",
     "NewApiKey",
+    "NewBootstrapToken",
     "Principals",
     "Proofs",
     "Revocation",

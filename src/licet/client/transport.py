@@ -35,6 +35,16 @@ _REPEATABLE: Final = (
     "Revoke",
 )
 _REPEATABLE_CALLERS: Final = (
+    "ActivateAgent",
+    "AgentHeartbeat",
+    "CreateBootstrapToken",
+    "DeactivateAgent",
+    "GetAgent",
+    "ListAgents",
+    "ListBootstrapTokens",
+    "RegisterAgent",
+    "RevokeBootstrapToken",
+    "RotateAgentToken",
     "CreateApiKey",
     "GetCaller",
     "ListApiKeys",

@@ -33,8 +33,8 @@ _log: Final = logging.getLogger(__name__)
 KEY_NAMES: Final = "/api_keys/"
 """How keys are named in the changes; see the migration. No principal begins like that."""
 BEARER: Final = "Bearer "
-MAX_REMEMBERED: Final = 10_000
-"""How many headers are remembered; there is one for each key in use."""
+MAX_REMEMBERED: Final = 30_000
+"""How many headers are remembered; there is one for each key and agent's token in use."""
 USES_SECONDS: Final = 60.0
 
 _NOBODY: Final = bytes(32)

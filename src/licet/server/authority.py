@@ -12,14 +12,14 @@ from typing import Final
 
 import grpc
 
-from licet.domain.caller import EVERYTHING, SCOPE_MISSING, Identity, Scope
+from licet.domain.caller import EVERYTHING, SCOPE_MISSING, Credential, Identity, Scope
 from licet.domain.errors import ForbiddenError, LicetError, UnauthenticatedError
 from licet.server.failures import FailedCalls, address_of
 from licet.server.identity import attach, identity_of
 
 _ANYBODY: Final = EVERYTHING
-"""Any caller who was authenticated and has any scope: a key whose user's roles have none of its
-scopes has none. The use case decides further."""
+"""Any caller who has a scope: all but bootstrap tokens, and keys whose user's roles have none of
+their scopes. The use case decides further."""
 
 _AUTHORIZATION: Final[Mapping[str, frozenset[Scope]]] = {
     "Authorize": frozenset({Scope.AUTHORIZE}),
@@ -53,6 +53,13 @@ _IDENTITY: Final[Mapping[str, frozenset[Scope]]] = {
     "SuspendPrincipal": frozenset({Scope.REVOKE}),
     "ResumePrincipal": frozenset({Scope.GRANT}),  # it gives back: `revoke` is not enough
     "ListSuspensions": frozenset({Scope.READ}),
+    "CreateBootstrapToken": frozenset({Scope.ADMIN}),
+    "ListBootstrapTokens": frozenset({Scope.IDENTITY}),
+    "RevokeBootstrapToken": frozenset({Scope.IDENTITY}),
+    "GetAgent": frozenset({Scope.IDENTITY}),
+    "ListAgents": frozenset({Scope.IDENTITY}),
+    "DeactivateAgent": frozenset({Scope.IDENTITY}),
+    "ActivateAgent": frozenset({Scope.IDENTITY}),
 }
 
 RULES: Final[Mapping[str, frozenset[Scope]]] = {
@@ -65,6 +72,14 @@ RULES: Final[Mapping[str, frozenset[Scope]]] = {
     for method, scopes in methods.items()
 }
 """Of each method, the scopes of which a caller needs one; `admin` is enough for all of them."""
+
+CREDENTIALS: Final[Mapping[str, Credential]] = {
+    "/licet.v1.IdentityService/RegisterAgent": Credential.BOOTSTRAP,
+    "/licet.v1.IdentityService/RotateAgentToken": Credential.AGENT,
+    "/licet.v1.IdentityService/AgentHeartbeat": Credential.AGENT,
+}
+"""Methods that a kind of credential opens, and no scope: not even `admin`."""
+CREDENTIAL_KIND: Final = "CREDENTIAL_KIND"
 
 _ADMIN_ONLY: Final = frozenset({Scope.ADMIN})
 
@@ -88,6 +103,8 @@ class Authority:
             UnavailableError, DeadlineError: who calls cannot be known.
         """
         authenticate = self._authenticate
+        if method in CREDENTIALS:
+            return self._admission_of(CREDENTIALS[method])
         scopes = RULES.get(method, _ADMIN_ONLY)
         names = " or ".join(sorted(scopes))
 
@@ -96,6 +113,17 @@ class Authority:
             attach(context, identity)
             if scopes.isdisjoint(identity.powers):
                 raise ForbiddenError(SCOPE_MISSING, f"this needs the scope {names}")
+
+        return admit
+
+    def _admission_of(self, kind: Credential) -> Callable[[grpc.ServicerContext], None]:
+        """Return what lets those in who have a credential of a kind."""
+
+        def admit(context: grpc.ServicerContext) -> None:
+            identity = self._authenticate(context)
+            attach(context, identity)
+            if identity.credential is not kind:
+                raise ForbiddenError(CREDENTIAL_KIND, f"this is called with a {kind}")
 
         return admit
 

@@ -21,7 +21,8 @@ from licet.server.authority import Authority
 from licet.server.deferred import Deferred
 from licet.server.identity_service import CHANGES, IdentityService
 from licet.server.interceptor import Interceptor
-from licet.server.service import AuthorizationService, Places, UseCases
+from licet.server.places import Places
+from licet.server.service import AuthorizationService, UseCases
 from licet.server.streams import Streams
 from licet.server.tls import ServerTls
 from licet.server.watchers import Watchers

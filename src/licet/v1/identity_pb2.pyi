@@ -488,7 +488,7 @@ class GetCallerResponse(_message.Message):
     caller: _builtins.str
     """As whom the caller acts; `caller:anonymous` where none was authenticated."""
     key_id: _builtins.str
-    """Its API key. Empty: it is known by its certificate, or not authenticated."""
+    """Its API key, or the id of its token. Empty: it is known by its certificate, or not authenticated."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Its scopes, as they were given; of a user, as far as its roles go. In no order."""
