@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from math import ceil
 from typing import Final
 
 from licet.app.keys import ManageKeys
@@ -19,6 +20,8 @@ from licet.replica.lease import Lease
 from licet.server.authority import Authority
 from licet.server.failures import FailedCalls, RecordFailures
 from licet.server.identity import Authentication, by_certificate
+from licet.server.rates import Buckets
+from licet.server.strangers import BURST_SECONDS, Strangers
 from licet.server.tls import ServerTls
 from licet.spool.log import SpoolAuditLog
 from licet.storage.api_keys import PostgresApiKeys
@@ -71,7 +74,19 @@ class Callers:
         failures.start()
         anonymous = ANONYMOUS if settings.admits_anonymous else None
         certificates = None if tls is None or not tls.verifies_clients else by_certificate(tls)
-        return Authority(Authentication(self.keys, anonymous, certificates), failures)
+        rate = settings.failure_rate
+        strangers = Strangers(_buckets(rate, ceil(rate * BURST_SECONDS)))
+        return Authority(
+            Authentication(self.keys, anonymous, certificates, strangers),
+            failures,
+            _buckets(settings.caller_rate, settings.rate_burst),
+            _buckets(settings.address_rate, settings.rate_burst),
+        )
+
+
+def _buckets(rate: float, burst: int) -> Buckets | None:
+    """Return buckets that fill at a rate; None for 0, which is no limit."""
+    return Buckets(rate, burst) if rate else None
 
 
 def _loader(stored: PostgresApiKeys) -> Loader[str, HeldKey]:

@@ -5,6 +5,7 @@ What may be asked is checked in `convert.py`, what is done is in `app`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import BoundedSemaphore
@@ -23,6 +24,7 @@ from licet.domain.errors import ExhaustedError
 from licet.server import convert, proofs, render
 from licet.server.deferred import End, Reply
 from licet.server.identity import deadline_of, identity_of
+from licet.server.lanes import Tally
 from licet.server.watchers import Watchers
 from licet.v1 import authorization_pb2 as pb
 from licet.v1 import authorization_pb2_grpc as pb_grpc
@@ -49,12 +51,23 @@ class Places:
     def __init__(self, limit: int, message: str) -> None:
         self._free = BoundedSemaphore(limit)
         self._message = message
+        # Single operations on a deque, which are atomic: one for each call.
+        self._taken: deque[None] = deque()
+        self.refused = Tally()
+        """How many found no place; read by metrics."""
+
+    def __len__(self) -> int:
+        """Return how many places are taken."""
+        return len(self._taken)
 
     def __enter__(self) -> None:
         if not self._free.acquire(blocking=False):
+            self.refused.add()
             raise ExhaustedError(self._message)
+        self._taken.append(None)
 
     def __exit__(self, *_: object) -> None:
+        self._taken.pop()
         self._free.release()
 
 
