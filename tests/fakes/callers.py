@@ -27,6 +27,9 @@ class NoKeys:
     def remembers(self, _header: str) -> bool:
         return False
 
+    def known(self, _header: str, _deadline: Deadline) -> None:
+        return None
+
     def __call__(self, _header: str, _deadline: Deadline) -> Identity:
         raise UnauthenticatedError("there are no keys")
 

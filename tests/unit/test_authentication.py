@@ -51,6 +51,9 @@ class Keys:
     def remembers(self, header: str) -> bool:
         return header in self.remembered
 
+    def known(self, header: str, deadline: Deadline) -> Identity | None:
+        return self(header, deadline) if header in self.remembered else None
+
     def __call__(self, header: str, deadline: Deadline) -> Identity:
         assert deadline.remaining(3.0) == 3.0
         self.verified.append(header)

@@ -30,6 +30,13 @@ class Credentials(Protocol):
         """Say whether a header was verified before. It neither blocks nor computes."""
         ...
 
+    def known(self, header: str, deadline: Deadline, /) -> Identity | None:
+        """Return whom a header that was verified before authenticates; None: it was not.
+
+        Raises as the following.
+        """
+        ...
+
     def __call__(self, header: str, deadline: Deadline, /) -> Identity:
         """Return whom an `authorization` header authenticates.
 
@@ -83,7 +90,12 @@ class Authentication:
                     raise UnauthenticatedError(EXPECTED)
                 header = cast("str", value)
         if header is not None:
-            return self._verified(header, context)
+            try:
+                identity = self._api_keys.known(header, deadline_of(context))
+                return self._verified(header, context) if identity is None else identity
+            except UnauthenticatedError:
+                self.strangers.failed(context)
+                raise
         if self._anonymous is None:
             raise UnauthenticatedError(EXPECTED)
         return self._anonymous
@@ -99,15 +111,10 @@ class Authentication:
         return self._anonymous is not None or self._by_certificate is not None
 
     def _verified(self, header: str, context: grpc.ServicerContext) -> Identity:
-        # Who is known already pays for nobody's failures, wherever it calls from. Of others nothing
-        # is looked at before this, so that it says nothing about a credential either.
-        if not self._api_keys.remembers(header):
-            self.strangers.check(context)
-        try:
-            return self._api_keys(header, deadline_of(context))
-        except UnauthenticatedError:
-            self.strangers.failed(context)
-            raise
+        # Who is known pays for nobody's failures, wherever it calls from. Of others nothing is looked
+        # at before this, so that it says nothing about a credential either.
+        self.strangers.check(context)
+        return self._api_keys(header, deadline_of(context))
 
 
 def by_certificate(tls: ServerTls) -> Callable[[grpc.ServicerContext], Identity | None]:

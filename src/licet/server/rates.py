@@ -55,18 +55,20 @@ class Buckets:
 
         Nobody waits for more than a whole bucket: more than that costs as much.
         """
-        needed = min(amount, self.burst) * self._interval
+        needed = (amount if amount < self.burst else self.burst) * self._interval
         with self._mutex:
             now = self._clock()
             missing = self._missing(name, now)
             wait = missing + needed - self._room
-            is_given = wait <= _ROUNDING
+            if wait <= _ROUNDING:
+                missing += needed
+                wait = 0.0
             recent = self._recent
             if len(recent) >= self._names and name not in recent:
                 self._older, self._recent = recent, {}
             # Also when nothing is given: who asks all the same is not to be forgotten.
-            self._recent[name] = now + missing + needed if is_given else now + missing
-        return 0.0 if is_given else wait
+            self._recent[name] = now + missing
+        return wait
 
     def wait(self, name: str) -> float:
         """Return in how many seconds there is one; 0: there is now. Nothing is taken."""

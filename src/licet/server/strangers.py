@@ -20,10 +20,10 @@ from licet.server.lanes import Lane
 from licet.server.rates import Buckets
 
 THREADS: Final = 4
-PACE: Final = 1000.0
+PACE: Final = 750.0
 """How many strangers a second are refused; some 0.1 ms of processor time each."""
-MOST: Final = 4096
-"""How many may wait for that; with more they are refused as fast as can be."""
+MOST: Final = 1024
+"""How many may wait for that; with more they are refused as fast as can be. Some 20 kB each."""
 BURST_SECONDS: Final = 10
 """A network that was quiet may fail as often at once as otherwise in so many seconds."""
 FAILURES: Final = "failures"
