@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from threading import Event
 from time import monotonic
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -52,7 +53,7 @@ def limited(call: Callable[[], object], limit: str) -> timedelta:
     """Return how long a call that is refused for a rate is told to wait."""
     with pytest.raises(grpc.RpcError) as raised:
         call()
-    status = rpc_status.from_call(raised.value)
+    status = rpc_status.from_call(cast("grpc.Call", raised.value))
     assert status is not None
     failed = refused_as(raised.value)
     assert (failed.code, failed.reason) == (TOO_MANY, "RATE_LIMITED")
@@ -78,7 +79,7 @@ def keyed(database: Database, **settings: object) -> Iterator[tuple[Served, str,
     with serving(database) as served, calling(served.address) as admin:
         tokens = [make_key(admin, "authorize", "read").token for _ in range(2)]
     with serving(database, **settings) as served:
-        yield served, *tokens
+        yield served, tokens[0], tokens[1]
 
 
 def test_a_caller_gets_its_burst_and_another_its_own(database: Database) -> None:
@@ -228,8 +229,7 @@ def test_what_comes_when_too_many_are_under_way_is_refused_at_once(
             full = refused(calls[kind])
             assert (full.code, full.reason, full.retry) == (TOO_MANY, "EXHAUSTED", True)
             for service in ("", "licet.v1.AuthorizationService"):
-                check = HealthCheckRequest(service=service)
-                assert served.health.Check(check, timeout=5).status == HealthCheckResponse.SERVING
+                assert healthy(served.channel, service) == HealthCheckResponse.SERVING
             assert reflected(served)
             # The other kind has threads and places of its own: this one is in memory.
             if kind == "reads":
@@ -244,7 +244,7 @@ def test_what_comes_when_too_many_are_under_way_is_refused_at_once(
 
 
 def reflected(served: Served) -> bool:
-    stub = reflection_pb2_grpc.ServerReflectionStub(served.channel)
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(served.channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     return bool(list(stub.ServerReflectionInfo(iter([request]), timeout=5)))
 
@@ -290,14 +290,14 @@ def test_a_connection_more_than_there_may_be_is_closed_and_one_less_makes_room(
     with serving(database, max_connections=2) as served:
         served.authorize("agent:a", "read", "doc:x")
         with grpc.insecure_channel(served.address, alone) as second:
-            assert healthy(second)
+            assert healthy(second) == HealthCheckResponse.SERVING
             with grpc.insecure_channel(served.address, alone) as third:
                 assert refused(partial(healthy, third)).code is grpc.StatusCode.UNAVAILABLE
         with grpc.insecure_channel(served.address, alone) as again:
-            assert healthy(again, wait_for_ready=True)
+            assert healthy(again, wait_for_ready=True) == HealthCheckResponse.SERVING
 
 
-def healthy(channel: grpc.Channel, *, wait_for_ready: bool = False) -> object:
-    return HealthStub(channel).Check(
-        HealthCheckRequest(), timeout=10, wait_for_ready=wait_for_ready
-    )
+def healthy(channel: grpc.Channel, service: str = "", *, wait_for_ready: bool = False) -> object:
+    stub: Any = HealthStub(channel)
+    request = HealthCheckRequest(service=service)
+    return stub.Check(request, timeout=10, wait_for_ready=wait_for_ready).status

@@ -108,7 +108,8 @@ def test_from_an_address_that_failed_too_often_only_those_who_are_known_are_let_
     for header in ("bad", "good"):
         with pytest.raises(RateLimitedError) as limited:
             authenticate(call(header))
-        assert (limited.value.limit, limited.value.seconds) == ("failures", pytest.approx(1.0))
+        assert limited.value.limit == "failures"
+        assert limited.value.seconds == pytest.approx(1.0)
     assert keys.verified == []
     # No credential at all is no attempt, and is not told to wait.
     with pytest.raises(UnauthenticatedError):

@@ -41,8 +41,7 @@ def test_what_waits_for_a_thread_is_under_way_until_it_has_run() -> None:
 def test_a_call_that_fails_is_under_way_no_more() -> None:
     with Lane(1, "test", 1) as lane:
         failing = lane.submit(_fail, "no")
-        with pytest.raises(NotFoundError):
-            failing.result(10)
+        assert isinstance(failing.exception(10), NotFoundError)
         assert lane.under_way == 0
 
 
@@ -54,12 +53,12 @@ def test_a_call_without_a_thread_is_under_way_until_it_ends() -> None:
     with Lane(1, "test", 1) as lane:
         call = Call()
         lane.hold(call)
-        assert lane.is_full
+        assert (lane.under_way, lane.is_full) == (1, True)
         for callback in call.callbacks:
             callback()
-        assert not lane.is_full
+        assert (lane.under_way, lane.is_full) == (0, False)
         lane.hold(Call(has_ended=True))
-        assert not lane.is_full
+        assert lane.under_way == 0
 
 
 def test_a_call_that_is_left_to_others_by_its_thread_is_counted_once_until_it_ends() -> None:
@@ -94,7 +93,7 @@ def test_a_share_is_given_back_when_what_it_was_for_fails() -> None:
     shares = Shares(1)
     for _ in range(2):
         with pytest.raises(NotFoundError), shares.of("a"):
-            _fail("no")
+            raise NotFoundError("no")
 
 
 def test_strangers_are_refused_at_a_measured_pace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,8 +111,8 @@ class Authentication:
         return self._anonymous is not None or self._by_certificate is not None
 
     def _verified(self, header: str, context: grpc.ServicerContext) -> Identity:
-        # Who is known pays for nobody's failures, wherever it calls from. Of others nothing is looked
-        # at before this, so that it says nothing about a credential either.
+        # Who is known pays for nobody's failures, wherever it calls from. Of others nothing is
+        # looked at before this, so that it says nothing about a credential either.
         self.strangers.check(context)
         return self._api_keys(header, deadline_of(context))
 

@@ -55,7 +55,7 @@ class Buckets:
 
         Nobody waits for more than a whole bucket: more than that costs as much.
         """
-        needed = (amount if amount < self.burst else self.burst) * self._interval
+        needed = min(amount, self.burst) * self._interval
         with self._mutex:
             now = self._clock()
             missing = self._missing(name, now)
