@@ -301,3 +301,40 @@ def healthy(channel: grpc.Channel, service: str = "", *, wait_for_ready: bool = 
     stub: Any = HealthStub(channel)
     request = HealthCheckRequest(service=service)
     return stub.Check(request, timeout=10, wait_for_ready=wait_for_ready).status
+
+
+def test_a_connection_has_so_many_calls_under_way_and_its_client_waits_with_more(
+    database: Database,
+) -> None:
+    with serving(database, max_connection_calls=1) as served:
+        served.authorize("agent:a", "read", "doc:x")
+        watch = served.stub.WatchChanges(pb.WatchChangesRequest(), timeout=30)
+        next(watch)
+        late = refused(lambda: served.stub.Authorize(QUESTION, timeout=0.3))
+        assert late.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        with calling(served.address) as elsewhere:
+            ask(elsewhere)
+        watch.cancel()
+        served.authorize("agent:a", "read", "doc:x")
+
+
+def test_a_flood_waits_and_nobody_who_is_known_does(database: Database) -> None:
+    many = 1000
+    settings = {"authentication": "required", "metrics_listen": "127.0.0.1:0", "threads": 4}
+    with (
+        keyed(database, **settings) as (served, known, _),
+        holding(served.address, known) as good,
+        calling(served.address, wrong(known)) as bad,
+    ):
+        ask(good)
+        flood = [bad.authorization.Authorize.future(QUESTION, timeout=30) for _ in range(many)]
+        assert eventually(lambda: scraped(served)["licet_strangers_under_way"] > many // 2)
+        for _ in range(20):
+            ask(good)
+        # All were answered while the flood was not.
+        assert scraped(served)["licet_strangers_under_way"] > 0
+        codes = [call.code() for call in flood]
+        assert codes.count(grpc.StatusCode.UNAUTHENTICATED) >= 100
+        assert set(codes) == {grpc.StatusCode.UNAUTHENTICATED, TOO_MANY}
+        assert eventually(lambda: scraped(served)["licet_strangers_under_way"] == 0)
+        assert scraped(served)["licet_calls_refused_total"] == many
