@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Event
+from time import monotonic
 
 import pytest
 
@@ -98,15 +99,20 @@ def test_a_share_is_given_back_when_what_it_was_for_fails() -> None:
 
 def test_strangers_are_refused_at_a_measured_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     strangers = Strangers(Buckets(1.0, 1))
-    pauses: list[float] = []
-    monkeypatch.setattr(strangers._ending, "wait", pauses.append)  # noqa: SLF001 - a pause is all that it is
     refusal = RateLimitedError("failures", "no", 1.0)
-    for _ in range(150):
+    began = monotonic()
+    for _ in range(300):
         strangers.slow_down(refusal)
-    assert len(pauses) > 20
-    pauses.clear()
-    strangers.slow_down(NotFoundError("they were known after all"))
-    assert pauses == []
+    assert 0.4 < monotonic() - began < 2.0
+    # Whoever turns out to be known is told at once what else is wrong.
+    began = monotonic()
+    for _ in range(300):
+        strangers.slow_down(NotFoundError("they were known after all"))
+    # And with too many waiting, nobody has to.
+    monkeypatch.setattr(Lane, "is_full", property(lambda _: True))
+    for _ in range(300):
+        strangers.slow_down(refusal)
+    assert monotonic() - began < 0.3
 
 
 def test_strangers_wait_no_more_when_the_server_stops() -> None:

@@ -20,15 +20,15 @@ from licet.server.lanes import Lane
 from licet.server.rates import Buckets
 
 THREADS: Final = 4
-PACE: Final = 750.0
-"""How many strangers a second are refused; some 0.1 ms of processor time each."""
-MOST: Final = 1024
+PACE: Final = 500.0
+"""How many strangers a second are refused; some 0.2 ms of processor time each."""
+MOST: Final = 2048
 """How many may wait for that; with more they are refused as fast as can be. Some 20 kB each."""
 BURST_SECONDS: Final = 10
 """A network that was quiet may fail as often at once as otherwise in so many seconds."""
 FAILURES: Final = "failures"
 """The name of the limit."""
-_BURST: Final = 100
+_BURST: Final = 50
 _PAUSE_SECONDS: Final = 0.05
 
 
@@ -63,10 +63,11 @@ class Strangers:
 
     def slow_down(self, error: LicetError) -> None:
         """Wait before a stranger is told this error, unless too many wait already."""
-        if not isinstance(error, UnauthenticatedError | RateLimitedError) or self.lane.is_full:
+        if not isinstance(error, UnauthenticatedError | RateLimitedError):
             return
-        if self._refusals.take(""):
-            self._ending.wait(_PAUSE_SECONDS)
+        while not self.lane.is_full and self._refusals.take(""):
+            if self._ending.wait(_PAUSE_SECONDS):
+                return
 
     def end(self) -> None:
         """Refuse those that wait at once: the server is stopping."""
