@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         default=4096, description="Connections open at once."
     )
     max_connection_calls: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=1024, description="Calls under way at once on one connection."
+        default=256, description="Calls under way at once on one connection."
     )
     caller_rate: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
         default=0.0, description="Questions a second of one caller. 0: as many as it likes."

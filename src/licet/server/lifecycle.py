@@ -96,7 +96,7 @@ class ServerLimits:
     exports: int = 4
     message_bytes: int = 4 * 1024 * 1024
     connections: int = 4096
-    connection_calls: int = 1024
+    connection_calls: int = 256
     shares_port: bool = False
     connection_seconds: float = 30.0
 

@@ -22,8 +22,8 @@ from licet.server.rates import Buckets
 THREADS: Final = 4
 PACE: Final = 500.0
 """How many strangers a second are refused; some 0.2 ms of processor time each."""
-MOST: Final = 2048
-"""How many may wait for that; with more they are refused as fast as can be. Some 20 kB each."""
+MOST: Final = 8192
+"""How many may wait for that; with more they are refused as fast as can be. Some 17 kB each."""
 BURST_SECONDS: Final = 10
 """A network that was quiet may fail as often at once as otherwise in so many seconds."""
 FAILURES: Final = "failures"
