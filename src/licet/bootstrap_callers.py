@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from math import ceil
 from typing import Final
 
 from licet.app.agents import ManageAgents
@@ -27,7 +28,9 @@ from licet.server.agent_methods import AgentUseCases
 from licet.server.authority import Authority
 from licet.server.failures import FailedCalls, RecordFailures
 from licet.server.identity import Authentication, by_certificate
+from licet.server.rates import Buckets
 from licet.server.service import IdentityUseCases
+from licet.server.strangers import BURST_SECONDS, Strangers
 from licet.server.tls import ServerTls
 from licet.spool.log import SpoolAuditLog
 from licet.storage.administration import PostgresAdminChanges
@@ -135,11 +138,23 @@ class Callers:
         certificates = None
         if tls is not None and tls.verifies_clients:
             certificates = by_certificate(tls, self._is_barred)
-        return Authority(Authentication(self.keys, anonymous, certificates), failures)
+        rate = settings.failure_rate
+        strangers = Strangers(_buckets(rate, ceil(rate * BURST_SECONDS)))
+        return Authority(
+            Authentication(self.keys, anonymous, certificates, strangers),
+            failures,
+            _buckets(settings.caller_rate, settings.rate_burst),
+            _buckets(settings.address_rate, settings.rate_burst),
+        )
 
     def _is_barred(self, caller: Caller, deadline: Deadline) -> bool:
         # A caller with a certificate need hold nothing; then memory keeps just this of it.
         return self._sets.get(Principal(caller), deadline).is_barred
+
+
+def _buckets(rate: float, burst: int) -> Buckets | None:
+    """Return buckets that fill at a rate; None for 0, which is no limit."""
+    return Buckets(rate, burst) if rate else None
 
 
 def _loader(stored: PostgresApiKeys, agents: PostgresAgents) -> Loader[str, HeldKey]:
