@@ -189,7 +189,8 @@ def test_no_token_of_an_agent_counts_when_deactivating_it_has_returned(
         Event().wait(0.5)
         over.set()
         found = [future.result(30) for future in using]
-    assert codes == {grpc.StatusCode.UNAUTHENTICATED}
+    # Who goes on asking with what has ended is told to slow down.
+    assert codes - {grpc.StatusCode.RESOURCE_EXHAUSTED} == {grpc.StatusCode.UNAUTHENTICATED}
     assert done.replicas_confirmed == 2
     assert sum(calls for _, calls in found) >= 160
     assert all(last <= returned for last, _ in found)

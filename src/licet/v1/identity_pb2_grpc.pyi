@@ -16,6 +16,9 @@ When a change has returned OK, every replica knows it: a revoked key is not acce
 Errors of every method of licet: UNAUTHENTICATED when the credential is missing or not valid; of a key, why is not told.
 PERMISSION_DENIED, reason SCOPE_MISSING, when the caller has none of the scopes that the method needs; reason
 OUTSIDE_LIMITS, when a request is about a principal or resource outside the caller's limits.
+
+Of a change of keys, users or suspensions also: PERMISSION_DENIED, reason CALLER_BARRED, when the caller was suspended or
+disabled while the call was under way; ABORTED, when its roles were changed: repeat the call.
 """
 
 from collections import abc as _abc
