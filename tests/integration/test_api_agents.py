@@ -170,6 +170,20 @@ def test_bootstrap_tokens_that_do_not_count_are_alike(served: Served, admin: As)
     assert (again.already_ended, again.revision) == (True, ended.revision)
 
 
+def test_a_bootstrap_token_is_made_once_for_a_request(
+    served: Served, admin: As, database: Database
+) -> None:
+    first = make_bootstrap(admin, request_id="b1")
+    register(served.address, first.token, "one")
+    again = make_bootstrap(admin, request_id="b1")
+    assert (again.token, again.revision) == ("", first.revision)
+    assert again.bootstrap_token.token_id == first.bootstrap_token.token_id
+    assert again.bootstrap_token.uses == 1
+    told = refused(lambda: make_bootstrap(admin, request_id="b1", max_uses=2))
+    assert told.reason == "REQUEST_ID_REUSED"
+    assert count(database, "SELECT count(*) FROM licet.bootstrap_tokens") == 1
+
+
 def test_a_registration_is_repeated_without_a_second_use(
     served: Served, admin: As, database: Database
 ) -> None:

@@ -37,6 +37,7 @@ def licet(served: Served) -> Licet:
     return call
 
 
+@pytest.mark.timeout(90)  # a dozen processes
 def test_an_agent_is_made_and_looks_after_its_token(
     served: Served, licet: Licet, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_an_agent_is_made_and_looks_after_its_token(
     assert verified.object["verified"], verified.out + verified.err
 
 
+@pytest.mark.timeout(90)  # a dozen processes
 def test_operators_stop_agents_and_tokens(served: Served, licet: Licet) -> None:
     with calling(served.address) as admin:
         boot = make_bootstrap(admin, name="farm")
