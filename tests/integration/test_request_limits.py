@@ -321,8 +321,10 @@ def test_a_connection_has_so_many_calls_under_way_and_its_client_waits_with_more
 def test_a_flood_waits_and_nobody_who_is_known_does(database: Database) -> None:
     many = 1000
     settings = {
-        **{"authentication": "required", "metrics_listen": "127.0.0.1:0"},
-        **{"threads": 4, "max_connection_calls": many},
+        "authentication": "required",
+        "metrics_listen": "127.0.0.1:0",
+        "threads": 4,
+        "max_connection_calls": many,
     }
     with (
         keyed(database, **settings) as (served, known, _),
