@@ -7,14 +7,13 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
-from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import pytest
 
 from licet.app.recording import Acknowledge
-from licet.server import deferred
+from licet.server import hybrid
 from licet.spool.system import System
 from licet.spool.writer import SpoolWriter
 from licet.v1 import authorization_pb2 as pb
@@ -60,8 +59,10 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     made = Disk()
     when = SpoolWriter.when
 
-    def noting(writer: SpoolWriter, sequence: int, acknowledge: Acknowledge) -> None:
-        when(writer, sequence, acknowledge)
+    def noting(
+        writer: SpoolWriter, sequence: int, acknowledge: Acknowledge, *, waits: bool = True
+    ) -> None:
+        when(writer, sequence, acknowledge, waits=waits)
         made.asked.append(sequence)
 
     monkeypatch.setattr(System, "sync", lambda _, descriptor: made.sync(descriptor))
@@ -222,36 +223,7 @@ def test_draining_waits_for_those_who_wait_for_the_disk(database: Database, disk
 def test_without_what_is_private_to_grpc_decisions_wait_in_their_threads(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deferred, "is_possible", lambda: False)
+    monkeypatch.setattr(hybrid, "is_possible", lambda: False)
     with serving(database) as served:
         warm(served)
         answered(ask(served, CLIENTS))
-
-
-def test_the_grpc_that_is_installed_is_the_one_that_is_known() -> None:
-    """When this fails, read `grpc/_server.py` again: what `deferred.py` says of it has changed."""
-    assert deferred.is_possible()
-
-
-class _Known:
-    _rpc_event: object
-    _state: object
-
-
-class _Unknown:
-    _call: object
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {},
-        {"_Context": _Known},
-        {"_Context": _Known, "_status": lambda rpc_event, state: (rpc_event, state)},
-        {"_Context": _Known, "_status": None},
-        {"_Context": _Unknown, "_status": lambda rpc_event, state, serialized_response: None},  # noqa: ARG005 - the names count
-    ],
-    ids=["nothing", "no-function", "other-arguments", "no-callable", "other-context"],
-)
-def test_another_grpc_is_noticed(other: dict[str, object]) -> None:
-    assert not deferred.is_possible(cast("ModuleType", SimpleNamespace(**other)))

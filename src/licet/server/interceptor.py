@@ -15,9 +15,11 @@ import grpc
 from google.protobuf.message import DecodeError
 from typing_extensions import override
 
+from licet.app.ports import NotAtOnceError
 from licet.domain.errors import InvalidRequestError, LicetError
 from licet.server.authority import Authority
-from licet.server.deferred import Deferred, End
+from licet.server.hybrid import attach
+from licet.server.replies import Answering, Attempt, Hybrid, Reply
 from licet.server.status import internal, status_of
 from licet.server.streams import Stream, Streams
 
@@ -49,16 +51,17 @@ class Interceptor(grpc.ServerInterceptor):
         authority: Authority,
         streams: Streams,
         pools: Mapping[str, ThreadPoolExecutor],
-        deferred: Mapping[str, Deferred],
+        hybrid: Mapping[str, Answering],
     ) -> None:
         """Run streams and changes on pools of their own, one for each method, by its name.
 
         On the shared one, a few idle streams, or changes that wait for a replica that is stopped,
-        would shut out every other call. Methods in `deferred` are answered by that.
+        would shut out every other call. Methods in `hybrid`, which the server's pool knows how to
+        serve, are answered by that instead.
         """
         self._authority = authority
         self._streams = streams
-        self._deferred = deferred
+        self._hybrid = hybrid
         self._pools = pools
         self._foreign_pool = ThreadPoolExecutor(_FOREIGN_STREAMS, "licet-reflection")
         # Methods that do not exist are never kept, so clients cannot fill memory.
@@ -100,23 +103,21 @@ class Interceptor(grpc.ServerInterceptor):
     def _wrap(self, method: str, handler: _Handler) -> _Handler:
         deserialize = _tolerant(handler.request_deserializer)
         admit, note = self._authority.admission(method), self._authority.note
-        if method in self._deferred:
-            later = _later(self._deferred[method], admit, note)
-            later.experimental_non_blocking = True  # type: ignore[attr-defined] # so that its return is not the end
-            # On the wire, a stream of one message is no different from one message.
-            return grpc.unary_stream_rpc_method_handler(
-                later, deserialize, handler.response_serializer
-            )
         if handler.unary_unary is not None:
             behavior = _unary(handler.unary_unary, admit, note)
-            if method in self._pools:
+            if method in self._hybrid:
+                attach(behavior, Hybrid(_attempt(self._hybrid[method], admit, note)))
+            elif method in self._pools:
                 behavior.experimental_thread_pool = self._pools[method]  # type: ignore[attr-defined] # read by grpc
             return grpc.unary_unary_rpc_method_handler(
                 behavior, deserialize, handler.response_serializer
             )
         if handler.stream_stream is not None:
             stream = _streaming(handler.stream_stream, self._streams, admit, note)
-            stream.experimental_thread_pool = self._pools[method]  # type: ignore[attr-defined] # read by grpc
+            if method in self._hybrid:
+                attach(stream, _conversation(self._hybrid[method], self._streams, admit, note))
+            else:
+                stream.experimental_thread_pool = self._pools[method]  # type: ignore[attr-defined] # read by grpc
             stream.experimental_non_blocking = True  # type: ignore[attr-defined] # so that it is given what sends
             return grpc.stream_stream_rpc_method_handler(
                 stream, deserialize, handler.response_serializer
@@ -163,11 +164,13 @@ def _unary(behavior: _Behavior, admit: _Admit, note: _Note) -> _Behavior:
     return call
 
 
-def _later(behavior: Deferred, admit: _Admit, note: _Note) -> Deferred:
-    def call(request: Any, context: grpc.ServicerContext, end: End) -> None:  # noqa: ANN401 - any message
+def _attempt(answer: Answering, admit: _Admit, note: _Note) -> Attempt:
+    def call(request: Any, context: grpc.ServicerContext, reply: Reply) -> bool:  # noqa: ANN401 - any message
         try:
             admit(context)
-            behavior(_check(request), context, end)
+            answer(_check(request), context, reply)
+        except NotAtOnceError:
+            return False
         except LicetError as exc:
             note(exc, context)
             status = status_of(exc)
@@ -175,10 +178,26 @@ def _later(behavior: Deferred, admit: _Admit, note: _Note) -> Deferred:
             _log.exception("a request failed on a bug")
             status = internal()
         else:
-            return
-        context.abort_with_status(status)
+            return True
+        reply.end(status)
+        return True
 
     return call
+
+
+def _conversation(answer: Answering, streams: Streams, admit: _Admit, note: _Note) -> Hybrid:
+    """Do as `_streaming` does, one message after the other."""
+
+    def opened(_request: Any, context: grpc.ServicerContext, reply: Reply) -> None:  # noqa: ANN401 - none
+        streams.open(reply)
+        if not context.is_active():
+            streams.close(reply)  # told already, perhaps, before it was open
+        reply.proceed()
+
+    def message(request: Any, context: grpc.ServicerContext, reply: Reply) -> None:  # noqa: ANN401 - any message
+        answer(request, context, streams.replying(reply))
+
+    return Hybrid(_attempt(message, admit, note), _attempt(opened, admit, note), streams.close)
 
 
 def _streaming(

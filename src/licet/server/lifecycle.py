@@ -15,12 +15,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from licet.domain.errors import UnavailableError
-from licet.server import connections, deferred
+from licet.server import connections, hybrid
 from licet.server.audit_service import AuditService
 from licet.server.authority import Authority
-from licet.server.deferred import Deferred
+from licet.server.hybrid import HybridPool
 from licet.server.identity_service import IdentityService
 from licet.server.interceptor import Interceptor
+from licet.server.replies import Answering
 from licet.server.service import AuthorizationService, Places, UseCases
 from licet.server.streams import Streams
 from licet.server.tls import ServerTls
@@ -68,6 +69,7 @@ class ServerLimits:
         shares_port: other workers of this host listen on the same port.
         connection_seconds: how long a connection is kept where the port is shared, or clients have
             certificates.
+        hybrid: decisions from memory hold no thread, where gRPC's version is known.
     """
 
     threads: int = 16
@@ -79,6 +81,7 @@ class ServerLimits:
     connection_streams: int = 1024
     shares_port: bool = False
     connection_seconds: float = 30.0
+    hybrid: bool = True
 
 
 class Server:
@@ -127,10 +130,11 @@ class Server:
         limits, tls = self._limits, self.tls
         mutations = Places(limits.mutations, "too many changes are being made")
         service = AuthorizationService(use_cases, mutations, self._watchers)
-        waiting = _deferred(service) if use_cases.authorize.waits else {}
+        answered = _hybrid(service) if limits.hybrid else {}
+        pool = HybridPool if answered else ThreadPoolExecutor
         server = grpc.server(
-            ThreadPoolExecutor(limits.threads, thread_name_prefix="licet-rpc"),
-            interceptors=[Interceptor(self.authority, self._streams, self._pools, waiting)],
+            pool(limits.threads, thread_name_prefix="licet-rpc"),
+            interceptors=[Interceptor(self.authority, self._streams, self._pools, answered)],
             options=_options(
                 limits, has_age=limits.shares_port or (tls is not None and tls.verifies_clients)
             ),
@@ -263,12 +267,15 @@ def _pools(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
     }
 
 
-def _deferred(service: AuthorizationService) -> dict[str, Deferred]:
-    """Return the methods whose answers wait without a thread."""
-    if not deferred.is_possible():
-        _log.warning("this version of grpcio is not known: decisions hold a thread each")
+def _hybrid(service: AuthorizationService) -> dict[str, Answering]:
+    """Return what is answered without threads that wait, by method."""
+    if not hybrid.is_possible():
+        _log.warning(
+            "grpcio %s is not known: each decision is handed to a thread, and holds it",
+            grpc.__version__,
+        )
         return {}
-    return {f"/{SERVICE}/Authorize": service.authorize_deferred}
+    return {f"/{SERVICE}/{method}": answer for method, answer in service.hybrid().items()}
 
 
 def _options(limits: ServerLimits, *, has_age: bool) -> list[tuple[str, int]]:

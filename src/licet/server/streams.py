@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Event, Lock
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
+from typing_extensions import override
 
 from licet.domain.errors import ExhaustedError, UnavailableError
+from licet.server.replies import Reply
 from licet.server.status import status_of
 
 GO_ON_ELSEWHERE: Final = "this replica is stopping: go on with a new stream"
@@ -25,8 +27,16 @@ _POLL_SECONDS: Final = 0.05
 _Message = TypeVar("_Message")
 
 
+class Idling(Protocol):
+    """A stream of either kind, as far as the server's going concerns it."""
+
+    def end_idle(self, status: grpc.Status) -> None:
+        """End it with a status, from another thread, if it waits for a message."""
+        ...
+
+
 class Stream:
-    """One stream. `send` sends an answer, and with None ends the call: once only."""
+    """One stream with a thread. `send` sends an answer, and with None ends the call: once only."""
 
     __slots__ = ("_busy", "_call", "_ended", "_mutex", "_send")
 
@@ -57,14 +67,13 @@ class Stream:
             self._busy = False
 
     def finish(self) -> None:
-        """End the call with OK, from its own thread, unless `end` has ended it."""
+        """End the call with OK, from its own thread, unless `end_idle` has ended it."""
         if self._claim(from_outside=False):
             self._send(None)
 
-    def end(self) -> None:
-        """End the call with UNAVAILABLE from another thread, if it waits for a message."""
+    def end_idle(self, status: grpc.Status) -> None:
+        """See `Idling`."""
         if self._claim(from_outside=True):
-            status = status_of(UnavailableError(GO_ON_ELSEWHERE))
             self._call.set_code(status.code)
             self._call.set_details(status.details)
             self._call.set_trailing_metadata(status.trailing_metadata)
@@ -86,7 +95,7 @@ class Streams:
         self._limit = limit
         # Guards the set of streams.
         self._mutex = Lock()
-        self._open: set[Stream] = set()
+        self._open: set[Idling] = set()
         self._ending = Event()
 
     def __len__(self) -> int:
@@ -113,22 +122,62 @@ class Streams:
         Returns when none is left, or when the server has stopped.
         """
         self._ending.set()
+        status = status_of(UnavailableError(GO_ON_ELSEWHERE))
         while self._open and not stopped.wait(_POLL_SECONDS):
             with self._mutex:
                 streams = list(self._open)
             for stream in streams:
-                stream.end()
+                stream.end_idle(status)
 
-    @contextmanager
-    def _opened(self, stream: Stream) -> Iterator[None]:
+    def open(self, stream: Idling) -> None:
+        """Count a stream. Raises as `answered` does."""
         if self._ending.is_set():
             raise UnavailableError(GO_ON_ELSEWHERE)
         with self._mutex:
             if len(self._open) >= self._limit:
                 raise ExhaustedError("too many streams are open")
             self._open.add(stream)
+
+    def close(self, stream: Idling) -> None:
+        """Count it no more, if it was."""
+        with self._mutex:
+            self._open.discard(stream)
+
+    def replying(self, reply: Reply) -> Reply:
+        """Return what answers one message, and then ends the stream if the server is going."""
+        return _LastReply(reply, self._ending)
+
+    @contextmanager
+    def _opened(self, stream: Stream) -> Iterator[None]:
+        self.open(stream)
         try:
             yield
         finally:
-            with self._mutex:
-                self._open.discard(stream)
+            self.close(stream)
+
+
+class _LastReply(Reply):
+    __slots__ = ("_ending", "_reply")
+
+    def __init__(self, reply: Reply, ending: Event) -> None:
+        self._reply = reply
+        self._ending = ending
+
+    @override
+    def proceed(self) -> None:
+        self._reply.proceed()
+
+    @override
+    def send(self, message: bytes) -> None:
+        if self._ending.is_set():
+            self.end(status_of(UnavailableError(GO_ON_ELSEWHERE)), message)
+        else:
+            self._reply.send(message)
+
+    @override
+    def end(self, status: grpc.Status, message: bytes | None = None) -> None:
+        self._reply.end(status, message)
+
+    @override
+    def end_idle(self, status: grpc.Status) -> None:
+        self._reply.end_idle(status)
