@@ -1,16 +1,13 @@
 """Hybrid serving: gRPC's serving thread answers what needs no waiting; threads of a pool, the rest.
 
-Half of what a threaded call costs is handing it from thread to thread, and gRPC has no other kind.
-So this module, and no other, uses what is private in gRPC, where that is as it was when it was read
-(docs/decisions/0035-hybrid-serving.md). Nothing of gRPC is replaced: this is the pool that gRPC
-gives calls to, which receives the message itself instead of having a thread wait for it.
-
-Invariants:
+This module, and no other, uses what is private in gRPC, where that is as it was when it was read
+(docs/decisions/0035-hybrid-serving.md). It replaces nothing there: it is the pool that gRPC gives
+calls to, and receives the message itself instead of having a thread wait for it. Invariants:
 
 - Nothing that is raised here reaches the serving thread: it would end, and nobody would notice.
 - Of a call, one message is under way: the next is received when the answer to the last has gone.
-- `_RECEIVING` is due while a message is being received, and at no other time: so gRPC forgets a
-  call that is over, whoever still works on it.
+- `_RECEIVING` is due while one is being received, and at no other time: so gRPC forgets a call
+  that is over, whoever still works on it.
 """
 
 # ruff: noqa: ANN401, SLF001 - what is private has no types and is what this module is about
@@ -19,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from inspect import signature
@@ -28,50 +26,37 @@ import grpc
 from typing_extensions import override
 
 from licet.server.identity import want_at_once
-from licet.server.replies import Attempt, Hybrid
+from licet.server.replies import MAX_BYTES, Attempt, Hybrid, hybrid_of
 from licet.server.status import internal
 
 _log: Final = logging.getLogger(__name__)
 _grpc: Final[Any] = import_module("grpc._server")
-_core: Final[Any] = import_module("grpc._cython.cygrpc")
 
 KNOWN: Final = "1.85."
 """How the versions of grpcio begin whose source was read."""
-MAX_BYTES: Final = 16 * 1024
-"""The largest message that the serving thread looks at; others would wait for it too long."""
 _RECEIVING: Final = "licet_receive_message"
-_IN_POOL: Final = "rpc_event state behavior argument_thunk request_deserializer response_serializer"
-_PARAMETERS: Final = {
-    "_Context": "rpc_event state request_deserializer",
-    "_abort": "state call code details",
-    "_get_initial_metadata_operation": "state metadata",
-    "_is_rpc_state_active": "state",
-    "_possibly_finish_call": "state token",
-    "_status": "rpc_event state serialized_response",
-    "_stream_response_in_pool": _IN_POOL,
-    "_unary_response_in_pool": _IN_POOL,
-}
 _STATE: Final = {"callbacks", "client", "condition", "due", "initial_metadata_allowed"}
+_FUNCTIONS: Final = """
+_Context rpc_event state request_deserializer
+_is_rpc_state_active state
+_possibly_finish_call state token
+_status rpc_event state serialized_response
+_stream_response_in_pool rpc_event state behavior argument_thunk request_deserializer response_serializer
+_unary_response_in_pool rpc_event state behavior argument_thunk request_deserializer response_serializer
+"""  # noqa: E501 - with their parameters
 
 
 def is_possible(server: Any = _grpc, version: str = grpc.__version__) -> bool:
     """Say whether gRPC is as this module knows it."""
     try:
+        functions = [line.split() for line in _FUNCTIONS.strip().splitlines()]
         return (
             version.startswith(KNOWN)
-            and all(
-                list(signature(getattr(server, name)).parameters) == parameters.split()
-                for name, parameters in _PARAMETERS.items()
-            )
+            and all(list(signature(getattr(server, f[0])).parameters) == f[1:] for f in functions)
             and vars(server._RPCState()).keys() >= _STATE
         )
     except (AttributeError, TypeError, ValueError):
         return False
-
-
-def attach(behavior: Any, hybrid: Hybrid) -> None:
-    """Have a `HybridPool` answer the calls that gRPC gives it for a behavior."""
-    behavior.licet_hybrid = hybrid
 
 
 class HybridPool(ThreadPoolExecutor):
@@ -81,29 +66,26 @@ class HybridPool(ThreadPoolExecutor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Begin a call of gRPC, by its serving thread; or run anything else as any pool does."""
         # What gRPC gives: in_pool, rpc_event, state, behavior, thunk, deserializer, serializer.
-        hybrid = getattr(args[3], "licet_hybrid", None) if len(args) == 7 else None  # noqa: PLR2004
+        hybrid = hybrid_of(args[3]) if len(args) == 7 else None  # noqa: PLR2004 - these
         if hybrid is None:
             return super().submit(fn, *args, **kwargs)
-        call: Any = _Call(hybrid, args[1], args[2], args[5], partial(super().submit, fn))
+        context = _grpc._Context(args[1], args[2], args[5])
+        call: Any = _Call(hybrid, args[1], args[2], args[5], partial(super().submit, fn), context)
         call.begin()
         return call  # type: ignore[no-any-return] # gRPC only asks it to be told when it is over
 
 
+@dataclass(slots=True, eq=False)
 class _Call:
     """One call. A `Reply`."""
 
-    __slots__ = ("_context", "_deserialize", "_event", "_hybrid", "_over", "_state", "_submit")
-
-    def __init__(
-        self, hybrid: Hybrid, event: Any, state: Any, deserialize: Any, submit: Any
-    ) -> None:
-        self._hybrid = hybrid
-        self._event = event
-        self._state = state
-        self._deserialize = deserialize
-        self._submit = submit
-        self._context = _grpc._Context(event, state, deserialize)
-        self._over: Callable[[Any], object] | None = None
+    _hybrid: Hybrid
+    _event: Any
+    _state: Any
+    _deserialize: Callable[[bytes], Any]
+    _submit: Callable[..., object]
+    _context: grpc.ServicerContext
+    _over: Callable[[Any], object] | None = None
 
     def add_done_callback(self, over: Callable[[Any], object]) -> None:
         self._over = over
@@ -118,20 +100,16 @@ class _Call:
         except BaseException:  # noqa: BLE001 - see the module
             self._fail()
 
-    def proceed(self) -> None:
-        try:
-            self._receive()
-        except Exception:  # noqa: BLE001 - the caller's thread has others to tell
-            self._fail()
-
-    def send(self, message: bytes) -> None:
+    def send(self, message: bytes | None = None) -> None:
         try:
             if self._hybrid.opened is None:
                 _grpc._status(self._event, self._state, message)
             else:
                 self._receive(message)
-        except Exception:  # noqa: BLE001 - as above
+        except Exception:  # noqa: BLE001 - the caller's thread has others to tell
             self._fail()
+
+    proceed = send
 
     def end(self, status: grpc.Status, message: bytes | None = None) -> None:
         try:
@@ -152,14 +130,14 @@ class _Call:
 
     def _receive(self, answer: bytes | None = None) -> None:
         """Receive a message, after an answer to the last one if there is one."""
-        state, operations = self._state, [_core.ReceiveMessageOperation(0)]
+        state, operations = self._state, [_grpc.cygrpc.ReceiveMessageOperation(0)]
         with state.condition:
             if not _grpc._is_rpc_state_active(state):
                 return
             if answer is not None:
-                operations.insert(0, _core.SendMessageOperation(answer, 0))
+                operations.insert(0, _grpc.cygrpc.SendMessageOperation(answer, 0))
                 if state.initial_metadata_allowed:
-                    operations.insert(0, _grpc._get_initial_metadata_operation(state, None))
+                    operations.insert(0, _grpc.cygrpc.SendInitialMetadataOperation(None, 0))
                     state.initial_metadata_allowed = False
             self._event.call.start_server_batch(operations, self._received)
             state.due.add(_RECEIVING)
@@ -169,13 +147,11 @@ class _Call:
         try:
             with state.condition:
                 state.due.remove(_RECEIVING)
-            # What was received is the last of the operations.
             raw = event.batch_operations[-1].message()
-            if not _grpc._is_rpc_state_active(state):
-                pass
-            elif raw is None:
+            active = _grpc._is_rpc_state_active(state)
+            if active and raw is None:
                 self._half_closed()
-            else:
+            elif active:
                 message = self._deserialize(raw)
                 self._attempt(self._hybrid.message, message, at_once=len(raw) <= MAX_BYTES)
         except BaseException:  # noqa: BLE001 - see the module
@@ -188,14 +164,13 @@ class _Call:
 
     def _half_closed(self) -> None:
         """End a stream; or a call that has no message, in gRPC's words."""
-        state = self._state
-        with state.condition:
-            state.client = _grpc._CLOSED
-            if self._hybrid.opened is not None:
-                _grpc._status(self._event, state, None)
-                return
-            text = f'"{self._event.call_details.method}" requires exactly one request message.'
-            _grpc._abort(state, self._event.call, _core.StatusCode.unimplemented, text.encode())
+        if self._hybrid.opened is None:
+            method = self._event.call_details.method
+            self._context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+            self._context.set_details(f'"{method}" requires exactly one request message.')
+        with self._state.condition:
+            self._state.client = _grpc._CLOSED
+            _grpc._status(self._event, self._state, None)
 
     def _attempt(self, step: Attempt, message: Any, *, at_once: bool = True) -> None:
         if at_once:
@@ -218,7 +193,6 @@ class _Call:
         self.end(internal())
 
     def _finished(self) -> None:
-        if self._hybrid.closed is not None:
-            self._hybrid.closed(self)
+        self._hybrid.closed(self)
         if self._over is not None:
             self._over(self)

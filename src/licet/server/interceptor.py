@@ -18,8 +18,7 @@ from typing_extensions import override
 from licet.app.ports import NotAtOnceError
 from licet.domain.errors import InvalidRequestError, LicetError
 from licet.server.authority import Authority
-from licet.server.hybrid import attach
-from licet.server.replies import Answering, Attempt, Hybrid, Reply
+from licet.server.replies import Answering, Attempt, Hybrid, Reply, attach
 from licet.server.status import internal, status_of
 from licet.server.streams import Stream, Streams
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import grpc
 
 from licet.app.recording import Acknowledge
 from licet.domain.errors import UnavailableError
 from licet.server.status import status_of
+
+MAX_BYTES: Final = 16 * 1024
+"""The largest message that the serving thread looks at: all others wait for it meanwhile."""
 
 
 class Reply(Protocol):
@@ -52,7 +55,17 @@ class Hybrid(NamedTuple):
 
     message: Attempt
     opened: Attempt | None = None
-    closed: Callable[[Reply], None] | None = None
+    closed: Callable[[Reply], None] = lambda _: None
+
+
+def attach(behavior: Any, hybrid: Hybrid) -> None:  # noqa: ANN401 - a function
+    """Have a `HybridPool` answer the calls that gRPC gives it for a behavior."""
+    behavior.licet_hybrid = hybrid
+
+
+def hybrid_of(behavior: object) -> Hybrid | None:
+    """Return what was attached to a behavior."""
+    return getattr(behavior, "licet_hybrid", None)
 
 
 Answering: TypeAlias = Callable[[Any, grpc.ServicerContext, Reply], None]
