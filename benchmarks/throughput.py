@@ -34,7 +34,7 @@ UNSYNCED_TARGET: Final = Target(Bound.AT_LEAST, 0.85)
 BATCH_TARGET: Final = Target(Bound.AT_LEAST, 15.0)
 MATCH_TARGET: Final = Target(Bound.AT_MOST, 2.0)
 BATCH: Final = 100
-MESSAGES: Final = 100
+MESSAGES: Final = 25
 """How many a stream has, which is then closed, and another one opened."""
 
 _AUTHORIZE: Final = "/licet.v1.AuthorizationService/Authorize"
