@@ -14,6 +14,7 @@ import pytest
 
 from licet.app.recording import Acknowledge
 from licet.server import hybrid
+from licet.server.streams import GO_ON_ELSEWHERE
 from licet.spool.system import System
 from licet.spool.writer import SpoolWriter
 from licet.v1 import authorization_pb2 as pb
@@ -218,6 +219,38 @@ def test_draining_waits_for_those_who_wait_for_the_disk(database: Database, disk
         ids = answered(calls)
         stopping.result(PATIENCE)
     assert set(ids) < set(stored_decisions(database))
+
+
+def test_a_stream_that_waits_for_the_disk_is_answered_before_the_server_goes(
+    database: Database, disk: Disk
+) -> None:
+    over = Event()
+
+    def one_message() -> Iterator[pb.StreamAuthorizeRequest]:
+        asked = pb.AuthorizeRequest(principal="agent:a", action="read", resource="doc:x")
+        yield pb.StreamAuthorizeRequest(requests=[asked])
+        over.wait(PATIENCE)
+
+    with (
+        serving(database, drain_seconds=PATIENCE) as served,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        warm(served)
+        disk.stop()
+        stream: Any = served.stub.StreamAuthorize(one_message(), timeout=PATIENCE)
+        assert disk.has_been_asked(1)
+        stopping = pool.submit(served.licet.stop)
+        assert eventually(lambda: not takes_other_calls(served))
+        pause = Event()
+        pause.wait(0.2)  # in which the server looks for idle streams several times
+        disk.goes_on.set()
+        (answer,) = next(stream).responses
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stream)
+        over.set()
+        assert failure(caught.value).message == GO_ON_ELSEWHERE
+        stopping.result(PATIENCE)
+    assert answer.decision_id in stored_decisions(database)
 
 
 def test_without_what_is_private_to_grpc_decisions_wait_in_their_threads(

@@ -19,7 +19,7 @@ from licet.app.authorize import Authorize
 from licet.server import convert, hybrid
 from licet.server.streams import GO_ON_ELSEWHERE
 from licet.v1 import authorization_pb2 as pb
-from tests.fakes.api import all_stored, refused
+from tests.fakes.api import all_stored, refused, struct
 from tests.fakes.postgres import Cluster, Database, eventually
 from tests.fakes.serving import Served, serving
 
@@ -320,6 +320,32 @@ def test_a_hit_is_decided_by_grpcs_thread_once_and_a_miss_by_one_of_the_pool(
         tried.clear()
         served.authorize("agent:a", "read", "doc:x", explain=True)
         assert tried == [True]
+        # What is large makes the others wait, even if it is refused in the end.
+        tried.clear()
+        large = struct(text="x" * 16_300)
+        served.authorize("agent:a", "read", "doc:" + "x" * 300, context=large)
+        assert tried == [True]
+
+
+def test_a_bug_after_the_answer_changes_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    deferred = Authorize.deferred
+
+    def answering_and_failing(*given: Any) -> None:  # noqa: ANN401 - as the method
+        deferred(*given)
+        raise RuntimeError("planted")
+
+    with serving(database, serving="auto", audit_durability="none") as served:
+        served.authorize("agent:a", "read", "doc:x")
+        with monkeypatch.context() as planted:
+            planted.setattr(Authorize, "deferred", answering_and_failing)
+            for number in range(5):
+                answer = served.stub.Authorize(question(number), timeout=PATIENCE)
+                assert answer.correlation_id == str(number)
+        assert eventually(lambda: calls_left(served) == (0, 0))
+    assert "a request failed on a bug" in caplog.text
+    assert "could not be ended" not in caplog.text
 
 
 def test_hits_are_answered_while_every_thread_waits_for_the_database(database: Database) -> None:
