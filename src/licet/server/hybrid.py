@@ -111,14 +111,14 @@ class _Call:
 
     proceed = send
 
-    def end(self, status: grpc.Status, message: bytes | None = None) -> None:
+    def end(self, status: grpc.Status) -> None:
         try:
             with self._state.condition:
                 if _grpc._is_rpc_state_active(self._state):
                     self._context.set_code(status.code)
                     self._context.set_details(status.details)
                     self._context.set_trailing_metadata(status.trailing_metadata)
-                    _grpc._status(self._event, self._state, message)
+                    _grpc._status(self._event, self._state, None)
         except Exception:  # noqa: BLE001 - as above
             _log.exception("a call could not be ended")
             self._event.call.cancel()

@@ -193,10 +193,7 @@ def _conversation(answer: Answering, streams: Streams, admit: _Admit, note: _Not
             streams.close(reply)  # told already, perhaps, before it was open
         reply.proceed()
 
-    def message(request: Any, context: grpc.ServicerContext, reply: Reply) -> None:  # noqa: ANN401 - any message
-        answer(request, context, streams.replying(reply))
-
-    return Hybrid(_attempt(message, admit, note), _attempt(opened, admit, note), streams.close)
+    return Hybrid(_attempt(answer, admit, note), _attempt(opened, admit, note), streams.close)
 
 
 def _streaming(

@@ -30,8 +30,8 @@ class Reply(Protocol):
         """Answer the message; of a stream, then `proceed`, otherwise end the call with OK."""
         ...
 
-    def end(self, status: grpc.Status, message: bytes | None = None) -> None:
-        """End the call, if it is not over, after an answer if there is one."""
+    def end(self, status: grpc.Status) -> None:
+        """End the call without an answer, if it is not over."""
         ...
 
     def end_idle(self, status: grpc.Status) -> None:

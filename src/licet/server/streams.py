@@ -1,9 +1,9 @@
 """The open streams of decisions: so many at once, and told to go on elsewhere when the server goes.
 
 A stream is told between two messages: what was asked has been answered, and nothing was asked
-since. Its own thread may wait for the client's next message then, for ever, and cannot be woken; so
-another one ends the call, with a status like any other. (To cancel it would tell the client nothing
-on a connection that is closing.)
+since. If it has a thread, that may wait for the client's next message then, for ever, and cannot be
+woken; so another one ends the call, with a status like any other. (To cancel it would tell the
+client nothing on a connection that is closing.)
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from threading import Event, Lock
 from typing import Any, Final, Protocol, TypeVar
 
 import grpc
-from typing_extensions import override
 
 from licet.domain.errors import ExhaustedError, UnavailableError
-from licet.server.replies import Reply
 from licet.server.status import status_of
 
 GO_ON_ELSEWHERE: Final = "this replica is stopping: go on with a new stream"
@@ -143,10 +141,6 @@ class Streams:
         with self._mutex:
             self._open.discard(stream)
 
-    def replying(self, reply: Reply) -> Reply:
-        """Return what answers one message, and then ends the stream if the server is going."""
-        return _LastReply(reply, self._ending)
-
     @contextmanager
     def _opened(self, stream: Stream) -> Iterator[None]:
         self.open(stream)
@@ -154,30 +148,3 @@ class Streams:
             yield
         finally:
             self.close(stream)
-
-
-class _LastReply(Reply):
-    __slots__ = ("_ending", "_reply")
-
-    def __init__(self, reply: Reply, ending: Event) -> None:
-        self._reply = reply
-        self._ending = ending
-
-    @override
-    def proceed(self) -> None:
-        self._reply.proceed()
-
-    @override
-    def send(self, message: bytes) -> None:
-        if self._ending.is_set():
-            self.end(status_of(UnavailableError(GO_ON_ELSEWHERE)), message)
-        else:
-            self._reply.send(message)
-
-    @override
-    def end(self, status: grpc.Status, message: bytes | None = None) -> None:
-        self._reply.end(status, message)
-
-    @override
-    def end_idle(self, status: grpc.Status) -> None:
-        self._reply.end_idle(status)
