@@ -125,8 +125,9 @@ def _measure(effort: Effort, progress: Progress) -> list[Figure]:
     with preparing(cores, _HOLDINGS) as site, standing(site, Variant.LICET) as (stand,):
         # Reads first: under load the audit log grows, and PostgreSQL tidies up behind it.
         calls = _one_by_one(stand, effort, progress)
-        with standing(site, Variant.UNSYNCED) as (unsynced,):
-            audited = throughput.measure(stand, unsynced, _FLEET, effort.calls, progress)
+        with standing(site, Variant.UNSYNCED, Variant.STOCK) as others:
+            stands = throughput.Stands(stand, *others)
+            audited = throughput.measure(stands, _FLEET, effort.calls, progress)
         under_load = [
             *audited,
             *flood.measure(stand, _FLEET[0], effort.flood, progress),

@@ -358,4 +358,6 @@ def _server_limits(settings: Settings, shares_port: bool) -> ServerLimits:  # no
         message_bytes=settings.max_message_bytes,
         shares_port=shares_port,
         connection_seconds=settings.connection_seconds,
+        hybrid=settings.serving == "auto",
+        waits_for_disk=settings.audit_durability == "group",
     )

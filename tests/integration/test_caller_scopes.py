@@ -102,9 +102,10 @@ def check_scope(services: As, method: str, scope: Scope, stranger: str) -> None:
 
 @pytest.fixture(scope="module")
 def required(
-    cluster: Cluster, migrated_template: Database
+    cluster: Cluster, migrated_template: Database, both_ways: str
 ) -> Iterator[tuple[Served, dict[str, str]]]:
     """Provide a server that asks for credentials, and a key of each scope by its name."""
+    assert both_ways
     with cluster.database(migrated_template) as database:
         with serving(database) as served, calling(served.address) as admin:
             tokens = {scope.value: make_key(admin, scope).token for scope in Scope}

@@ -63,17 +63,22 @@ class Log:
     def record(self, caller: Caller, now: Instant, request: Request, decision: Decision) -> EventId:
         return self.record_all(caller, now, [request], [decision])[0]
 
-    @property
-    def waits(self) -> bool:
-        return True
-
     def record_early(
-        self, caller: Caller, now: Instant, request: Request, decision: Decision
+        self,
+        caller: Caller,
+        now: Instant,
+        requests: Sequence[Request],
+        decisions: Sequence[Decision],
+        deadline: Deadline,
     ) -> Recorded:
-        return Recorded(self.record(caller, now, request, decision), len(self.events))
+        assert deadline is PATIENT
+        return Recorded(self.record_all(caller, now, requests, decisions), len(self.events))
 
-    def when_durable(self, recorded: Recorded, acknowledge: Acknowledge) -> None:
-        assert recorded.sequence <= len(self.events)
+    def when_durable(
+        self, recorded: Recorded, acknowledge: Acknowledge, deadline: Deadline
+    ) -> None:
+        assert deadline is PATIENT
+        assert recorded.sequence == len(self.events)
         self.waiting.append(acknowledge)
 
     def record_all(
@@ -144,6 +149,29 @@ def test_a_deferred_answer_is_on_record_before_it_is_prepared_and_leaves_when_it
     assert told == [None]
     assert answer == Authorize(Memory(clock, held(1)), Log(), clock)(
         answer.request, CALLER, PATIENT
+    )
+
+
+def test_a_deferred_batch_is_on_record_before_it_is_prepared_and_leaves_when_it_is_told() -> None:
+    clock, log = StillClock(), Log()
+    authorize = Authorize(Memory(clock, held(1)), log, clock)
+    prepared: list[list[Answer]] = []
+    told: list[UnavailableError | None] = []
+    requests = [asking()._replace(explain=True), asking(action="write")]
+
+    def prepare(answers: list[Answer]) -> Acknowledge:
+        assert len(log.events) == 2
+        prepared.append(answers)
+        return told.append
+
+    authorize.batch_deferred(requests, CALLER, PATIENT, prepare)
+    (answers,), (leave,) = prepared, log.waiting
+    assert told == []
+    leave(None)
+    assert told == [None]
+    assert [answer.decision.allowed for answer in answers] == [True, False]
+    assert answers == Authorize(Memory(clock, held(1)), Log(), clock).batch(
+        requests, CALLER, PATIENT
     )
 
 

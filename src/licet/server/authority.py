@@ -172,10 +172,11 @@ class Authority:
         names = " or ".join(sorted(scopes))
 
         def admit(context: grpc.ServicerContext, questions: int = 1) -> None:
-            if addresses is not None and questions:
-                _take(addresses, ADDRESS, network_of(context.peer()), questions)
             identity = authenticate(context)
             attach(context, identity)
+            # Not before: who has to be looked for elsewhere comes here a second time.
+            if addresses is not None and questions:
+                _take(addresses, ADDRESS, network_of(context.peer()), questions)
             # Also of a caller who lacks the scope: to be told so costs as much.
             if callers is not None and questions:
                 _take(callers, CALLER, identity.caller, questions)

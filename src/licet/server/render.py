@@ -56,6 +56,14 @@ def batch(answers: Iterable[Answer]) -> pb.BatchAuthorizeResponse:
     return response
 
 
+def stream(answers: Iterable[Answer]) -> pb.StreamAuthorizeResponse:
+    """Render the answers to a message of a stream, as those of a batch."""
+    response = pb.StreamAuthorizeResponse()
+    for answer in answers:
+        _fill(response.responses.add(), answer)
+    return response
+
+
 def _fill(response: pb.AuthorizeResponse, answer: Answer) -> None:
     # Field by field, which costs less than keyword arguments.
     request, decision, event_id, explanation = answer
