@@ -381,5 +381,13 @@ def test_the_values_that_are_stored_and_sent_stay() -> None:
         "CAPABILITY_EXPIRED",
         "CAPABILITY_REVOKED",
         "NOT_YET_VALID",
+        "POLICY_DENIED",
+        "POLICY_ERROR",
+        "RATE_LIMITED",
+        "OUTSIDE_TIME_WINDOW",
+        "MFA_REQUIRED",
+        "SECURITY_LEVEL_TOO_LOW",
+        "SESSION_REQUIRED",
+        "APPROVAL_REQUIRED",
     }
     assert set(EndCause) == {"REVOKED", "CASCADE", "EXPIRED", "SESSION_ENDED"}

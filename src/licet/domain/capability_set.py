@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from licet.domain.capability import EndCause
 from licet.domain.instant import Instant
@@ -49,9 +49,21 @@ class HeldCapability(NamedTuple):
     ended_at: Instant = NEVER
 
 
+class HasPattern(Protocol):
+    """What an index of patterns holds."""
+
+    @property
+    def resource(self) -> ResourcePattern:
+        """The pattern."""
+        ...
+
+
+_Held = TypeVar("_Held", bound=HasPattern)
 Entry: TypeAlias = Sequence[HeldCapability]
-# Number of segments (before a final `**`) -> positions of `*` -> the segments' text -> entry.
-_Groups: TypeAlias = dict[int, dict[tuple[int, ...], dict[str, Entry]]]
+# The segments' text -> entry.
+_Table: TypeAlias = dict[str, Sequence[_Held]]
+# Number of segments (before a final `**`) -> positions of `*` -> table.
+_Groups: TypeAlias = dict[int, dict[tuple[int, ...], _Table[_Held]]]
 _NONE: Final[tuple[Entry, ...]] = ()
 
 
@@ -110,7 +122,7 @@ class _Index:
     __slots__ = ("by_action", "size")
 
     def __init__(self, capabilities: Iterable[HeldCapability]) -> None:
-        self.by_action: dict[Action, _ActionIndex] = {}
+        self.by_action: dict[Action, PatternIndex[HeldCapability]] = {}
         # The order of insertion is the order within an entry.
         ordered = sorted(capabilities, key=_by_expiry, reverse=True)
         self.size = len(ordered)
@@ -118,7 +130,7 @@ class _Index:
             for action in capability.actions:
                 index = self.by_action.get(action)
                 if index is None:
-                    index = self.by_action[action] = _ActionIndex()
+                    index = self.by_action[action] = PatternIndex()
                 index.add(capability)
 
     def entries(self, action: Action, resource: Resource) -> Iterable[Entry]:
@@ -139,17 +151,21 @@ class _Index:
                         yield capability
 
 
-class _ActionIndex:
+class PatternIndex(Generic[_Held]):
+    """Finds what has a pattern that covers a resource; `exact` are the patterns without `*`."""
+
     __slots__ = ("_closed", "_open", "_prefix", "exact")
 
     def __init__(self) -> None:
-        self.exact: dict[str, Entry] = {}
+        """Hold nothing yet."""
+        self.exact: _Table[_Held] = {}
         # Number of segments before the `**`, the highest first -> their text -> entry.
-        self._prefix: dict[int, dict[str, Entry]] = {}
-        self._open: _Groups = {}
-        self._closed: _Groups = {}
+        self._prefix: dict[int, _Table[_Held]] = {}
+        self._open: _Groups[_Held] = {}
+        self._closed: _Groups[_Held] = {}
 
-    def add(self, capability: HeldCapability) -> None:
+    def add(self, capability: _Held) -> None:
+        """Hold one more, behind those with the same pattern."""
         table, key = self._place(capability.resource)
         entry = table.get(key)
         if entry is None:
@@ -161,7 +177,7 @@ class _ActionIndex:
         else:
             table[key] = [*entry, capability]
 
-    def _place(self, pattern: ResourcePattern) -> tuple[dict[str, Entry], str]:
+    def _place(self, pattern: ResourcePattern) -> tuple[_Table[_Held], str]:
         if "*" not in pattern:
             return self.exact, pattern
         parts = shape(pattern)
@@ -175,7 +191,8 @@ class _ActionIndex:
             self._prefix = dict(sorted([*self._prefix.items(), (length, {})], reverse=True))
         return self._prefix[length], text
 
-    def entries(self, resource: Resource) -> Iterator[Entry]:
+    def entries(self, resource: Resource) -> Iterator[Sequence[_Held]]:
+        """Yield what covers a resource, those with the same pattern together."""
         # One flat generator: whoever has found what he looks for stops the probing.
         entry = self.exact.get(resource)
         if entry is not None:
@@ -195,7 +212,9 @@ class _ActionIndex:
                 yield from _probe(tables, segments[:length])
 
 
-def _probe(tables: dict[tuple[int, ...], dict[str, Entry]], segments: list[str]) -> list[Entry]:
+def _probe(
+    tables: dict[tuple[int, ...], _Table[_Held]], segments: list[str]
+) -> list[Sequence[_Held]]:
     found = []
     for mask, table in tables.items():
         masked = segments.copy()

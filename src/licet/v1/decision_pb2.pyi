@@ -77,6 +77,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A policy demands an approval."""
     REASON_PRINCIPAL_SUSPENDED: _Reason.ValueType  # 13
     """The principal is suspended."""
+    REASON_POLICY_ERROR: _Reason.ValueType  # 14
+    """A policy could not be told, because its condition failed: `1 / 0`, or a member of the context that is not there."""
+    REASON_SESSION_REQUIRED: _Reason.ValueType  # 15
+    """A policy demands that the request names its session."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a decision came out as it did. New values may be added: treat an unknown one as the reason of a DENY."""
@@ -109,6 +113,10 @@ REASON_APPROVAL_REQUIRED: Reason.ValueType  # 12
 """A policy demands an approval."""
 REASON_PRINCIPAL_SUSPENDED: Reason.ValueType  # 13
 """The principal is suspended."""
+REASON_POLICY_ERROR: Reason.ValueType  # 14
+"""A policy could not be told, because its condition failed: `1 / 0`, or a member of the context that is not there."""
+REASON_SESSION_REQUIRED: Reason.ValueType  # 15
+"""A policy demands that the request names its session."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _CandidateVerdict:
