@@ -2,7 +2,7 @@
 
 0    it is done; the decision is ALLOW
 1    the decision is DENY; the server is not serving; a replica is not renewing; the audit log is
-     not as it was written
+     not as it was written; a policy document cannot be used, or a case of it came out otherwise
 2    it could not be done: wrong usage, or an error
 130  Ctrl-C
 """
@@ -27,6 +27,7 @@ from licet.cli import (
     epoch,
     keys,
     migrate,
+    policy,
 )
 from licet.cli.authorize import authorize
 from licet.cli.errors import CommandError
@@ -79,6 +80,7 @@ audit.app.command()(command(audit_proofs.export))
 audit.app.command()(audit_archive.archive)
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
+app.add_typer(policy.app, name="policy")
 app.command()(command(keys.whoami))
 app.command()(command(health))
 
