@@ -2,7 +2,8 @@
 SET LOCAL lock_timeout = '4s';
 SET LOCAL statement_timeout = '60s';
 
-DROP FUNCTION licet.change_api_key(jsonb);
+DROP FUNCTION licet.make_admin_change(jsonb);
+DROP FUNCTION licet.apply_admin_change(jsonb, bigint, timestamptz);
 DROP FUNCTION licet.apply_key_change(jsonb, bigint, timestamptz);
 DROP FUNCTION licet.insert_api_key(jsonb, bigint, timestamptz);
 DROP TABLE licet.api_key_uses;

@@ -138,9 +138,21 @@ BEGIN
   END IF;
 END $$;
 
--- Makes, rotates or revokes an API key: one revision, in one transaction with its events, repeatable under its request id; as
--- licet.apply_mutations, and under the same lock. In licet.changes a key is named /api_keys/<id>, which no principal can be.
-CREATE FUNCTION licet.change_api_key(change jsonb)
+-- One change of licet's own administration, by its kind; later migrations replace it by one that knows more kinds.
+CREATE FUNCTION licet.apply_admin_change(
+  change jsonb, rev bigint, at timestamptz, OUT status text, OUT outcome jsonb, OUT touched text[], OUT wait_for bigint
+) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  CASE split_part(change ->> 'kind', '.', 1)
+    WHEN 'key' THEN
+      SELECT k.* INTO status, outcome, touched, wait_for FROM licet.apply_key_change(change, rev, at) AS k;
+  END CASE;
+END $$;
+
+-- Makes a change of licet's own administration: one revision, in one transaction with its events, repeatable under its request
+-- id; as licet.apply_mutations, and under the same lock. In licet.changes a key is named /api_keys/<id>, which no principal can
+-- be.
+CREATE FUNCTION licet.make_admin_change(change jsonb)
 RETURNS TABLE (status text, revision bigint, outcome jsonb, history uuid)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -151,7 +163,7 @@ DECLARE
   touched text[];
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'change_api_key needs READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
+    RAISE EXCEPTION 'make_admin_change needs READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
   END IF;
   IF current_setting('synchronous_commit') = 'off' THEN
     PERFORM set_config('synchronous_commit', 'on', true);  -- what was confirmed must survive a crash
@@ -184,8 +196,8 @@ BEGIN
   at := clock_timestamp();
   PERFORM audit.ensure_partition(at);
   before := audit.last_change_seq();
-  SELECT k.status, k.outcome, k.touched, k.wait_for INTO status, outcome, touched, revision
-  FROM licet.apply_key_change(change, rev, at) AS k;
+  SELECT c.status, c.outcome, c.touched, c.wait_for INTO status, outcome, touched, revision
+  FROM licet.apply_admin_change(change, rev, at) AS c;
   INSERT INTO licet.requests (request_id, digest, revision, status, outcome)
   VALUES (change ->> 'request_id', decode(change ->> 'digest', 'hex'), revision, status, outcome);
   IF cardinality(touched) > 0 THEN
@@ -198,8 +210,8 @@ END $$;
 
 REVOKE ALL ON FUNCTION
   licet.insert_api_key(jsonb, bigint, timestamptz), licet.apply_key_change(jsonb, bigint, timestamptz),
-  licet.change_api_key(jsonb)
+  licet.apply_admin_change(jsonb, bigint, timestamptz), licet.make_admin_change(jsonb)
 FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION licet.change_api_key(jsonb) TO licet_server;
+GRANT EXECUTE ON FUNCTION licet.make_admin_change(jsonb) TO licet_server;
 GRANT SELECT ON licet.api_keys TO licet_server;
 GRANT SELECT, INSERT, UPDATE (last_used_at) ON licet.api_key_uses TO licet_server;

@@ -21,10 +21,12 @@ from licet.server.failures import FailedCalls, RecordFailures
 from licet.server.identity import Authentication, by_certificate
 from licet.server.tls import ServerTls
 from licet.spool.log import SpoolAuditLog
+from licet.storage.administration import PostgresAdminChanges
 from licet.storage.api_keys import PostgresApiKeys
 from licet.storage.pool import Database
 from licet.storage.tokens import SignedPageTokens
 from licet.writer.acknowledgements import Acknowledgements
+from licet.writer.administration import AdminChangeWriter
 from licet.writer.ids import RandomKeys, TimeOrderedIds
 from licet.writer.keys import KeyWriter
 from licet.writer.mutations import MutationWriter
@@ -40,6 +42,7 @@ class Callers:
 
     def __init__(self, database: Database, lease: Lease, clock: Clock, patience: Deadline) -> None:
         """Read with which key ids are made. Raises UnavailableError or DeadlineError."""
+        self._database = database
         self._stored = PostgresApiKeys(database)
         self._clock = clock
         self._tag_key = self._stored.tag_key(patience)
@@ -55,9 +58,11 @@ class Callers:
         tokens: SignedPageTokens,
     ) -> ManageKeys:
         """Return the use cases that change them."""
-        writer = KeyWriter(self._stored, acknowledgements, mutations.refuse)
+        changes = AdminChangeWriter(
+            PostgresAdminChanges(self._database), acknowledgements, mutations.refuse
+        )
         mint = RandomKeys(self._tag_key)
-        return ManageKeys(writer, self._stored, mint, ids, self._clock, tokens)
+        return ManageKeys(KeyWriter(changes), self._stored, mint, ids, self._clock, tokens)
 
     def authority(
         self, settings: Settings, log: SpoolAuditLog, stack: ExitStack, tls: ServerTls | None

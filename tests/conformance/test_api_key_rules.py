@@ -14,7 +14,7 @@ from tests.fakes.postgres import Database
 
 ID = "0123456789abcdef"
 OTHER = "123456789abcdefg"
-CHANGE: LiteralString = "SELECT * FROM licet.change_api_key(%s)"
+CHANGE: LiteralString = "SELECT * FROM licet.make_admin_change(%s)"
 
 
 def created(request_id: str = "r1", **fields: object) -> dict[str, Any]:

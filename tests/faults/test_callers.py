@@ -74,7 +74,7 @@ def test_a_key_that_was_revoked_meanwhile_is_not_known_again(
         proxy.go_down()
         with database.connect() as connection:
             connection.execute(
-                "SELECT licet.change_api_key(jsonb_build_object('kind', 'key.revoked', 'id',"
+                "SELECT licet.make_admin_change(jsonb_build_object('kind', 'key.revoked', 'id',"
                 " %s::text, 'request_id', 'r', 'digest', repeat('00', 32), 'actor', 'user:a',"
                 " 'trace_id', '', 'reason', '', 'facts', '{}'::jsonb))",
                 [made.key.key_id],

@@ -33,7 +33,7 @@ LANDED = {
     "0009.sealed_changes": "65589115022f6431789835fd8113c6a14c557556225dc84f86179f04b04950fb",
     "0010.audit_patterns": "5fddfecfbba3e02f7ec3eaf5ec04ef9b00e6a4054bf055ac44b11aaf3cdcec8e",
     "0011.archives": "f9fff64bb0cdaf3c99e247954a8eea2e39a5ff690c00e796e5f6db3e897c711b",
-    "0012.callers": "ea6dcaeb480bcf86e1208fdc001cc673c435dc19e8102fe250f4cb1a29ec7378",
+    "0012.callers": "2b1d20bd74e245df348493a8d35fdc56567e5283b5171c97849942d1db62f081",
 }
 
 ALICE = "01990000-0000-7000-8000-000000000001"
@@ -123,7 +123,7 @@ INSERT INTO audit.nodes VALUES (1, 1, 0, sha256(''));
 INSERT INTO audit.checkpoints (epoch, tree_size, root, note) VALUES (1, 1, sha256(''), 'a note');
 INSERT INTO audit.archives VALUES ('events_20260101', 'a file', sha256(''), 1, gen_random_uuid());
 """
-CHANGE_KEY = "SELECT status FROM licet.change_api_key(%(change)s)"
+CHANGE_KEY = "SELECT status FROM licet.make_admin_change(%(change)s)"
 USED = """
 INSERT INTO licet.api_key_uses SELECT id, now() FROM licet.api_keys
 ON CONFLICT (id) DO UPDATE SET last_used_at = excluded.last_used_at

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from licet.app.administration import AdminChange
 from licet.app.ports import Deadline
 from licet.domain.api_key import ApiKey, KeyId
 from licet.domain.audit_event import AuditEvent, EventType
 from licet.domain.caller import Limits, Scope
-from licet.domain.canonical_json import JsonObject
-from licet.domain.instant import Instant
+from licet.domain.canonical_json import JsonObject, JsonValue
+from licet.domain.instant import Instant, rfc3339
 from licet.domain.names import Caller
 
 
@@ -52,6 +53,36 @@ class KeyChange(NamedTuple):
     reason: str
     facts: JsonObject
     only_first: bool = False
+
+    def as_admin_change(self) -> AdminChange:
+        """Return it as the database makes it; see licet.apply_key_change."""
+        return AdminChange(
+            event_type=self.event_type,
+            request_id=self.request_id,
+            digest=self.digest,
+            actor=self.actor,
+            facts=self.facts,
+            details={
+                "id": self.target,
+                "reason": self.reason,
+                "overlap_seconds": self.overlap_seconds,
+                "only_first": self.only_first,
+                "key": None if self.key is None else _details(self.key),
+            },
+        )
+
+
+def _details(new: NewKey) -> dict[str, JsonValue]:
+    return {
+        "id": new.key_id,
+        "name": new.name,
+        "secret_sha256": new.digest.hex(),
+        "scopes": new.scopes,
+        "caller": new.caller,
+        "principals": new.limits.principals,
+        "resources": new.limits.resources,
+        "expires_at": None if new.expires_at is None else rfc3339(new.expires_at),
+    }
 
 
 class KeyChanged(NamedTuple):

@@ -29,7 +29,7 @@ def first_key(data_dir: Path | None, name: str, *, again: bool) -> FirstKey:
         with stored.connected(url) as connection:
             mint = RandomKeys(stored.read_tag_key(connection))
             change, made = first_key_change(checked, mint, again=again)
-            applied = stored.apply(connection, change)
+            applied = stored.make(connection, change.as_admin_change())
         if applied.status == "KEYS_EXIST":
             raise CommandError("there are API keys already; with --again another admin's is made")
         raise_refusal(applied.status)

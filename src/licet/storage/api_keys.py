@@ -1,26 +1,20 @@
-"""API keys as stored; the migration says what licet.change_api_key does, and why."""
+"""API keys as stored. They are changed by `storage/changes.py`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, LiteralString
 
-import psycopg
 from psycopg import Connection
 from psycopg.sql import SQL
-from psycopg.types.json import Jsonb
 
-from licet.app.key_ports import KeyChange
-from licet.app.ports import Applied, Deadline
+from licet.app.ports import Deadline
 from licet.domain import api_key
 from licet.domain.api_key import ApiKey, KeyId
 from licet.domain.caller import Limits, Scope
-from licet.domain.errors import HistoryUnconfirmedError, OutcomeUnknownError
 from licet.domain.instant import Instant, rfc3339
 from licet.domain.names import Caller
 from licet.domain.pattern import ResourcePattern
-from licet.storage.mutations import UNCONFIRMED_MESSAGE
 from licet.storage.pool import Database
 
 _COLUMNS: Final[LiteralString] = """
@@ -53,10 +47,6 @@ WHERE k.id > %(after)s
        AND least(k.expires_at, coalesce(k.overlap_ends_at, 'infinity')) > %(now)s::timestamptz))
 ORDER BY k.id LIMIT %(limit)s
 """).format(columns=SQL(_COLUMNS))
-
-_CHANGE: Final[LiteralString] = """
-SELECT status, revision, outcome, history FROM licet.change_api_key(%(change)s)
-"""
 
 # In the order of ids, so that two servers that write the same ones do not wait for each other.
 _USED: Final[LiteralString] = """
@@ -118,25 +108,6 @@ class PostgresApiKeys:
         with self._database.connection(deadline) as connection:
             connection.execute(_USED, {"ids": list(keys)})
 
-    def change(self, change: KeyChange, deadline: Deadline) -> Applied:
-        """Make a change; safe to repeat with the same request id.
-
-        Raises:
-            HistoryUnconfirmedError: nothing happened, and nothing will before an operator acts.
-            OutcomeUnknownError: the connection was lost before the answer came.
-            UnavailableError, DeadlineError, ConflictError: nothing happened.
-        """
-        with self._database.connection(deadline) as connection:
-            try:
-                return apply(connection, change)
-            except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
-                # On a connection that still works the server itself said that it failed.
-                if not connection.broken and not connection.closed:
-                    raise
-                raise OutcomeUnknownError(
-                    "the connection was lost before the outcome of the change was known"
-                ) from exc
-
     def tag_key(self, deadline: Deadline) -> bytes:
         """Return the key with which ids are made. Raises UnavailableError or DeadlineError."""
         with self._database.connection(deadline) as connection:
@@ -149,48 +120,6 @@ def read_tag_key(connection: Connection[Any]) -> bytes:
     if row is None:
         raise RuntimeError("licet.meta has no row")
     return api_key.tag_key(bytes(row[0]))
-
-
-def apply(connection: Connection[Any], change: KeyChange) -> Applied:
-    """Make a change on a connection.
-
-    Raises:
-        HistoryUnconfirmedError: nothing happened.
-    """
-    row = connection.execute(_CHANGE, {"change": Jsonb(_body(change))}).fetchone()
-    if row is None:
-        raise RuntimeError("licet.change_api_key returns a row")
-    if row[0] == "HISTORY_UNCONFIRMED":
-        raise HistoryUnconfirmedError(UNCONFIRMED_MESSAGE)
-    return Applied(*row)
-
-
-def _body(change: KeyChange) -> dict[str, object]:
-    new = change.key
-    return {
-        "kind": change.event_type,
-        "request_id": change.request_id,
-        "digest": change.digest.hex(),
-        "actor": change.actor,
-        "trace_id": "",
-        "id": change.target,
-        "reason": change.reason,
-        "overlap_seconds": change.overlap_seconds,
-        "only_first": change.only_first,
-        "facts": json.loads(change.facts),
-        "key": None
-        if new is None
-        else {
-            "id": new.key_id,
-            "name": new.name,
-            "secret_sha256": new.digest.hex(),
-            "scopes": new.scopes,
-            "caller": new.caller,
-            "principals": new.limits.principals,
-            "resources": new.limits.resources,
-            "expires_at": None if new.expires_at is None else rfc3339(new.expires_at),
-        },
-    }
 
 
 def _key(  # noqa: PLR0913, PLR0917 - one argument per column

@@ -9,11 +9,12 @@ from typing import Any, Final, LiteralString
 import psycopg
 from psycopg import Connection
 
-from licet.storage.api_keys import apply, read_tag_key
+from licet.storage.administration import make
+from licet.storage.api_keys import read_tag_key
 from licet.storage.errors import translated
 from licet.storage.pool import READ_WRITE
 
-__all__ = ["apply", "connected", "read_tag_key"]
+__all__ = ["connected", "make", "read_tag_key"]
 
 _TIMEOUT: Final[LiteralString] = "SET statement_timeout = '10s'"
 

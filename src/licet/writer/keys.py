@@ -1,32 +1,16 @@
-"""Changes of API keys: committed one by one, for they are rare, and waited for like mutations."""
+"""Changes of API keys, and why one is refused."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
-from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
-
+from licet.app.administration import AdminChanges
 from licet.app.key_ports import KeyChange, KeyChanged
-from licet.app.ports import Applied, Deadline
+from licet.app.ports import Confirmation, Deadline
 from licet.domain.api_key import KeyId
 from licet.domain.audit_event import AuditEvent
-from licet.domain.errors import (
-    ConflictError,
-    InvalidRequestError,
-    LicetError,
-    NotFoundError,
-    OutcomeUnknownError,
-    PreconditionError,
-    RequestIdReusedError,
-    UnavailableError,
-)
+from licet.domain.errors import InvalidRequestError, NotFoundError, PreconditionError
 from licet.domain.instant import Instant
-from licet.writer.acknowledgements import Acknowledgements
-from licet.writer.group_commit import MUTATION_SECONDS
-
-_log: Final = logging.getLogger(__name__)
 
 _REFUSALS: Final = {
     "KEY_ENDED": "the API key has been revoked",
@@ -36,36 +20,17 @@ _REFUSALS: Final = {
 }
 
 
-class KeyChangeStore(Protocol):
-    """Changes keys in the database; see `storage.api_keys`."""
-
-    def change(self, change: KeyChange, deadline: Deadline) -> Applied:
-        """Make a change, safely repeatable with the same request id."""
-        ...
-
-
 class KeyWriter:
     """See `app.keys.KeyChanges`."""
 
-    def __init__(
-        self,
-        store: KeyChangeStore,
-        acknowledgements: Acknowledgements,
-        refuse: Callable[[AuditEvent, Deadline], None],
-    ) -> None:
-        """Compose it; `refuse` records a refused attempt."""
-        self._store = store
-        self._acknowledgements = acknowledgements
-        self._refuse = refuse
+    def __init__(self, changes: AdminChanges) -> None:
+        """Make them by these."""
+        self._changes = changes
 
     def change(self, change: KeyChange, deadline: Deadline) -> KeyChanged:
         """See `KeyChanges.change`."""
-        applied = self._applied(change, deadline)
-        raise_refusal(applied.status)
-        # Also when it had ended before: whoever ended it may be waiting still.
-        confirmation = self._acknowledgements.wait(
-            applied.revision, deadline, MUTATION_SECONDS, applied.history
-        )
+        applied = self._changes.make(change.as_admin_change(), raise_refusal, deadline)
+        confirmation = applied.confirmation or Confirmation(0, 0)
         created_at = applied.outcome.get("created_at")
         return KeyChanged(
             key_id=KeyId(applied.outcome["key_id"]),
@@ -78,31 +43,7 @@ class KeyWriter:
 
     def refuse(self, event: AuditEvent, deadline: Deadline) -> None:
         """See `KeyChanges.refuse`."""
-        self._refuse(event, deadline)
-
-    def _applied(self, change: KeyChange, deadline: Deadline) -> Applied:
-        try:
-            return self._store.change(change, deadline)
-        except OutcomeUnknownError:
-            _log.warning("the answer to a change of an API key was lost; asking again")
-        unknown = OutcomeUnknownError(
-            f"the outcome is not known yet; ask again with request_id {change.request_id}"
-        )
-        try:
-            for attempt in Retrying(
-                retry=retry_if_exception_type(
-                    (OutcomeUnknownError, UnavailableError, ConflictError)
-                ),
-                stop=lambda _: deadline.remaining(MUTATION_SECONDS) <= 0,
-                wait=wait_random_exponential(multiplier=0.05, max=0.5),
-                reraise=True,
-            ):
-                with attempt:
-                    return self._store.change(change, deadline)
-        except LicetError as exc:
-            # Whatever this attempt met, the first one may have been committed.
-            raise unknown from exc
-        raise unknown
+        self._changes.refuse(event, deadline)
 
 
 def raise_refusal(status: str) -> None:
@@ -110,8 +51,6 @@ def raise_refusal(status: str) -> None:
     match status:
         case "done" | "already_ended":
             return
-        case "REQUEST_ID_REUSED":
-            raise RequestIdReusedError("request_id was used before with another body")
         case "KEY_NOT_FOUND":
             raise NotFoundError("there is no such API key")
         case "ALREADY_EXPIRED":
