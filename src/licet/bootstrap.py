@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import Final, Self
 from uuid import uuid4
 
-from licet import bootstrap_audit, bootstrap_callers
+from licet import bootstrap_audit, bootstrap_callers, bootstrap_policies
 from licet.app.authorize import Authorize
 from licet.app.grant import GrantCapability
 from licet.app.ports import Deadline
@@ -142,22 +142,23 @@ class Licet:
             capabilities.held, lease, settings.cache_bytes, settings.cache_negative
         )
         callers = bootstrap_callers.Callers(database, lease, clock, patience)
+        policies = bootstrap_policies.Policies(database, lease)
         feed = MemoryFeed()
-        replica = self._replica(url, Memories(sets, callers.keys), feed, lease, clock)
+        memory = Memories(sets, callers.keys, policies.held)
+        replica = self._replica(url, memory, feed, lease, clock)
         # (3) Decisions go on record.
         self._trail = trail = self._record(database, url, clock)
         clock.stepped = trail.log.stepped
         # (4) Changes, which wait for every replica.
-        store = PostgresMutations(database)
         acknowledgements = self._acknowledgements(url)
-        mutations = self._mutations(store, acknowledgements, capabilities)
+        mutations = self._mutations(PostgresMutations(database), acknowledgements, capabilities)
         _prefetch(database, sets)
         # (5) The service.
         retention = self._retention(changes := PostgresChanges(database))
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
         use_cases = UseCases(
-            authorize=Authorize(sets, trail.log, clock),
+            authorize=(authorize := Authorize(sets, trail.log, clock, policies.held)),
             grant=GrantCapability(capabilities, mutations, clock, ids),
             revoke=RevokeCapabilities(capabilities, mutations, clock, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),
@@ -167,6 +168,7 @@ class Licet:
             ),
             prove=trail.prove,
             keys=callers.managed(acknowledgements, mutations, ids, tokens),
+            policies=policies.managed(acknowledgements, mutations, ids, tokens),
             latest_checkpoint=trail.latest,
         )
         self.server = Server(
@@ -175,12 +177,9 @@ class Licet:
             *(self._add_services, tls),
         )
         # (6) What operators see.
-        self._serve_metrics(
-            Watched(
-                *(sets, lease, replica, clock, trail, acknowledgements, feed, retention),
-                *(self.server, lambda: self._newest),
-            )
-        )
+        watched = (sets, lease, replica, clock, trail, acknowledgements, feed, retention)
+        served = (self.server, lambda: self._newest, authorize, policies.held)
+        self._serve_metrics(Watched(*watched, *served))
         self._stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from licet.domain.policy_facts import VARIABLES
 from licet.policies.reading import built_in_names
 from tests.docs.blocks import blocks_of, code_in, table_of
+from tests.fakes.serving import Served
 
 PAGE = "docs/policies.md"
 
 
 def test_the_commands_of_the_page_run_on_its_documents(
-    tmp_path: Path, environment: dict[str, str]
+    tmp_path: Path, environment: dict[str, str], served: Served
 ) -> None:
+    environment = environment | {"LICET_ADDRESS": served.address}
     for block in blocks_of(PAGE, "yaml"):
         name = re.fullmatch(r"file=([a-z.]+)", block.attributes)
         assert name is not None, f"{block}: no file"
@@ -37,6 +39,8 @@ def test_the_commands_of_the_page_run_on_its_documents(
 
     assert "no-agent-deletes" in printed
     assert "4 of 4 policies were reached" in printed
+    assert "version 3 holds from revision" in printed
+    assert "back to 1: too early" in printed
 
 
 def test_the_built_in_sets_and_the_variables_are_those_of_the_page() -> None:

@@ -10,6 +10,7 @@ from licet.domain.decision import (
     MAX_CANDIDATES,
     Candidate,
     Decision,
+    Explanation,
     Reason,
     Request,
     Verdict,
@@ -328,7 +329,7 @@ def test_an_explanation_is_cut_and_counts_what_it_left_out(count: int) -> None:
 
 
 def test_an_explanation_of_nothing_is_empty() -> None:
-    assert explain(CapabilitySet(HOLDER, 1, []), asking(), NOW) == ((), 0)
+    assert explain(CapabilitySet(HOLDER, 1, []), asking(), NOW) == Explanation((), 0)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import pytest
 
 from licet.domain.capability_set import NEVER
 from licet.domain.decision import Decision, Reason, Request, decide
+from licet.domain.decision import PolicyOutcome as Outcome
 from licet.domain.instant import Instant
 from licet.domain.policy import Finding, Limit, Policy
 from licet.domain.policy_facts import Facts
-from licet.domain.policy_set import Outcome, full_bucket
+from licet.domain.policy_set import full_bucket
 from tests.unit.builders import HOLDER, NOW, asking, held, holding
 from tests.unit.policies import ANYTHING, judged, policy_set, question
 
@@ -137,7 +138,7 @@ def test_hours_deny_and_say_when_they_open() -> None:
     found = judged(policies, question())
 
     assert found.reason is Reason.OUTSIDE_TIME_WINDOW
-    assert found.retry_at == NOW + 60 * MINUTE
+    assert found.retry_after == 60 * MINUTE
 
 
 def test_an_allow_ends_when_the_hours_do() -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from licet.app.policy_ports import ActivePolicies
 from licet.app.ports import CapabilitySets, Clock, Deadline
 from licet.app.recording import Acknowledge, AuditLog
-from licet.domain.decision import Decision, Explanation, Request, decide, explain
+from licet.domain.capability_set import CapabilitySet
+from licet.domain.decision import Decision, Explanation, Reason, Request, decide, explain
+from licet.domain.instant import Instant
 from licet.domain.names import Caller, EventId
+from licet.domain.policy_set import PolicySet
 
 # A named tuple's own constructor is written in Python and costs twice as much.
 _new: Final = tuple.__new__
@@ -29,9 +33,16 @@ class Authorize:
     There is no path from an exception to ALLOW: a decision is returned or an error is raised.
     """
 
-    def __init__(self, sets: CapabilitySets, log: AuditLog, clock: Clock) -> None:
+    def __init__(
+        self, sets: CapabilitySets, log: AuditLog, clock: Clock, policies: ActivePolicies
+    ) -> None:
         """Compose the use case."""
         self._sets = sets
+        self._policies = policies
+        self.policy_denials = 0
+        """How many decisions a policy denied. Not exact: threads count at once."""
+        self.policy_errors = 0
+        """How many of them because a policy could not be told."""
         self._log = log
         self._clock = clock
 
@@ -48,12 +59,17 @@ class Authorize:
                 recorded. DeadlineError: the deadline passed first.
         """
         held = self._sets.get(request.principal, deadline)
+        policies = self._policies(deadline)
         # The clock is read after the set was looked up, so a slow look-up can only make a
         # capability expire.
         earliest, now = self._clock.reading()
         decision = decide(held, request, now, earliest)
+        if policies is not None:
+            decision = self._judged(policies, decision, request, now, earliest)
         event_id = self._log.record(caller, now, request, decision)
-        explanation = explain(held, request, now, earliest) if request.explain else None
+        explanation = None
+        if request.explain:
+            explanation = _explain(held, policies, decision, request, now, earliest)
         return _new(Answer, (request, decision, event_id, explanation))
 
     def deferred(
@@ -71,11 +87,16 @@ class Authorize:
             UnavailableError, DeadlineError: as for one; nobody is told anything.
         """
         held = self._sets.get(request.principal, deadline)
+        policies = self._policies(deadline)
         # As above: the clock after the set.
         earliest, now = self._clock.reading()
         decision = decide(held, request, now, earliest)
+        if policies is not None:
+            decision = self._judged(policies, decision, request, now, earliest)
         recorded = self._log.record_early(caller, now, request, decision)
-        explanation = explain(held, request, now, earliest) if request.explain else None
+        explanation = None
+        if request.explain:
+            explanation = _explain(held, policies, decision, request, now, earliest)
         leave = prepare(_new(Answer, (request, decision, recorded.event_id, explanation)))
         # Last, so that nothing can fail once somebody may be told.
         self._log.when_durable(recorded, leave)
@@ -90,10 +111,16 @@ class Authorize:
             DeadlineError: the deadline passed first.
         """
         sets = self._sets.get_many({request.principal for request in requests}, deadline)
+        policies = self._policies(deadline)
         earliest, now = self._clock.reading()
         decisions = [
             decide(sets[request.principal], request, now, earliest) for request in requests
         ]
+        if policies is not None:
+            decisions = [
+                self._judged(policies, decision, request, now, earliest)
+                for request, decision in zip(requests, decisions, strict=True)
+            ]
         ids = self._log.record_all(caller, now, requests, decisions)
         return [
             _new(
@@ -102,10 +129,38 @@ class Authorize:
                     request,
                     decision,
                     event_id,
-                    explain(sets[request.principal], request, now, earliest)
+                    _explain(sets[request.principal], policies, decision, request, now, earliest)
                     if request.explain
                     else None,
                 ),
             )
             for request, decision, event_id in zip(requests, decisions, ids, strict=True)
         ]
+
+    def _judged(
+        self,
+        policies: PolicySet,
+        decision: Decision,
+        request: Request,
+        now: Instant,
+        earliest: Instant,
+    ) -> Decision:
+        judged = policies.judge(decision, request, now, earliest)
+        if decision.allowed and not judged.allowed:
+            self.policy_denials += 1
+            self.policy_errors += judged.reason is Reason.POLICY_ERROR
+        return judged
+
+
+def _explain(  # noqa: PLR0913, PLR0917 - all that decided
+    held: CapabilitySet,
+    policies: PolicySet | None,
+    decision: Decision,
+    request: Request,
+    now: Instant,
+    earliest: Instant,
+) -> Explanation:
+    explanation = explain(held, request, now, earliest)
+    if policies is None:
+        return explanation
+    return policies.explain(explanation, decision, request, now, earliest)

@@ -28,6 +28,7 @@ from licet.cli import (
     keys,
     migrate,
     policy,
+    policy_sets,
 )
 from licet.cli.authorize import authorize
 from licet.cli.errors import CommandError
@@ -80,6 +81,10 @@ audit.app.command()(command(audit_proofs.export))
 audit.app.command()(audit_archive.archive)
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
+policy.app.command()(command(policy_sets.put))
+policy.app.command()(command(policy_sets.show))
+policy.app.command()(command(policy_sets.history))
+policy.app.command()(command(policy_sets.rollback))
 app.add_typer(policy.app, name="policy")
 app.command()(command(keys.whoami))
 app.command()(command(health))

@@ -13,11 +13,12 @@ from licet.cli import output
 from licet.cli.errors import CommandError
 from licet.cli.invocation import Invocation, command
 from licet.domain import policy_cases
+from licet.domain.decision import PolicyOutcome as Outcome
 from licet.domain.document import DocumentError
 from licet.domain.policy import Deny, Limit, OpenOnly, Policy, Require
 from licet.domain.policy_cases import Cases, Expected, Result
 from licet.domain.policy_document import PolicyDocument
-from licet.domain.policy_set import Outcome, PolicySet, full_bucket
+from licet.domain.policy_set import PolicySet, full_bucket
 from licet.policies.reading import (
     built_in_names,
     built_in_text,

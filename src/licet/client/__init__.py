@@ -8,6 +8,13 @@ from __future__ import annotations
 from licet.client.callers import ApiKey, CallerIdentity, Callers, KeyRevocation, NewApiKey
 from licet.client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client
 from licet.client.errors import LicetCallError
+from licet.client.policies import (
+    Policies,
+    PolicyCaseResult,
+    PolicySet,
+    PolicySetPut,
+    PolicyTest,
+)
 from licet.client.proofs import LogCheckpoint, LogExport, LogProof, Proofs
 from licet.client.requests import AuditFilter, AuthorizeRequest, CapabilityFilter, GrantFields
 from licet.client.results import (
@@ -17,6 +24,7 @@ from licet.client.results import (
     Capability,
     CapabilityPage,
     CapabilityTree,
+    ConsideredPolicy,
     Decision,
     Explanation,
     JsonObject,
@@ -42,6 +50,7 @@ __all__ = [
     "CapabilityPage",
     "CapabilityTree",
     "Client",
+    "ConsideredPolicy",
     "Decision",
     "Explanation",
     "GrantFields",
@@ -52,6 +61,11 @@ __all__ = [
     "LogExport",
     "LogProof",
     "NewApiKey",
+    "Policies",
+    "PolicyCaseResult",
+    "PolicySet",
+    "PolicySetPut",
+    "PolicyTest",
     "Proofs",
     "Revocation",
     "ServingStatus",

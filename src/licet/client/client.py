@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from types import TracebackType
 from typing import Final, Self
 from uuid import uuid4
 
@@ -13,6 +12,7 @@ from typing_extensions import Unpack
 from licet.client import credentials, messages, streaming, transport
 from licet.client.callers import Callers
 from licet.client.errors import LicetCallError
+from licet.client.policies import Policies
 from licet.client.proofs import Proofs
 from licet.client.requests import AuditFilter, AuthorizeRequest, CapabilityFilter, GrantFields
 from licet.client.results import (
@@ -71,6 +71,8 @@ class Client:
         self._stub = AuthorizationServiceStub(self._channel)
         self.callers = Callers(self._channel, self._seconds)
         """The calls about who may call."""
+        self.policies = Policies(self._channel, self._seconds)
+        """The calls about policies."""
         self.proofs = Proofs(self._channel, self._seconds)
         """The calls that prove what the audit log holds."""
         self._check_health = transport.health_check(self._channel)
@@ -78,12 +80,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

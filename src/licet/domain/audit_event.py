@@ -69,6 +69,8 @@ class EventType(StrEnum):
     KEY_CREATED = "key.created"
     KEY_ROTATED = "key.rotated"
     KEY_REVOKED = "key.revoked"
+    POLICY_PUT = "policy.put"
+    POLICY_ROLLED_BACK = "policy.rolled_back"
     AUTH_FAILED = "auth.failed"
     HEARTBEAT = "audit.heartbeat"
     WRITER_OPENED = "audit.writer_opened"

@@ -85,7 +85,8 @@ class Judgement(NamedTuple):
         policy_id: the policy that denies; empty: none.
         reason: why it denies.
         detail: one sentence for people.
-        retry_at: of a denial, when asking again can succeed, if that is known.
+        retry_after: of a denial, in how many microseconds asking again can succeed, if that is
+            known.
         until: nothing against it until then, as far as hours and ages go.
     """
 
@@ -93,7 +94,7 @@ class Judgement(NamedTuple):
     policy_id: str
     reason: Reason | None
     detail: str
-    retry_at: Instant | None
+    retry_after: int | None
     until: Instant | None
 
 
@@ -124,11 +125,36 @@ class Candidate(NamedTuple):
     verdict: Verdict
 
 
+class PolicyOutcome(StrEnum):
+    """What came of a policy; the values are sent."""
+
+    NOT_MATCHED = "NOT_MATCHED"
+    CONDITION_FALSE = "CONDITION_FALSE"
+    PASSED = "PASSED"
+    DENIED = "DENIED"
+    FAILED = "FAILED"
+
+
+class ConsideredPolicy(NamedTuple):
+    """A policy by itself, and what came of it. `effect` says what it demands."""
+
+    policy_id: str
+    outcome: PolicyOutcome
+    effect: str
+    detail: str
+
+
 class Explanation(NamedTuple):
-    """The first candidates, the applicable ones in front, and how many there are in all."""
+    """The first candidates, the applicable ones in front, and how many there are in all.
+
+    The same of policies, those that matched in front; none when no capability allows, because then
+    they are not asked.
+    """
 
     candidates: tuple[Candidate, ...]
     total: int
+    policies: tuple[ConsideredPolicy, ...] = ()
+    policy_total: int = 0
 
 
 def decide(  # noqa: C901, PLR0912 - hot

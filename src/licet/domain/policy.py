@@ -144,6 +144,28 @@ def find(policy: Policy, facts: Facts, take: Take | None) -> Finding:
             assert_never(effect)
 
 
+def describe(effect: Effect) -> str:
+    """Say what an effect demands."""
+    match effect:
+        case Deny():
+            return "denies"
+        case Require():
+            wanted = [
+                "multi-factor authentication" * effect.mfa,
+                "a recent one" * (effect.mfa_max_age is not None),
+                f"security level {effect.security_level}" * (effect.security_level is not None),
+                "a session" * effect.session,
+                f"the approval of {effect.approval}" * bool(effect.approval),
+            ]
+            return "requires " + ", ".join(filter(None, wanted))
+        case OpenOnly():
+            return "denies outside of its hours"
+        case Limit():
+            return f"denies more than its limit per {effect.per}"
+        case _:
+            assert_never(effect)
+
+
 def _required(wanted: Require, facts: Facts) -> Finding:
     proved = _authenticated(wanted, facts) if wanted.mfa else PASSED
     if proved.reason is not None:

@@ -15,12 +15,13 @@ from typing import Final, NamedTuple
 from licet.domain import document, names
 from licet.domain.canonical_json import JsonObject, JsonValue, NotCanonicalError, canonical
 from licet.domain.capability_set import ALWAYS, NEVER, HeldCapability
+from licet.domain.decision import PolicyOutcome as Outcome
 from licet.domain.decision import Reason, Request
 from licet.domain.document import Faults, Fields, Mapped, Node, Scalar
 from licet.domain.instant import Instant, from_datetime
 from licet.domain.names import ANY_ACTION, Action, CapabilityId
 from licet.domain.pattern import ResourcePattern, resource_pattern
-from licet.domain.policy_set import Considered, Outcome, PolicySet
+from licet.domain.policy_set import Considered, PolicySet
 
 FORMAT: Final = 1
 MAX_CASES: Final = 5000

@@ -14,12 +14,20 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from enum import StrEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from licet.domain.capability_set import HeldCapability, PatternIndex
-from licet.domain.decision import Decision, Judgement, Reason, Request
+from licet.domain.decision import (
+    MAX_CANDIDATES,
+    ConsideredPolicy,
+    Decision,
+    Explanation,
+    Judgement,
+    Reason,
+    Request,
+)
+from licet.domain.decision import PolicyOutcome as Outcome
 from licet.domain.instant import Instant
 from licet.domain.names import Action, Principal, Resource
 from licet.domain.pattern import ResourcePattern
@@ -32,6 +40,7 @@ from licet.domain.policy import (
     Policy,
     Require,
     Take,
+    describe,
     find,
 )
 from licet.domain.policy_facts import Facts
@@ -41,16 +50,6 @@ MAX_REMEMBERED: Final = 8192
 # A named tuple's own constructor is written in Python and costs twice as much.
 _new: Final = tuple.__new__
 _ORDER: Final = (Deny, Require, OpenOnly, Limit)
-
-
-class Outcome(StrEnum):
-    """What came of a policy; the values are sent."""
-
-    NOT_MATCHED = "NOT_MATCHED"
-    CONDITION_FALSE = "CONDITION_FALSE"
-    PASSED = "PASSED"
-    DENIED = "DENIED"
-    FAILED = "FAILED"
 
 
 class Considered(NamedTuple):
@@ -120,13 +119,35 @@ class PolicySet:
             finding = _find(policy, facts, self._take)
             if finding.reason is not None:
                 detail = f"policy {policy.id}: {finding.detail}"
-                retry_at = None if finding.until is None else Instant(finding.until)
-                return Judgement(self.version, policy.id, finding.reason, detail, retry_at, None)
+                retry_after = None if finding.until is None else finding.until - now
+                return Judgement(self.version, policy.id, finding.reason, detail, retry_after, None)
             if finding.until is not None and (until is None or finding.until < until):
                 until = finding.until
         if until is None:
             return self._passed
         return self._passed._replace(until=Instant(until))
+
+    def explain(
+        self,
+        explanation: Explanation,
+        decision: Decision,
+        request: Request,
+        now: Instant,
+        earliest: Instant | None = None,
+    ) -> Explanation:
+        """Add what comes of each policy to the explanation of a decision."""
+        capability = decision.capability
+        if decision.judgement is None or capability is None:
+            return explanation
+        considered = self.consider(request, capability, now, earliest)
+        considered.sort(key=lambda one: one.outcome is Outcome.NOT_MATCHED)
+        policies = tuple(
+            ConsideredPolicy(
+                one.policy.id, one.outcome, describe(one.policy.effect), one.finding.detail
+            )
+            for one in considered[:MAX_CANDIDATES]
+        )
+        return explanation._replace(policies=policies, policy_total=len(considered))
 
     def consider(
         self,

@@ -44,6 +44,16 @@ _IDENTITY: Final[Mapping[str, frozenset[Scope]]] = {
     "ListApiKeys": frozenset({Scope.IDENTITY}),
     "GetCaller": _ANYBODY,
 }
+_POLICY: Final[Mapping[str, frozenset[Scope]]] = dict.fromkeys(
+    (
+        "PutPolicySet",
+        "GetPolicySet",
+        "ListPolicySets",
+        "RollbackPolicySet",
+        "TestPolicySet",
+    ),
+    frozenset({Scope.POLICY}),
+)
 
 RULES: Final[Mapping[str, frozenset[Scope]]] = {
     f"/licet.v1.{service}/{method}": scopes
@@ -51,6 +61,7 @@ RULES: Final[Mapping[str, frozenset[Scope]]] = {
         ("AuthorizationService", _AUTHORIZATION),
         ("AuditService", _AUDIT),
         ("IdentityService", _IDENTITY),
+        ("PolicyService", _POLICY),
     )
     for method, scopes in methods.items()
 }

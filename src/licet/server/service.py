@@ -15,6 +15,7 @@ from typing_extensions import override
 from licet.app.authorize import Answer, Authorize
 from licet.app.grant import GrantCapability
 from licet.app.keys import ManageKeys
+from licet.app.policies import ManagePolicies
 from licet.app.prove import ProveAudit, StoredCheckpoint
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
@@ -40,6 +41,7 @@ class UseCases:
     watch: WatchChanges
     prove: ProveAudit
     keys: ManageKeys
+    policies: ManagePolicies
     latest_checkpoint: Callable[[], StoredCheckpoint | None]
 
 
