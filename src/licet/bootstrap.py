@@ -141,7 +141,7 @@ class Licet:
         sets = CachedCapabilitySets(
             capabilities.held, lease, settings.cache_bytes, settings.cache_negative
         )
-        callers = bootstrap_callers.Callers(database, lease, clock, patience)
+        callers = bootstrap_callers.Callers(database, lease, clock, patience, sets)
         policies = bootstrap_policies.Policies(database, lease)
         feed = MemoryFeed()
         memory = Memories(sets, callers.keys, policies.held)
@@ -167,7 +167,7 @@ class Licet:
                 Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
             ),
             prove=trail.prove,
-            keys=callers.managed(acknowledgements, mutations, ids, tokens),
+            identity=callers.managed(acknowledgements, mutations, ids, tokens),
             policies=policies.managed(acknowledgements, mutations, ids, tokens),
             latest_checkpoint=trail.latest,
         )

@@ -16,6 +16,7 @@ from licet.cli.invocation import TlsOptions
 from licet.config import CONFIG_FILE_VARIABLE, Settings
 from licet.domain import names
 from licet.domain.audit_event import AuditEvent, EventType, Result
+from licet.domain.caller import Scope
 from licet.domain.capability_set import MAX_ENDED
 from licet.domain.decision import Reason
 from licet.domain.errors import (
@@ -26,8 +27,10 @@ from licet.domain.errors import (
     PreconditionError,
 )
 from licet.domain.pattern import contains, resource_pattern
+from licet.domain.user import SCOPES, Role
 from licet.replica.capability_sets import CAPABILITY_BYTES, SET_BYTES
 from licet.server import status
+from licet.server.authority import RULES
 from licet.telemetry.host import HostCollector
 from licet.v1 import authorization_pb2
 from tests.docs.blocks import ROOT, code_in, table_of, text_of
@@ -122,6 +125,40 @@ def test_every_refusal_of_the_rules_is_in_the_tables() -> None:
     }
     assert len(refusals) > 7
     assert all(f"`{code}`" in text_of("docs/concepts.md") for code in refusals)
+
+
+def test_the_roles_have_the_scopes_of_the_tables() -> None:
+    proto = text_of("protos/licet/v1/users.proto")
+    rows = table_of("docs/concepts.md", "role")
+    assert [code_in(row[0]) for row in rows] == [[role] for role in Role]
+    for role, row in zip(Role, rows, strict=True):
+        scopes = SCOPES[role]
+        shown = {"admin"} if Scope.ADMIN in scopes else scopes
+        assert set(code_in(row[1])) == shown
+        [line] = re.findall(rf"^//   {role} +(.*)$", proto, re.MULTILINE)
+        assert set(code_in(line)) == (set() if role is Role.ADMIN else scopes)
+
+
+def test_the_scopes_open_what_the_table_says() -> None:
+    rows = {code_in(row[0])[0]: code_in(row[1]) for row in table_of("docs/api-guide.md", "scope")}
+    assert rows.keys() == set(Scope)
+    for method, scopes in RULES.items():
+        if len(scopes) == 1 and not method.startswith("/licet.v1.AuditService/"):
+            [scope] = scopes
+            assert method.rpartition("/")[2] in rows[scope]
+
+
+def test_every_refusal_of_callers_is_in_the_tables() -> None:
+    sources = ("app/users.py", "app/suspend.py", "app/keys.py", "writer/users.py")
+    codes = set()
+    for source in sources:
+        found = (SOURCES / source).read_text(encoding="utf-8")
+        codes |= set(re.findall(r'"([A-Z]+_[A-Z_]+)"', found))
+    assert {"OWN_RIGHTS", "SCOPES_BEYOND_ROLES", "EMAIL_TAKEN"} < codes
+    concepts, guide = text_of("docs/concepts.md"), text_of("docs/api-guide.md")
+    for code in codes - {"NOT_FOUND"}:
+        assert f"`{code}`" in concepts, code
+        assert f"`{code}`" in guide or code.endswith("_NOT_FOUND"), code
 
 
 def test_every_reason_why_a_watch_cannot_go_on_is_in_the_table_of_errors() -> None:

@@ -220,6 +220,27 @@ def test_keys_are_listed_page_by_page(admin: As) -> None:
     assert refused(lambda: admin.identity.ListApiKeys(other, timeout=10)).fields == ("page_token",)
 
 
+def test_keys_are_listed_by_whom_they_act_as_and_by_who_made_them(
+    served: Served, admin: As
+) -> None:
+    maker = make_key(admin, "admin", principal="user:alice")
+    with holding(served.address, maker.token) as alice:
+        gate = make_key(alice, "authorize")
+        laptop = make_key(alice, "authorize", principal="user:alice")
+
+    def listed(**wanted: object) -> set[str]:
+        request = pb.ListApiKeysRequest(**wanted)  # type: ignore[arg-type] # any field
+        return {key.key_id for key in admin.identity.ListApiKeys(request, timeout=10).keys}
+
+    made, own, theirs = (key.key.key_id for key in (maker, gate, laptop))
+    assert listed() == {made, own, theirs}
+    assert listed(caller="user:alice") == {made, theirs}
+    assert listed(created_by="user:alice") == {own, theirs}
+    assert listed(created_by="user:alice", caller="user:alice") == {theirs}
+    assert listed(caller="user:bob") == set()
+    assert refused(lambda: listed(created_by="alice")).fields == ("created_by",)
+
+
 def test_no_key_is_accepted_after_its_revocation_was_answered(database: Database) -> None:
     """Eight threads on two replicas use a key all the while."""
     with serving(database) as one, serving(database) as two, calling(one.address) as admin:

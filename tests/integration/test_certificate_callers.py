@@ -16,6 +16,7 @@ from licet.domain.api_key import EXPECTED
 from licet.domain.caller import Scope
 from licet.v1 import authorization_pb2 as az
 from licet.v1 import identity_pb2 as pb
+from licet.v1 import users_pb2 as up
 from tests.fakes.api import count, refused
 from tests.fakes.callers import As, calling, make_key
 from tests.fakes.postgres import Cluster, Database, eventually
@@ -49,8 +50,9 @@ def files_of(folder: Folder, table: bytes) -> dict[str, Path]:
 def served(
     cluster: Cluster, migrated_template: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    """Provide a server that knows one caller with each scope, by the scope's name."""
+    """Provide a server that knows one caller with each scope, by the scope's name; and a person."""
     table = b"".join(listed(f"service:{scope}", str(scope), str(scope)) for scope in Scope)
+    table += listed("user:person", "person", "read")
     files = files_of(Folder(tmp_path_factory.mktemp("tls")), table)
     with cluster.database(migrated_template) as database, serving(database, **files) as running:
         yield running
@@ -230,3 +232,27 @@ def test_one_that_expires_counts_no_more_on_an_open_connection(
     for failed in failures:
         assert failed.code is grpc.StatusCode.UNAUTHENTICATED
         assert failed.message == "the client's certificate has expired"
+
+
+def test_one_whose_principal_is_suspended_or_disabled_is_nobody(served: Served) -> None:
+    with showing(served, "admin") as admin, showing(served, "read") as caller:
+        assert who(caller).caller == "service:read"
+        suspend = up.SuspendPrincipalRequest(principal="service:read")
+        admin.identity.SuspendPrincipal(suspend, timeout=10)
+        assert unauthenticated(caller).message == "the caller is suspended or disabled"
+        resume = up.ResumePrincipalRequest(principal="service:read")
+        admin.identity.ResumePrincipal(resume, timeout=10)
+        assert who(caller).caller == "service:read"
+    with showing(served, "admin") as admin, showing(served, "person") as caller:
+        request = up.CreateUserRequest(
+            principal="user:person", email="p@example.org", roles=["auditor"]
+        )
+        admin.identity.CreateUser(request, timeout=10)
+        # Its scopes are those of the table, which is the operator's.
+        assert list(who(caller).scopes) == ["read"]
+        disable = up.DisableUserRequest(principal="user:person")
+        admin.identity.DisableUser(disable, timeout=10)
+        assert unauthenticated(caller).message == "the caller is suspended or disabled"
+        enable = up.EnableUserRequest(principal="user:person")
+        admin.identity.EnableUser(enable, timeout=10)
+        assert who(caller).caller == "user:person"

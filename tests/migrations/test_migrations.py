@@ -165,6 +165,26 @@ POLICIES = {
     "comment": "",
     "facts": {},
 }
+USER = {
+    "kind": "user.created",
+    "request_id": "u1",
+    "digest": "00" * 32,
+    "actor": "user:alice",
+    "trace_id": "",
+    "facts": {},
+    "principal": "user:bob",
+    "name": "Bob",
+    "email": "bob@example.org",
+    "roles": ["sre"],
+    "seen": {},
+}
+DISABLED = USER | {"kind": "user.disabled", "request_id": "u2", "reason": "has left"}
+SUSPENDED = USER | {
+    "kind": "principal.suspended",
+    "request_id": "u3",
+    "principal": "agent:bob",
+    "reason": "leaked",
+}
 REPLICA = """
 INSERT INTO licet.replicas (incarnation, applied, lease_seconds)
 VALUES (gen_random_uuid(), 1, 1)
@@ -242,7 +262,7 @@ def fill(database: Database) -> None:
         connection.execute(DECISION)
         connection.execute(WRITER)
         connection.execute(QUARANTINED)
-        for change in (KEY, ROTATED, POLICIES):
+        for change in (KEY, ROTATED, USER, DISABLED, SUSPENDED, POLICIES):
             row = connection.execute(CHANGE_KEY, {"change": Jsonb(change)}).fetchone()
             assert row == ("done",)
         connection.execute(USED)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from licet.domain.capability import EndCause
-from licet.domain.capability_set import HeldCapability
+from licet.domain.capability_set import HeldCapability, Standing
 from licet.domain.decision import Reason, Request, Verdict, decide, describe, explain
 from licet.domain.instant import Instant
 from licet.domain.names import Action
@@ -100,3 +100,14 @@ def test_a_decision_does_not_depend_on_the_order_of_what_is_held(
     forwards = decide(holding(*capabilities, now=now), request, now)
     backwards = decide(holding(*reversed(capabilities), now=now), request, now)
     assert forwards.allowed == backwards.allowed
+
+
+@given(held_capabilities(), requests, readings)
+def test_a_suspended_principal_is_denied_whatever_it_holds(
+    capabilities: Sequence[HeldCapability], request: Request, reading: list[Instant]
+) -> None:
+    read_at, now = reading
+    decision = decide(
+        holding(*capabilities, now=read_at, standing=Standing.SUSPENDED), request, now
+    )
+    assert (decision.allowed, decision.reason) == (False, Reason.PRINCIPAL_SUSPENDED)

@@ -10,7 +10,7 @@ from licet.domain.audit_event import AuditEvent, EventType, Result
 from licet.domain.caller import Identity, Scope
 from licet.domain.canonical_json import EMPTY
 from licet.domain.capability import Capability, End, EndCause, Terms
-from licet.domain.capability_set import ALWAYS, NEVER, CapabilitySet, HeldCapability
+from licet.domain.capability_set import ALWAYS, NEVER, CapabilitySet, HeldCapability, Standing
 from licet.domain.decision import Request
 from licet.domain.instant import Instant
 from licet.domain.names import Action, Caller, CapabilityId, Principal, Resource
@@ -106,11 +106,16 @@ def held(  # noqa: PLR0913 - one argument per field
     )
 
 
-def holding(*capabilities: HeldCapability, revision: int = 7, now: int = NOW) -> CapabilitySet:
+def holding(
+    *capabilities: HeldCapability,
+    revision: int = 7,
+    now: int = NOW,
+    standing: Standing = Standing.GOOD,
+) -> CapabilitySet:
     """Return the set of `HOLDER`, taken apart as the database does: the expired count as ended."""
     living = [c for c in capabilities if c.end_cause is None and c.expires_at > now]
     ended = [c for c in capabilities if c.end_cause is not None or c.expires_at <= now]
-    return CapabilitySet(HOLDER, revision, living, ended)
+    return CapabilitySet(HOLDER, revision, living, ended, standing)
 
 
 def asking(

@@ -106,6 +106,9 @@ def test_the_stored_format_stays() -> None:
     own += " partition_archived quarantined refused clock_step"
     asked_for = {"decision", "grant", "delegate", "revoke"}
     asked_for |= {"key.created", "key.rotated", "key.revoked", "auth.failed"}
+    asked_for |= {"user.created", "user.updated", "user.disabled", "user.enabled"}
+    asked_for |= {"principal.suspended", "principal.resumed"}
+    asked_for |= {"policy.put", "policy.rolled_back"}
     assert set(EventType) == asked_for | {f"audit.{kind}" for kind in own.split()}
     assert set(Result) == {"allow", "deny", "done", "refused"}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 import pytest
 
 from licet.app.ports import Deadline
-from licet.domain.capability_set import CapabilitySet
+from licet.domain.capability_set import CapabilitySet, Standing
 from licet.domain.errors import UnavailableError
 from licet.domain.names import Principal
 from licet.replica.capability_sets import CAPABILITY_BYTES, SET_BYTES, CachedCapabilitySets
@@ -52,6 +52,24 @@ def kept(sets: CachedCapabilitySets, *names: str) -> list[str]:
 def get(sets: CachedCapabilitySets, *names: str) -> None:
     for name in names:
         assert sets.get(agent(name), PATIENT).principal == agent(name)
+
+
+def test_that_nothing_is_held_does_not_hide_a_suspension() -> None:
+    """A set without capabilities is kept apart, and is a set like others."""
+    standing = Standing.SUSPENDED
+    reads: list[int] = []
+
+    def load(principals: Collection[Principal], _: Deadline) -> Mapping[Principal, CapabilitySet]:
+        reads.append(len(principals))
+        return {p: CapabilitySet(p, len(reads), [], [], standing) for p in principals}
+
+    sets = registered(load, 100 * ONE, 10)
+    assert sets.get(agent("a"), PATIENT).is_suspended
+    assert sets.get(agent("a"), PATIENT).is_suspended
+    assert reads == [1]
+    standing = Standing.GOOD
+    sets.evict([agent("a")], 2)
+    assert not sets.get(agent("a"), PATIENT).is_suspended
 
 
 def test_a_set_is_read_once_and_then_answered_from_memory() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from licet.domain.capability import EndCause
-from licet.domain.capability_set import CapabilitySet, HeldCapability
+from licet.domain.capability_set import CapabilitySet, HeldCapability, Standing
 from licet.domain.decision import (
     MAX_CANDIDATES,
     Candidate,
@@ -375,6 +375,34 @@ def test_a_candidate_is_described_in_one_sentence(
     assert describe_candidate(Candidate(capability, verdict)) == sentence
 
 
+@pytest.mark.parametrize(
+    "capability",
+    [
+        held(1),
+        held(1, expires_at=NOW),
+        held(1, not_before=NOW + 1),
+        held(1, ended_at=NOW - 1),
+        held(1, "doc:other"),
+    ],
+    ids=["valid", "expired", "not yet valid", "revoked", "of something else"],
+)
+def test_of_all_reasons_a_suspension_comes_first(capability: HeldCapability) -> None:
+    suspended = holding(capability, standing=Standing.SUSPENDED)
+    for request in (asking(), asking(only=1)):
+        decision = decide(suspended, request, NOW)
+        assert decision == denied(Reason.PRINCIPAL_SUSPENDED, None)
+        assert describe(decision, request) == f"{HOLDER} is suspended"
+    # What would be said without it is shown all the same.
+    assert explain(suspended, asking(), NOW) == explain(holding(capability), asking(), NOW)
+
+
+def test_what_a_disabled_user_holds_counts() -> None:
+    disabled = holding(held(1), standing=Standing.DISABLED)
+    assert decide(disabled, asking(), NOW).allowed
+    assert disabled.is_barred
+    assert not holding(held(1)).is_barred
+
+
 def test_the_values_that_are_stored_and_sent_stay() -> None:
     assert set(Reason) == {
         "GRANTED",
@@ -390,5 +418,6 @@ def test_the_values_that_are_stored_and_sent_stay() -> None:
         "SECURITY_LEVEL_TOO_LOW",
         "SESSION_REQUIRED",
         "APPROVAL_REQUIRED",
+        "PRINCIPAL_SUSPENDED",
     }
     assert set(EndCause) == {"REVOKED", "CASCADE", "EXPIRED", "SESSION_ENDED"}

@@ -44,10 +44,13 @@ class AdminChanges(Protocol):
     ) -> Applied:
         """Make and record a change, in one transaction, and wait until every replica knows it.
 
-        `raise_refusal` is given the status: `done`, `already_ended`, or the code of a refusal by a
-        rule of its kind, which is on record, and raises the error of that.
+        `raise_refusal` is given the status: `done`, `already_ended` or `already`, or the code of a
+        refusal by a rule of its kind, which is on record, and raises the error of that.
 
         Raises:
+            NotPermittedError: whoever asks for it was suspended or disabled meanwhile; the attempt
+                is on record.
+            ConflictError: what it was checked against has changed meanwhile; nothing happened.
             RequestIdReusedError: the request id was used with another digest; nothing happened.
             UnavailableError: nothing happened.
             OutcomeUnknownError: it happened whole or not at all; the same request id tells.

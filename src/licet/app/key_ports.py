@@ -126,6 +126,14 @@ class KeyChanges(Protocol):
         ...
 
 
+class KeyFilter(NamedTuple):
+    """Which keys to list: those that match every field that is set."""
+
+    caller: Caller | None = None
+    created_by: Caller | None = None
+    include_ended: bool = False
+
+
 class ApiKeyStore(Protocol):
     """API keys as stored. Every method raises UnavailableError or DeadlineError."""
 
@@ -134,13 +142,7 @@ class ApiKeyStore(Protocol):
         ...
 
     def page(
-        self,
-        after: KeyId | None,
-        limit: int,
-        now: Instant,
-        deadline: Deadline,
-        *,
-        include_ended: bool,
+        self, wanted: KeyFilter, after: KeyId | None, limit: int, now: Instant, deadline: Deadline
     ) -> Sequence[ApiKey]:
         """Return the first `limit` keys after an id, in the order of ids."""
         ...

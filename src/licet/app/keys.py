@@ -14,18 +14,26 @@ from licet.app.key_ports import (
     KeyChange,
     KeyChanged,
     KeyChanges,
+    KeyFilter,
     KeyMint,
     NewKey,
 )
 from licet.app.new_keys import digest, digest_of_secret, facts_of
 from licet.app.ports import Clock, Deadline, Ids, PageTokens
 from licet.app.read import Page, cut
+from licet.app.user_ports import UserStore
 from licet.domain import api_key
 from licet.domain.api_key import ApiKey, KeyId
 from licet.domain.audit_event import AuditEvent, EventType, Result
 from licet.domain.caller import SCOPE_MISSING, Identity, Limits, Scope
 from licet.domain.canonical_json import JsonObject, canonical
-from licet.domain.errors import InvalidRequestError, NotFoundError, NotPermittedError
+from licet.domain.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    NotPermittedError,
+    PreconditionError,
+    RefusedError,
+)
 from licet.domain.instant import LATEST, Instant
 from licet.domain.names import Caller, Principal
 
@@ -86,9 +94,11 @@ class ManageKeys:
         ids: Ids,
         clock: Clock,
         tokens: PageTokens,
+        users: UserStore,
     ) -> None:
         """Compose the use cases."""
         self._changes = changes
+        self._users = users
         self._keys = keys
         self._mint = mint
         self._ids = ids
@@ -99,7 +109,9 @@ class ManageKeys:
         """Make a key.
 
         Raises:
-            NotPermittedError: the key would have more than the caller; the attempt is on record.
+            NotPermittedError: the key would have more than the caller, or than the roles of the
+                user as whom it would act; the attempt is on record.
+            PreconditionError: that user is disabled; the attempt is on record.
             InvalidRequestError, RequestIdReusedError, UnavailableError, OutcomeUnknownError: see
                 `KeyChanges.change`.
         """
@@ -119,7 +131,9 @@ class ManageKeys:
         facts = facts_of(new)
         try:
             _check_not_wider(new, caller, is_bound=command.principal is not None)
-        except NotPermittedError as refusal:
+            if command.principal is not None:
+                self._check_user(new, deadline)
+        except RefusedError as refusal:
             self._refuse(EventType.KEY_CREATED, caller, "", acts_as, refusal.code, facts, deadline)
             raise
         body = ["create", caller.caller, *command[:2], *map(list, command.limits), *command[3:6]]
@@ -218,20 +232,34 @@ class ManageKeys:
             deadline,
         )
 
-    def page(
-        self, size: int, token: str, deadline: Deadline, *, include_ended: bool
-    ) -> Page[ApiKey]:
+    def page(self, wanted: KeyFilter, size: int, token: str, deadline: Deadline) -> Page[ApiKey]:
         """Return one page, in the order of ids.
 
         Raises:
             InvalidRequestError: the token is not of this list.
             UnavailableError, DeadlineError: see `ApiKeyStore`.
         """
-        listed = digest(["api keys", include_ended])
+        listed = digest(["api keys", *wanted])
         after = KeyId(self._tokens.open(listed, token)) if token else None
         now = self._clock.now()
-        found = self._keys.page(after, size + 1, now, deadline, include_ended=include_ended)
+        found = self._keys.page(wanted, after, size + 1, now, deadline)
         return cut(found, size, _key_bytes, lambda last: self._tokens.seal(listed, last.key_id))
+
+    def _check_user(self, new: NewKey, deadline: Deadline) -> None:
+        """Check that a key suits the user as whom it acts: for whoever makes it.
+
+        What it may is decided anew whenever it is used.
+        """
+        user = self._users.find([new.caller], deadline).get(new.caller)
+        if user is None:
+            return
+        if user.disabled_at is not None:
+            raise PreconditionError("USER_DISABLED", "the user is disabled")
+        extra = sorted(set(new.scopes) - user.powers)
+        if extra:
+            raise NotPermittedError(
+                "SCOPES_BEYOND_ROLES", f"the user's roles have not {', '.join(extra)}"
+            )
 
     def _made(self, change: KeyChange, secret: bytes, deadline: Deadline) -> Minted:
         changed = self._changes.change(change, deadline)

@@ -148,7 +148,7 @@ class Applied(NamedTuple):
     """What a mutation did.
 
     Attributes:
-        status: `done`, `already_ended`, or the code of a refusal.
+        status: `done`, `already_ended` or `already`, or the code of a refusal.
         revision: the revision that replicas must have applied.
         outcome: facts by kind of mutation; `replayed` when the same request came before.
         history: in which that revision is meant; None where there is only one.

@@ -129,6 +129,12 @@ def revoke(
 @command
 def list_(
     invocation: Invocation,
+    caller: Annotated[
+        str, typer.Option(metavar="CALLER", help="Only those that act as this one.")
+    ] = "",
+    created_by: Annotated[
+        str, typer.Option(metavar="CALLER", help="Only those that this one has made.")
+    ] = "",
     include_ended: Annotated[
         bool, typer.Option("--include-ended", help="Also those that have ended, in any way.")
     ] = False,
@@ -137,7 +143,10 @@ def list_(
     """List the keys, without their secrets."""
     with invocation.client() as client:
         found = client.callers.list_keys(
-            include_ended=include_ended, page_size=output.page_size(limit)
+            caller=caller,
+            created_by=created_by,
+            include_ended=include_ended,
+            page_size=output.page_size(limit),
         )
         output.print_list(found, limit, _COLUMNS, _row, as_objects=invocation.as_json)
     return 0

@@ -29,6 +29,8 @@ from licet.cli import (
     migrate,
     policy,
     policy_sets,
+    principals,
+    users,
 )
 from licet.cli.authorize import authorize
 from licet.cli.errors import CommandError
@@ -86,6 +88,8 @@ policy.app.command()(command(policy_sets.show))
 policy.app.command()(command(policy_sets.history))
 policy.app.command()(command(policy_sets.rollback))
 app.add_typer(policy.app, name="policy")
+app.add_typer(users.app, name="users")
+app.add_typer(principals.app, name="principals")
 app.command()(command(keys.whoami))
 app.command()(command(health))
 

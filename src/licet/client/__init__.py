@@ -32,6 +32,7 @@ from licet.client.results import (
     ServingStatus,
 )
 from licet.client.transport import Tls
+from licet.client.users import Principals, StandingChange, Suspension, User, UserChange, Users
 from licet.domain.errors import Violation
 
 __all__ = [
@@ -66,9 +67,15 @@ __all__ = [
     "PolicySet",
     "PolicySetPut",
     "PolicyTest",
+    "Principals",
     "Proofs",
     "Revocation",
     "ServingStatus",
+    "StandingChange",
+    "Suspension",
     "Tls",
+    "User",
+    "UserChange",
+    "Users",
     "Violation",
 ]

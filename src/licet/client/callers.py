@@ -11,6 +11,7 @@ from uuid import uuid4
 import grpc
 
 from licet.client import messages, transport
+from licet.client.users import Principals, Users
 from licet.v1 import identity_pb2 as pb
 from licet.v1.identity_pb2_grpc import IdentityServiceStub
 
@@ -87,6 +88,10 @@ class Callers:
         """Call over this channel; `seconds` gives each call its timeout."""
         self._stub = IdentityServiceStub(channel)
         self._seconds = seconds
+        self.users = Users(channel, seconds)
+        """The calls about users."""
+        self.principals = Principals(channel, seconds)
+        """The calls about who is suspended."""
 
     def whoami(self, *, timeout: float | None = None) -> CallerIdentity:
         """Ask who calls.
@@ -195,19 +200,28 @@ class Callers:
     def list_keys(
         self,
         *,
+        caller: str = "",
+        created_by: str = "",
         include_ended: bool = False,
         page_size: int = MAX_PAGE,
         timeout: float | None = None,
     ) -> Iterator[ApiKey]:
         """Iterate over API keys in the order of ids; pages are read as they are needed.
 
+        With `caller`, those that act as that one; with `created_by`, those that it made.
+
         Raises:
             LicetCallError: while iterating, a page was not answered; `timeout` is for each page.
         """
         token = ""
         while True:
-            request = pb.ListApiKeysRequest(
-                include_ended=include_ended, page_size=page_size, page_token=token
+            request = messages.build(
+                pb.ListApiKeysRequest,
+                caller=caller,
+                created_by=created_by,
+                include_ended=include_ended,
+                page_size=page_size,
+                page_token=token,
             )
             page = transport.read(self._stub.ListApiKeys, request, self._seconds(timeout))
             yield from map(_key, page.keys)

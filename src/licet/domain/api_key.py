@@ -18,12 +18,14 @@ import hmac
 import re
 import zlib
 from base64 import b32encode
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, NewType
 
 from licet.domain.caller import Identity, Limits, Scope
 from licet.domain.instant import Instant
 from licet.domain.names import Caller
+from licet.domain.user import Role, within
 
 KeyId = NewType("KeyId", str)
 """The public id of an API key."""
@@ -99,9 +101,13 @@ class ApiKey(NamedTuple):
         ends = [at for at in (self.expires_at, self.overlap_ends_at) if at is not None]
         return min(ends) if ends else None
 
-    def identity(self) -> Identity:
-        """Return the caller whom it authenticates."""
-        return Identity.of(self.caller, self.scopes, self.limits, self.key_id, self.expires_at)
+    def identity(self, roles: Collection[Role] | None = None) -> Identity:
+        """Return the caller whom it authenticates; of a user with these roles, no more than they.
+
+        None is nobody of whom licet keeps account: then the key has all of its scopes.
+        """
+        scopes = self.scopes if roles is None else within(self.scopes, roles)
+        return Identity.of(self.caller, scopes, self.limits, self.key_id, self.expires_at)
 
 
 def new_id(entropy: bytes, tag_key: bytes) -> KeyId:

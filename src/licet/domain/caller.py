@@ -36,7 +36,8 @@ class Scope(StrEnum):
 EVERYTHING: Final = frozenset(Scope)
 SCOPE_MISSING: Final = "SCOPE_MISSING"
 OUTSIDE_LIMITS: Final = "OUTSIDE_LIMITS"
-_OWN_TYPES: Final = ("key:", "caller:", "address:")
+_NOBODYS_TYPES: Final = ("caller:", "address:")
+_OWN_TYPES: Final = ("key:", *_NOBODYS_TYPES)
 _OWN_NAME: Final = "service:licet"
 
 
@@ -141,6 +142,17 @@ def acting_name(text: str, field: str) -> Principal:
         InvalidRequestError: it is no such name.
     """
     if text.startswith(_OWN_TYPES) or text == _OWN_NAME:
+        raise InvalidRequestError.of(field, "must not be of a type that is licet's own")
+    return names.principal(text, field)
+
+
+def suspendable_name(text: str, field: str) -> Principal:
+    """Parse the name of a principal that can be suspended: not licet itself, nor who is nobody.
+
+    Raises:
+        InvalidRequestError: it is no such name.
+    """
+    if text.startswith(_NOBODYS_TYPES) or text == _OWN_NAME:
         raise InvalidRequestError.of(field, "must not be of a type that is licet's own")
     return names.principal(text, field)
 

@@ -1,15 +1,19 @@
-"""What one principal holds.
+"""What one principal holds, and whether it is suspended.
 
 Indexed so that a match costs the depth of the resource's path and not the number held.
 
-The index of one action has four parts, probed in this order:
+The index of one action is a table by the patterns' text, probed in this order:
 
-- exact: the pattern's text;
-- prefix: patterns whose only wildcard is their final `**`, by what stands before it, the longest
-  first;
-- closed and open: patterns with `*`, without and with a final `**`, by the number of segments and
-  the positions of `*`; a probe masks the resource's own segments at those positions.
-  `pattern.MAX_WILDCARDS` bounds the number of groups.
+- exact: with the resource itself;
+- prefix: with what stands before each number of segments that a pattern with no wildcard but its
+  final `**` has, the longest first;
+- closed and open: for patterns with `*`, without and with a final `**`, by the number of segments
+  and the positions of `*`: with the resource's own segments masked at those positions.
+  `pattern.MAX_WILDCARDS` bounds the number of masks.
+
+Most principals hold a few capabilities, each for the same actions, and there may be 100,000 of
+them in memory: actions that were granted together share an index, and what an index has nothing of
+takes no room.
 
 Capabilities of one pattern and action share an entry, the one that expires last in front: when it
 has expired, so have the others, and a principal who was granted the same thing again and again
@@ -18,9 +22,11 @@ still costs one look.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from functools import lru_cache
 from itertools import chain
-from typing import Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeAlias
 
 from licet.domain.capability import EndCause
 from licet.domain.instant import Instant
@@ -49,22 +55,29 @@ class HeldCapability(NamedTuple):
     ended_at: Instant = NEVER
 
 
-class HasPattern(Protocol):
-    """What an index of patterns holds."""
-
-    @property
-    def resource(self) -> ResourcePattern:
-        """The pattern."""
-        ...
-
-
-_Held = TypeVar("_Held", bound=HasPattern)
 Entry: TypeAlias = Sequence[HeldCapability]
-# The segments' text -> entry.
-_Table: TypeAlias = dict[str, Sequence[_Held]]
-# Number of segments (before a final `**`) -> positions of `*` -> table.
-_Groups: TypeAlias = dict[int, dict[tuple[int, ...], _Table[_Held]]]
+# Nearly all entries have one capability, which is kept as it is: a tuple of itself would weigh
+# half as much as the capability.
+_Stored: TypeAlias = HeldCapability | list[HeldCapability]
+_Mask: TypeAlias = tuple[int, ...]
+"""The positions of `*` in a pattern."""
 _NONE: Final[tuple[Entry, ...]] = ()
+_REST_OF_PATH: Final = f"/{REST}"
+_ANY_PATH: Final = f":{REST}"
+_NOTHING: Final = "\0"
+"""Stands for an empty segment, which `*` does not match; no pattern has this character."""
+_SHAPES: Final = 4096
+"""How many combinations of masks are kept once for all sets; most sets have one of a few."""
+
+
+class Standing(StrEnum):
+    """What a principal is counted for, whatever it holds; the values are those of the statement."""
+
+    GOOD = "GOOD"
+    DISABLED = "DISABLED"
+    """A user as whom nobody may call; what it holds counts."""
+    SUSPENDED = "SUSPENDED"
+    """Nobody may call as it, and nothing that it holds counts."""
 
 
 class CapabilitySet:
@@ -73,7 +86,7 @@ class CapabilitySet:
     Immutable once built, so threads share it.
     """
 
-    __slots__ = ("_ended", "_living", "principal", "revision", "size")
+    __slots__ = ("_ended", "_living", "is_barred", "is_suspended", "principal", "revision", "size")
 
     def __init__(
         self,
@@ -81,12 +94,17 @@ class CapabilitySet:
         revision: int,
         living: Iterable[HeldCapability],
         ended: Iterable[HeldCapability] = (),
+        standing: Standing = Standing.GOOD,
     ) -> None:
         """Index the capabilities; `ended` are those revoked before their time."""
         self.principal = principal
         self.revision = revision
-        self._living = _Index(living)
-        self._ended = _Index(ended)
+        self.is_suspended = standing is Standing.SUSPENDED
+        """Whether it may do nothing, whatever it holds."""
+        self.is_barred = standing is not Standing.GOOD
+        """Whether nobody may call as this principal: it is suspended, or a user who is disabled."""
+        self._living = _index(living)
+        self._ended = _index(ended)
         self.size = self._living.size + self._ended.size
         """How many capabilities are in the set, the ended ones included."""
 
@@ -98,8 +116,8 @@ class CapabilitySet:
         index = self._living.by_action.get(action)
         if index is None:
             return None
-        entry = index.exact.get(resource)
-        return None if entry is None else entry[0]
+        stored = index.by_pattern.get(resource)
+        return stored[0] if isinstance(stored, list) else stored
 
     def living(self, action: Action, resource: Resource) -> Iterable[Entry]:
         """Return the entries of capabilities not revoked that cover the action and the resource."""
@@ -122,28 +140,32 @@ class _Index:
     __slots__ = ("by_action", "size")
 
     def __init__(self, capabilities: Iterable[HeldCapability]) -> None:
-        self.by_action: dict[Action, PatternIndex[HeldCapability]] = {}
         # The order of insertion is the order within an entry.
         ordered = sorted(capabilities, key=_by_expiry, reverse=True)
         self.size = len(ordered)
+        held: dict[Action, list[HeldCapability]] = {}
         for capability in ordered:
             for action in capability.actions:
-                index = self.by_action.get(action)
-                if index is None:
-                    index = self.by_action[action] = PatternIndex()
-                index.add(capability)
+                held.setdefault(action, []).append(capability)
+        shared: dict[tuple[int, ...], _ActionIndex] = {}
+        self.by_action: dict[Action, _ActionIndex] = {}
+        for action, of_action in held.items():
+            key = tuple(map(id, of_action))
+            if key not in shared:
+                shared[key] = _ActionIndex(of_action)
+            self.by_action[action] = shared[key]
 
     def entries(self, action: Action, resource: Resource) -> Iterable[Entry]:
         index, for_any = self.by_action.get(action), self.by_action.get(ANY_ACTION)
         if index is None:
             return _NONE if for_any is None else for_any.entries(resource)
-        if for_any is None:
+        if for_any is None or for_any is index:
             return index.entries(resource)
         return chain(index.entries(resource), for_any.entries(resource))
 
     def covering(self, resource: Resource) -> Iterator[HeldCapability]:
         seen: set[CapabilityId] = set()
-        for index in self.by_action.values():
+        for index in dict.fromkeys(self.by_action.values()):
             for entry in index.entries(resource):
                 for capability in entry:
                     if capability.id not in seen:
@@ -151,85 +173,86 @@ class _Index:
                         yield capability
 
 
-class PatternIndex(Generic[_Held]):
-    """Finds what has a pattern that covers a resource; `exact` are the patterns without `*`."""
+class _ActionIndex:
+    __slots__ = ("_closed", "_open", "_prefixes", "by_pattern")
 
-    __slots__ = ("_closed", "_open", "_prefix", "exact")
+    def __init__(self, capabilities: Iterable[HeldCapability]) -> None:
+        self.by_pattern: dict[str, _Stored] = {}
+        prefixes: set[int] = set()
+        opened: set[tuple[int, _Mask]] = set()
+        closed: set[tuple[int, _Mask]] = set()
+        for capability in capabilities:
+            _append(self.by_pattern, capability)
+            if "*" not in capability.resource:
+                continue
+            parts = shape(capability.resource)
+            length = len(parts.fixed)
+            mask = tuple(i for i, segment in enumerate(parts.fixed) if segment == ONE)
+            if not mask:
+                prefixes.add(length)
+            elif parts.is_open:
+                opened.add((length, mask))
+            else:
+                closed.add((length, mask))
+        # By the number of segments, before a final `**`.
+        self._prefixes = tuple(sorted(prefixes, reverse=True))
+        self._open = _grouped(frozenset(opened))
+        self._closed = _grouped(frozenset(closed))
 
-    def __init__(self) -> None:
-        """Hold nothing yet."""
-        self.exact: _Table[_Held] = {}
-        # Number of segments before the `**`, the highest first -> their text -> entry.
-        self._prefix: dict[int, _Table[_Held]] = {}
-        self._open: _Groups[_Held] = {}
-        self._closed: _Groups[_Held] = {}
-
-    def add(self, capability: _Held) -> None:
-        """Hold one more, behind those with the same pattern."""
-        table, key = self._place(capability.resource)
-        entry = table.get(key)
-        if entry is None:
-            table[key] = (
-                capability,
-            )  # nearly all entries have one, and a tuple is smaller than a list
-        elif isinstance(entry, list):
-            entry.append(capability)
-        else:
-            table[key] = [*entry, capability]
-
-    def _place(self, pattern: ResourcePattern) -> tuple[_Table[_Held], str]:
-        if "*" not in pattern:
-            return self.exact, pattern
-        parts = shape(pattern)
-        length = len(parts.fixed)
-        text = f"{parts.type}:{'/'.join(parts.fixed)}" if length else parts.type
-        mask = tuple(i for i, segment in enumerate(parts.fixed) if segment == ONE)
-        if mask:
-            groups = self._open if parts.is_open else self._closed
-            return groups.setdefault(length, {}).setdefault(mask, {}), text
-        if length not in self._prefix:
-            self._prefix = dict(sorted([*self._prefix.items(), (length, {})], reverse=True))
-        return self._prefix[length], text
-
-    def entries(self, resource: Resource) -> Iterator[Sequence[_Held]]:
-        """Yield what covers a resource, those with the same pattern together."""
+    def entries(self, resource: Resource) -> Iterator[Entry]:
         # One flat generator: whoever has found what he looks for stops the probing.
-        entry = self.exact.get(resource)
-        if entry is not None:
-            yield entry
+        stored = self.by_pattern.get(resource)
+        if stored is not None:
+            yield stored if isinstance(stored, list) else (stored,)
         # The type stays with the first segment: hardly any mask covers it.
         segments = resource.split("/")
         count = len(segments)
-        for length, table in self._prefix.items():
+        for length in self._prefixes:
             if length < count:
-                entry = table.get("/".join(segments[:length]) if length else _type(resource))
-                if entry is not None:
-                    yield entry
+                head = "/".join(segments[:length]) if length else _type(resource)
+                stored = self.by_pattern.get(head + (_REST_OF_PATH if length else _ANY_PATH))
+                if stored is not None:
+                    yield stored if isinstance(stored, list) else (stored,)
         if count in self._closed:
-            yield from _probe(self._closed[count], segments)
-        for length, tables in self._open.items():
+            yield from self._probe(self._closed[count], segments, "")
+        for length, masks in self._open.items():
             if length < count:
-                yield from _probe(tables, segments[:length])
+                yield from self._probe(masks, segments[:length], _REST_OF_PATH)
+
+    def _probe(self, masks: Sequence[_Mask], segments: list[str], rest: str) -> list[Entry]:
+        found: list[Entry] = []
+        for mask in masks:
+            masked = segments.copy()
+            for position in mask:
+                masked[position] = (
+                    (ONE if masked[position] else _NOTHING) if position else _first(segments)
+                )
+            stored = self.by_pattern.get("/".join(masked) + rest)
+            if stored is not None:
+                found.append(stored if isinstance(stored, list) else (stored,))
+        return found
 
 
-def _probe(
-    tables: dict[tuple[int, ...], _Table[_Held]], segments: list[str]
-) -> list[Sequence[_Held]]:
-    found = []
-    for mask, table in tables.items():
-        masked = segments.copy()
-        for position in mask:
-            # No fixed segment reads like what stands for an empty one, which `*` does not match.
-            masked[position] = (ONE if masked[position] else REST) if position else _first(segments)
-        entry = table.get("/".join(masked))
-        if entry is not None:
-            found.append(entry)
-    return found
+@lru_cache(_SHAPES)
+def _grouped(shapes: frozenset[tuple[int, _Mask]]) -> Mapping[int, Sequence[_Mask]]:
+    """Return the masks by the number of segments; the same ones for all who have the same."""
+    grouped: dict[int, list[_Mask]] = {}
+    for length, mask in sorted(shapes):
+        grouped.setdefault(length, []).append(mask)
+    return {length: tuple(masks) for length, masks in grouped.items()}
+
+
+def _append(table: dict[str, _Stored], capability: HeldCapability) -> None:
+    stored = table.setdefault(capability.resource, capability)
+    if isinstance(stored, list):
+        stored.append(capability)
+    elif stored is not capability:
+        table[capability.resource] = [stored, capability]
 
 
 def _first(segments: list[str]) -> str:
     kind, _, first = segments[0].partition(":")
-    return f"{kind}:{ONE if first else REST}"
+    return f"{kind}:{ONE if first else _NOTHING}"
 
 
 def _type(resource: Resource) -> str:
@@ -238,3 +261,11 @@ def _type(resource: Resource) -> str:
 
 def _by_expiry(capability: HeldCapability) -> tuple[Instant, CapabilityId]:
     return capability.expires_at, capability.id
+
+
+_EMPTY: Final = _Index(())
+
+
+def _index(capabilities: Iterable[HeldCapability]) -> _Index:
+    index = _Index(capabilities)
+    return index if index.size else _EMPTY

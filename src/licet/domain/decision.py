@@ -4,6 +4,7 @@ Pure; the clock's reading comes in.
 
 The steps, in the order in which they are taken:
 
+(0) The principal is suspended: DENY, PRINCIPAL_SUSPENDED, whatever it holds.
 (1) A living capability covers the action and the resource, and now is in its time: ALLOW.
 (2) One covers them but is not valid yet: DENY, NOT_YET_VALID.
 (3) One covered them and has ended: DENY, for the reason that the latest one ended.
@@ -44,6 +45,7 @@ class Reason(StrEnum):
     SECURITY_LEVEL_TOO_LOW = "SECURITY_LEVEL_TOO_LOW"
     SESSION_REQUIRED = "SESSION_REQUIRED"
     APPROVAL_REQUIRED = "APPROVAL_REQUIRED"
+    PRINCIPAL_SUSPENDED = "PRINCIPAL_SUSPENDED"
 
 
 # Members of an enum are looked up the slow way; this one is on the way of nearly every request.
@@ -170,6 +172,9 @@ def decide(  # noqa: C901, PLR0912 - hot
     """
     if earliest is None:
         earliest = now
+    if held.is_suspended:
+        # Step (0).
+        return _deny(Reason.PRINCIPAL_SUSPENDED, None, held)
     wanted = request.capability_id
     if wanted is None:
         exact = held.exact(request.action, request.resource)
@@ -207,7 +212,10 @@ def decide(  # noqa: C901, PLR0912 - hot
 def explain(
     held: CapabilitySet, request: Request, now: Instant, earliest: Instant | None = None
 ) -> Explanation:
-    """List every capability whose pattern covers the resource, with its verdict, as `decide`."""
+    """List every capability whose pattern covers the resource, with its verdict, as `decide`.
+
+    Of a principal that is suspended: as it would be if it were not.
+    """
     if earliest is None:
         earliest = now
     candidates = [
@@ -266,13 +274,19 @@ def describe(decision: Decision, request: Request) -> str:
     """Say a decision in one sentence."""
     capability = decision.capability
     what = f"{request.action} on {request.resource}"
+    if decision.reason is Reason.PRINCIPAL_SUSPENDED:
+        return f"{request.principal} is suspended"
     if capability is None:
         return f"{request.principal} holds no capability for {what}"
     if decision.allowed:
         return f"capability {capability.id} allows {what}"
     if decision.judgement is not None:
         return decision.judgement.detail
-    match decision.reason:
+    return _describe_denial(decision.reason, capability, what)
+
+
+def _describe_denial(reason: Reason, capability: HeldCapability, what: str) -> str:
+    match reason:
         case Reason.NOT_YET_VALID:
             return (
                 f"capability {capability.id} allows {what} from {rfc3339(capability.not_before)} on"
@@ -284,7 +298,7 @@ def describe(decision: Decision, request: Request) -> str:
             end = f"it was revoked at {rfc3339(capability.ended_at)}"
             return f"capability {capability.id} allowed {what} until {end}"
         case _:
-            message = f"{decision.reason} comes without a capability, or with an ALLOW"
+            message = f"{reason} comes without a capability, or with an ALLOW"
             raise AssertionError(message)
 
 

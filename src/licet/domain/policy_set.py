@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from licet.domain.capability_set import HeldCapability, PatternIndex
+from licet.domain.capability_set import HeldCapability
 from licet.domain.decision import (
     MAX_CANDIDATES,
     ConsideredPolicy,
@@ -31,6 +31,7 @@ from licet.domain.decision import PolicyOutcome as Outcome
 from licet.domain.instant import Instant
 from licet.domain.names import Action, Principal, Resource
 from licet.domain.pattern import ResourcePattern
+from licet.domain.pattern_index import PatternIndex
 from licet.domain.policy import (
     Deny,
     ExpressionError,
@@ -201,11 +202,6 @@ def _outcome(finding: Finding) -> Outcome:
     return Outcome.FAILED if finding.reason is Reason.POLICY_ERROR else Outcome.DENIED
 
 
-class _Held(NamedTuple):
-    resource: ResourcePattern
-    bit: int
-
-
 class _Index:
     """Finds the policies that match: one set of bits for each of the three, and what all have."""
 
@@ -246,13 +242,7 @@ class _Patterns:
                 self._any |= 1 << number
             for pattern in several:
                 merged[pattern] = merged.get(pattern, 0) | 1 << number
-        # Policies about the same pattern are found together, however many they are.
-        self._index: PatternIndex[_Held] = PatternIndex()
-        for pattern, bits in merged.items():
-            self._index.add(_Held(pattern, bits))
+        self._index = PatternIndex(merged)
 
     def matching(self, resource: Resource) -> int:
-        bits = self._any
-        for entry in self._index.entries(resource):
-            bits |= entry[0].bit
-        return bits
+        return self._any | self._index.covering(resource)

@@ -3,7 +3,8 @@
 Invariants:
 
 - A key counts only as the entry that memory has for it now, looked up under the lease; so it ends
-  everywhere with the revision that ended it, as a capability does.
+  everywhere with the revision that ended it, as a capability does. A change of its user, or the
+  suspension of the principal as whom it acts, touches it as well: the entry has what those allow.
 - Of a header that was verified, only that is remembered: that it holds the secret with a certain
   digest. That stays true for ever; whether the key with that digest still counts is looked up each
   time.
@@ -47,7 +48,8 @@ class HeldKey(NamedTuple):
         name: of the key in the changes.
         revision: of the snapshot that it was read in.
         digest: SHA-256 of the secret.
-        identity: whom it authenticates; None: nobody, because it does not exist or has ended.
+        identity: whom it authenticates; None: nobody, because it does not exist or has ended, or
+            because its user is disabled or its principal suspended.
         dies_at: when it ends by itself; None: it does not.
     """
 

@@ -27,9 +27,9 @@ from licet.domain.capability_set import CapabilitySet
 from licet.domain.names import Principal
 from licet.replica.lease import Lease
 
-SET_BYTES: Final = 1500
+SET_BYTES: Final = 900
 """What a set with its indexes weighs, without its capabilities (docs/benchmarks.md)."""
-CAPABILITY_BYTES: Final = 600
+CAPABILITY_BYTES: Final = 450
 """What one capability of two actions weighs in a set."""
 _JOIN_SECONDS: Final = 5.0
 _NOTHING: Final = 1 << 63

@@ -18,7 +18,8 @@ from licet.server.failures import FailedCalls, address_of
 from licet.server.identity import attach, identity_of
 
 _ANYBODY: Final = EVERYTHING
-"""Any caller who was authenticated: every key has a scope. The use case decides further."""
+"""Any caller who was authenticated and has any scope: a key whose user's roles have none of its
+scopes has none. The use case decides further."""
 
 _AUTHORIZATION: Final[Mapping[str, frozenset[Scope]]] = {
     "Authorize": frozenset({Scope.AUTHORIZE}),
@@ -43,6 +44,15 @@ _IDENTITY: Final[Mapping[str, frozenset[Scope]]] = {
     "RevokeApiKey": _ANYBODY,  # its own key, or `identity`: app/keys.py
     "ListApiKeys": frozenset({Scope.IDENTITY}),
     "GetCaller": _ANYBODY,
+    "CreateUser": frozenset({Scope.IDENTITY}),
+    "GetUser": frozenset({Scope.IDENTITY}),
+    "UpdateUser": frozenset({Scope.IDENTITY}),
+    "DisableUser": frozenset({Scope.IDENTITY}),
+    "EnableUser": frozenset({Scope.IDENTITY}),
+    "ListUsers": frozenset({Scope.IDENTITY}),
+    "SuspendPrincipal": frozenset({Scope.REVOKE}),
+    "ResumePrincipal": frozenset({Scope.GRANT}),  # it gives back: `revoke` is not enough
+    "ListSuspensions": frozenset({Scope.READ}),
 }
 _POLICY: Final[Mapping[str, frozenset[Scope]]] = dict.fromkeys(
     (

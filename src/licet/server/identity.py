@@ -16,6 +16,7 @@ from licet.app.ports import Deadline
 from licet.domain.api_key import EXPECTED
 from licet.domain.caller import Identity
 from licet.domain.errors import UnauthenticatedError
+from licet.domain.names import Caller
 from licet.server.peer import PeerRefusedError
 from licet.server.tls import ServerTls
 
@@ -67,19 +68,27 @@ class Authentication:
         return self._anonymous
 
 
-def by_certificate(tls: ServerTls) -> Callable[[grpc.ServicerContext], Identity | None]:
+def by_certificate(
+    tls: ServerTls, is_barred: Callable[[Caller, Deadline], bool]
+) -> Callable[[grpc.ServicerContext], Identity | None]:
     """Return what finds a call's caller in the table in use; None: its certificate is not there.
 
+    `is_barred` says whether nobody may call as a caller now.
+
     It raises:
-        UnauthenticatedError: the certificate has expired, or does not say for certain whose it is.
-            Then nothing else counts either.
+        UnauthenticatedError: the certificate has expired, or does not say for certain whose it is;
+            or the caller is suspended, or a user who is disabled. Then nothing else counts either.
+        UnavailableError, DeadlineError: that cannot be known.
     """
 
     def identify(context: grpc.ServicerContext) -> Identity | None:
         try:
-            return tls.callers.caller_of(context.auth_context())  # type: ignore[arg-type] # lists, whatever its stub says
+            identity = tls.callers.caller_of(context.auth_context())  # type: ignore[arg-type] # lists, whatever its stub says
         except PeerRefusedError as exc:
             raise UnauthenticatedError(str(exc)) from exc
+        if identity is not None and is_barred(identity.caller, deadline_of(context)):
+            raise UnauthenticatedError("the caller is suspended or disabled")
+        return identity
 
     return identify
 

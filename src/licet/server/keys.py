@@ -7,7 +7,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from licet.app.key_ports import KeyChanged
+from licet.app.key_ports import KeyChanged, KeyFilter
 from licet.app.keys import (
     MAX_LIMITS,
     MAX_LIMITS_BYTES,
@@ -22,6 +22,7 @@ from licet.domain.api_key import MAX_OVERLAP_SECONDS, ApiKey, KeyId, is_id
 from licet.domain.caller import UNLIMITED, Identity, Limits, Scope, acting_name
 from licet.domain.errors import InvalidRequestError
 from licet.domain.instant import Instant
+from licet.domain.names import Caller
 from licet.domain.pattern import ResourcePattern, resource_pattern
 from licet.server.convert import instant, ttl
 from licet.server.render import timestamp
@@ -66,6 +67,15 @@ def revoke(message: pb.RevokeApiKeyRequest) -> RevokeKeyCommand:
         key_id=_key_id(message.key_id),
         reason=names.label(message.reason, "reason", names.REASON_BYTES),
         request_id=names.label(message.request_id, "request_id"),
+    )
+
+
+def wanted(message: pb.ListApiKeysRequest) -> KeyFilter:
+    """Check which keys to list. Raises InvalidRequestError."""
+    return KeyFilter(
+        _caller(message.caller, "caller"),
+        _caller(message.created_by, "created_by"),
+        message.include_ended,
     )
 
 
@@ -130,6 +140,10 @@ def _key(key: ApiKey) -> pb.ApiKey:
         end_reason=key.end_reason,
         last_used_at=_moment(key.last_used_at),
     )
+
+
+def _caller(text: str, field: str) -> Caller | None:
+    return Caller(names.principal(text, field)) if text else None
 
 
 def _moment(at: Instant | None) -> Timestamp | None:

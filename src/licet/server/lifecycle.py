@@ -19,7 +19,7 @@ from licet.server import connections, deferred
 from licet.server.audit_service import AuditService
 from licet.server.authority import Authority
 from licet.server.deferred import Deferred
-from licet.server.identity_service import IdentityService
+from licet.server.identity_service import CHANGES, IdentityService
 from licet.server.interceptor import Interceptor
 from licet.server.policy_service import PolicyService
 from licet.server.service import AuthorizationService, Places, UseCases
@@ -145,7 +145,7 @@ class Server:
             AuditService(use_cases.prove, self._exports), server
         )
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(
-            IdentityService(use_cases.keys, mutations), server
+            IdentityService(use_cases.identity, mutations), server
         )
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(
             PolicyService(use_cases.policies, mutations), server
@@ -265,9 +265,7 @@ def _pools(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
         f"/{SERVICE}/Grant": mutation,
         f"/{SERVICE}/Revoke": mutation,
         f"/{AUDIT_SERVICE}/ExportAudit": export,
-        f"/{IDENTITY_SERVICE}/CreateApiKey": mutation,
-        f"/{IDENTITY_SERVICE}/RotateApiKey": mutation,
-        f"/{IDENTITY_SERVICE}/RevokeApiKey": mutation,
+        **{f"/{IDENTITY_SERVICE}/{method}": mutation for method in CHANGES},
         f"/{POLICY_SERVICE}/PutPolicySet": mutation,
         f"/{POLICY_SERVICE}/RollbackPolicySet": mutation,
         f"/{POLICY_SERVICE}/TestPolicySet": mutation,

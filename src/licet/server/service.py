@@ -19,6 +19,8 @@ from licet.app.policies import ManagePolicies
 from licet.app.prove import ProveAudit, StoredCheckpoint
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
+from licet.app.suspend import SuspendPrincipals
+from licet.app.users import ManageUsers
 from licet.app.watch import WatchChanges
 from licet.domain.errors import ExhaustedError
 from licet.server import convert, proofs, render
@@ -27,6 +29,15 @@ from licet.server.identity import deadline_of, identity_of
 from licet.server.watchers import Watchers
 from licet.v1 import authorization_pb2 as pb
 from licet.v1 import authorization_pb2_grpc as pb_grpc
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityUseCases:
+    """What IdentityService offers."""
+
+    keys: ManageKeys
+    users: ManageUsers
+    suspensions: SuspendPrincipals
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +51,7 @@ class UseCases:
     audit: QueryAudit
     watch: WatchChanges
     prove: ProveAudit
-    keys: ManageKeys
+    identity: IdentityUseCases
     policies: ManagePolicies
     latest_checkpoint: Callable[[], StoredCheckpoint | None]
 

@@ -1,20 +1,22 @@
-"""API keys as stored. They are changed by `storage/changes.py`."""
+"""API keys as stored. They are changed by `storage/administration.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, NamedTuple
 
 from psycopg import Connection
 from psycopg.sql import SQL
 
+from licet.app.key_ports import KeyFilter
 from licet.app.ports import Deadline
 from licet.domain import api_key
 from licet.domain.api_key import ApiKey, KeyId
-from licet.domain.caller import Limits, Scope
+from licet.domain.caller import Identity, Limits, Scope
 from licet.domain.instant import Instant, rfc3339
 from licet.domain.names import Caller
 from licet.domain.pattern import ResourcePattern
+from licet.domain.user import Role
 from licet.storage.pool import Database
 
 _COLUMNS: Final[LiteralString] = """
@@ -30,10 +32,15 @@ _COLUMNS: Final[LiteralString] = """
    FROM licet.api_key_uses AS u WHERE u.id = k.id)
 """
 
-# One row at least, with the revision; the keys of the same snapshot beside it.
+# One row at least, with the revision; the keys of the same snapshot beside it, and what has become
+# of those as whom they act.
 _HELD: Final = SQL("""
-SELECT (SELECT max(c.revision) FROM licet.changes AS c), k.secret_sha256, {columns}
-FROM (VALUES (1)) AS one LEFT JOIN licet.api_keys AS k ON k.id = ANY (%(ids)s)
+SELECT (SELECT max(c.revision) FROM licet.changes AS c), k.secret_sha256, u.roles,
+       u.disabled_at IS NOT NULL OR s.principal IS NOT NULL, {columns}
+FROM (VALUES (1)) AS one
+LEFT JOIN licet.api_keys AS k ON k.id = ANY (%(ids)s)
+LEFT JOIN licet.users AS u ON u.principal = k.caller
+LEFT JOIN licet.suspensions AS s ON s.principal = k.caller AND s.resumed_revision IS NULL
 """).format(columns=SQL(_COLUMNS))
 
 _FIND: Final = SQL("SELECT {columns} FROM licet.api_keys AS k WHERE k.id = %(id)s").format(
@@ -43,6 +50,8 @@ _FIND: Final = SQL("SELECT {columns} FROM licet.api_keys AS k WHERE k.id = %(id)
 _PAGE: Final = SQL("""
 SELECT {columns} FROM licet.api_keys AS k
 WHERE k.id > %(after)s
+  AND (%(caller)s::text IS NULL OR k.caller = %(caller)s)
+  AND (%(created_by)s::text IS NULL OR k.created_by = %(created_by)s)
   AND (%(include_ended)s OR (k.ended_revision IS NULL
        AND least(k.expires_at, coalesce(k.overlap_ends_at, 'infinity')) > %(now)s::timestamptz))
 ORDER BY k.id LIMIT %(limit)s
@@ -58,6 +67,28 @@ ON CONFLICT (id) DO UPDATE SET last_used_at = greatest(u.last_used_at, excluded.
 _TAG_KEY: Final[LiteralString] = "SELECT page_token_key FROM licet.meta"
 
 
+class StoredKey(NamedTuple):
+    """A key with what decides whether it counts.
+
+    Attributes:
+        digest: of its secret.
+        key: the key.
+        roles: of the user as whom it acts; None: that is no user.
+        is_barred: nobody may call as whom it acts as.
+    """
+
+    digest: bytes
+    key: ApiKey
+    roles: tuple[Role, ...] | None
+    is_barred: bool
+
+    def identity(self) -> Identity | None:
+        """Return the caller whom it authenticates; None: nobody."""
+        if self.is_barred or self.key.ended_at is not None:
+            return None
+        return self.key.identity(self.roles)
+
+
 class PostgresApiKeys:
     """See `app.keys.ApiKeyStore` and `replica.api_keys.KeyUses`."""
 
@@ -67,15 +98,20 @@ class PostgresApiKeys:
 
     def held(
         self, ids: Collection[KeyId], deadline: Deadline
-    ) -> tuple[int, Mapping[KeyId, tuple[bytes, ApiKey]]]:
-        """Return the revision and, of one snapshot, the keys with the digests of their secrets.
+    ) -> tuple[int, Mapping[KeyId, StoredKey]]:
+        """Return the revision and the keys of one snapshot.
 
         Raises:
             UnavailableError, DeadlineError: nothing is known.
         """
         with self._database.connection(deadline) as connection:
             rows = connection.execute(_HELD, {"ids": list(ids)}).fetchall()
-        found = {row[2]: (bytes(row[1]), _key(*row[2:])) for row in rows if row[1] is not None}
+        found = {}
+        for _, secret, roles, is_barred, *columns in rows:
+            if secret is not None:
+                key = _key(*columns)
+                limited_to = None if roles is None else tuple(map(Role, roles))
+                found[key.key_id] = StoredKey(bytes(secret), key, limited_to, is_barred)
         return rows[0][0], found
 
     def find(self, key_id: KeyId, deadline: Deadline) -> ApiKey | None:
@@ -85,20 +121,13 @@ class PostgresApiKeys:
         return None if row is None else _key(*row)
 
     def page(
-        self,
-        after: KeyId | None,
-        limit: int,
-        now: Instant,
-        deadline: Deadline,
-        *,
-        include_ended: bool,
+        self, wanted: KeyFilter, after: KeyId | None, limit: int, now: Instant, deadline: Deadline
     ) -> Sequence[ApiKey]:
         """See `ApiKeyStore.page`."""
-        parameters = {
+        parameters = wanted._asdict() | {
             "after": after or "",
             "limit": limit,
             "now": rfc3339(now),
-            "include_ended": include_ended,
         }
         with self._database.connection(deadline) as connection:
             return [_key(*row) for row in connection.execute(_PAGE, parameters).fetchall()]

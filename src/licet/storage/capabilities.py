@@ -11,14 +11,15 @@ from psycopg.sql import SQL, Composed
 from licet.app.ports import CapabilityFilter, Clock, Deadline, RevokeTarget, Tree, WouldEnd
 from licet.domain.canonical_json import JsonObject
 from licet.domain.capability import Capability, End, EndCause, Terms
-from licet.domain.capability_set import MAX_ENDED, NEVER, CapabilitySet, HeldCapability
+from licet.domain.capability_set import MAX_ENDED, NEVER, CapabilitySet, HeldCapability, Standing
 from licet.domain.instant import Instant, rfc3339
 from licet.domain.names import Action, Caller, CapabilityId, Principal
 from licet.domain.pattern import ResourcePattern, containment_regex
 from licet.storage.pool import Database
 
-# One row with the revision, then one row for each capability, all of one snapshot. Instants come as
-# microseconds, which keeps infinity, is exact, and costs less than making a datetime of each.
+# One row with the revision, then one row for each capability, and one for each principal that is
+# suspended or a user who is disabled, all of one snapshot. Instants come as microseconds, which
+# keeps infinity, is exact, and costs less than making a datetime of each.
 HELD: Final[LiteralString] = """
 WITH held AS (
   SELECT wanted.principal, h.*
@@ -53,6 +54,14 @@ SELECT held.principal, held.id::text, held.resource, held.actions,
             ELSE (extract(epoch FROM held.expires_at) * 1000000)::bigint END,
        held.end_cause, (extract(epoch FROM held.ended_at) * 1000000)::bigint, held.living
 FROM held
+UNION ALL
+SELECT s.principal, NULL, NULL, NULL, NULL, NULL, 'SUSPENDED', NULL, NULL
+FROM licet.suspensions AS s
+WHERE s.principal = ANY (%(principals)s::text[]) AND s.resumed_revision IS NULL
+UNION ALL
+SELECT u.principal, NULL, NULL, NULL, NULL, NULL, 'DISABLED', NULL, NULL
+FROM licet.users AS u
+WHERE u.principal = ANY (%(principals)s::text[]) AND u.disabled_at IS NOT NULL
 """
 
 _COLUMNS: Final[LiteralString] = """
@@ -148,6 +157,7 @@ class PostgresCapabilities:
         living: dict[str, list[HeldCapability]] = {principal: [] for principal in principals}
         ended: dict[str, list[HeldCapability]] = {principal: [] for principal in principals}
         actions_seen: dict[tuple[str, ...], tuple[Action, ...]] = {}
+        standing: dict[str, Standing] = {}
         for (
             holder,
             identifier,
@@ -159,7 +169,9 @@ class PostgresCapabilities:
             ended_at,
             is_living,
         ) in rows:
-            if holder is None:
+            if identifier is None:
+                if holder is not None and standing.get(holder) is not Standing.SUSPENDED:
+                    standing[holder] = Standing(end_cause)
                 continue
             key = tuple(actions)
             shared = actions_seen.get(key)
@@ -177,7 +189,10 @@ class PostgresCapabilities:
                     NEVER if ended_at is None else ended_at,
                 )
             )
-        return {p: CapabilitySet(p, revision, living[p], ended[p]) for p in principals}
+        return {
+            p: CapabilitySet(p, revision, living[p], ended[p], standing.get(p, Standing.GOOD))
+            for p in principals
+        }
 
     def find(self, capability_id: CapabilityId, deadline: Deadline) -> Capability | None:
         """See `ports.Capabilities.find`."""

@@ -76,7 +76,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_APPROVAL_REQUIRED: _Reason.ValueType  # 12
     """A policy demands an approval."""
     REASON_PRINCIPAL_SUSPENDED: _Reason.ValueType  # 13
-    """The principal is suspended."""
+    """The principal is suspended, whatever it holds."""
     REASON_POLICY_ERROR: _Reason.ValueType  # 14
     """A policy could not be told, because its condition failed: `1 / 0`, or a member of the context that is not there."""
     REASON_SESSION_REQUIRED: _Reason.ValueType  # 15
@@ -112,7 +112,7 @@ REASON_SECURITY_LEVEL_TOO_LOW: Reason.ValueType  # 11
 REASON_APPROVAL_REQUIRED: Reason.ValueType  # 12
 """A policy demands an approval."""
 REASON_PRINCIPAL_SUSPENDED: Reason.ValueType  # 13
-"""The principal is suspended."""
+"""The principal is suspended, whatever it holds."""
 REASON_POLICY_ERROR: Reason.ValueType  # 14
 """A policy could not be told, because its condition failed: `1 / 0`, or a member of the context that is not there."""
 REASON_SESSION_REQUIRED: Reason.ValueType  # 15

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from licet.v1 import identity_pb2 as licet_dot_v1_dot_identity__pb2
+from licet.v1 import users_pb2 as licet_dot_v1_dot_users__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -26,7 +27,7 @@ if _version_not_supported:
 
 
 class IdentityServiceStub:
-    """Makes, rotates, revokes and lists API keys.
+    """API keys, users, and principals that are suspended.
     """
 
     def __init__(self, channel):
@@ -60,16 +61,62 @@ class IdentityServiceStub:
                 request_serializer=licet_dot_v1_dot_identity__pb2.GetCallerRequest.SerializeToString,
                 response_deserializer=licet_dot_v1_dot_identity__pb2.GetCallerResponse.FromString,
                 _registered_method=True)
+        self.CreateUser = channel.unary_unary(
+                '/licet.v1.IdentityService/CreateUser',
+                request_serializer=licet_dot_v1_dot_users__pb2.CreateUserRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_users__pb2.CreateUserResponse.FromString,
+                _registered_method=True)
+        self.GetUser = channel.unary_unary(
+                '/licet.v1.IdentityService/GetUser',
+                request_serializer=licet_dot_v1_dot_users__pb2.GetUserRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_users__pb2.GetUserResponse.FromString,
+                _registered_method=True)
+        self.UpdateUser = channel.unary_unary(
+                '/licet.v1.IdentityService/UpdateUser',
+                request_serializer=licet_dot_v1_dot_users__pb2.UpdateUserRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_users__pb2.UpdateUserResponse.FromString,
+                _registered_method=True)
+        self.DisableUser = channel.unary_unary(
+                '/licet.v1.IdentityService/DisableUser',
+                request_serializer=licet_dot_v1_dot_users__pb2.DisableUserRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_users__pb2.DisableUserResponse.FromString,
+                _registered_method=True)
+        self.EnableUser = channel.unary_unary(
+                '/licet.v1.IdentityService/EnableUser',
+                request_serializer=licet_dot_v1_dot_users__pb2.EnableUserRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_users__pb2.EnableUserResponse.FromString,
+                _registered_method=True)
+        self.ListUsers = channel.unary_unary(
+                '/licet.v1.IdentityService/ListUsers',
+                request_serializer=licet_dot_v1_dot_users__pb2.ListUsersRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_users__pb2.ListUsersResponse.FromString,
+                _registered_method=True)
+        self.SuspendPrincipal = channel.unary_unary(
+                '/licet.v1.IdentityService/SuspendPrincipal',
+                request_serializer=licet_dot_v1_dot_users__pb2.SuspendPrincipalRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_users__pb2.SuspendPrincipalResponse.FromString,
+                _registered_method=True)
+        self.ResumePrincipal = channel.unary_unary(
+                '/licet.v1.IdentityService/ResumePrincipal',
+                request_serializer=licet_dot_v1_dot_users__pb2.ResumePrincipalRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_users__pb2.ResumePrincipalResponse.FromString,
+                _registered_method=True)
+        self.ListSuspensions = channel.unary_unary(
+                '/licet.v1.IdentityService/ListSuspensions',
+                request_serializer=licet_dot_v1_dot_users__pb2.ListSuspensionsRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_users__pb2.ListSuspensionsResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer:
-    """Makes, rotates, revokes and lists API keys.
+    """API keys, users, and principals that are suspended.
     """
 
     def CreateApiKey(self, request, context):
         """Makes an API key. Scope: `identity`. PERMISSION_DENIED, reason SCOPES_WIDER, LIMITS_WIDER, EXPIRY_WIDER, when the key
         would have more than the caller; reason PRINCIPAL_NOT_OWN when it would act as another principal than the caller and
-        the caller is not `admin`.
+        the caller is not `admin`; reason SCOPES_BEYOND_ROLES when it would act as a user whose roles have not all of its
+        scopes. FAILED_PRECONDITION, reason USER_DISABLED: it would act as a user who is disabled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,6 +154,83 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateUser(self, request, context):
+        """Makes a user. Scope: `identity`. PERMISSION_DENIED, reason SCOPES_WIDER, when its roles have scopes that the caller has
+        not; reason OWN_RIGHTS when it is the caller itself; reason OUTSIDE_LIMITS when it is outside the caller's limits.
+        FAILED_PRECONDITION, reason USER_EXISTS or EMAIL_TAKEN. Keys that act as this principal already may use no more than
+        its roles from then on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUser(self, request, context):
+        """Returns a user. Scope: `identity`. There is none: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateUser(self, request, context):
+        """Changes a user's name, e-mail address or roles. Scope: `identity`. PERMISSION_DENIED, reason SCOPES_WIDER, when its
+        roles, the former or the new ones, have scopes that the caller has not; reason OWN_RIGHTS for one's own roles; reason
+        OUTSIDE_LIMITS. FAILED_PRECONDITION, reason EMAIL_TAKEN. There is none: NOT_FOUND. ABORTED: it was changed by another
+        call meanwhile; repeat the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableUser(self, request, context):
+        """Lets nobody call as a user any more: its keys, and a certificate with its name, are not accepted by a call that starts
+        afterwards. What the principal holds is not touched. Scope: `identity`; errors as for UpdateUser. Disabling who is
+        disabled succeeds and says so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableUser(self, request, context):
+        """Lets those keys of a user count again that have not ended. Scope: `identity`; errors as for UpdateUser. Enabling who is
+        not disabled succeeds and says so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUsers(self, request, context):
+        """Lists users in the order of principals, in pages. Scope: `identity`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendPrincipal(self, request, context):
+        """Denies a principal everything, with reason PRINCIPAL_SUSPENDED, whatever it holds, and lets nobody call as it: no
+        replica does otherwise for a request that starts afterwards. Scope: `revoke`. PERMISSION_DENIED, reason OUTSIDE_LIMITS,
+        when the caller's limits do not have the principal, or are to some resources; reason OWN_RIGHTS when it is the caller
+        itself; reason SCOPES_WIDER when its keys or roles have scopes that the caller has not. Suspending who is suspended
+        succeeds and says so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumePrincipal(self, request, context):
+        """Lets what a principal holds count again, and its keys. Scope: `grant`; errors as for SuspendPrincipal. Resuming who is
+        not suspended succeeds and says so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSuspensions(self, request, context):
+        """Lists suspensions, oldest first, in pages. Scope: `read`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IdentityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -135,6 +259,51 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     request_deserializer=licet_dot_v1_dot_identity__pb2.GetCallerRequest.FromString,
                     response_serializer=licet_dot_v1_dot_identity__pb2.GetCallerResponse.SerializeToString,
             ),
+            'CreateUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateUser,
+                    request_deserializer=licet_dot_v1_dot_users__pb2.CreateUserRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_users__pb2.CreateUserResponse.SerializeToString,
+            ),
+            'GetUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUser,
+                    request_deserializer=licet_dot_v1_dot_users__pb2.GetUserRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_users__pb2.GetUserResponse.SerializeToString,
+            ),
+            'UpdateUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateUser,
+                    request_deserializer=licet_dot_v1_dot_users__pb2.UpdateUserRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_users__pb2.UpdateUserResponse.SerializeToString,
+            ),
+            'DisableUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableUser,
+                    request_deserializer=licet_dot_v1_dot_users__pb2.DisableUserRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_users__pb2.DisableUserResponse.SerializeToString,
+            ),
+            'EnableUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableUser,
+                    request_deserializer=licet_dot_v1_dot_users__pb2.EnableUserRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_users__pb2.EnableUserResponse.SerializeToString,
+            ),
+            'ListUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsers,
+                    request_deserializer=licet_dot_v1_dot_users__pb2.ListUsersRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_users__pb2.ListUsersResponse.SerializeToString,
+            ),
+            'SuspendPrincipal': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendPrincipal,
+                    request_deserializer=licet_dot_v1_dot_users__pb2.SuspendPrincipalRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_users__pb2.SuspendPrincipalResponse.SerializeToString,
+            ),
+            'ResumePrincipal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumePrincipal,
+                    request_deserializer=licet_dot_v1_dot_users__pb2.ResumePrincipalRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_users__pb2.ResumePrincipalResponse.SerializeToString,
+            ),
+            'ListSuspensions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSuspensions,
+                    request_deserializer=licet_dot_v1_dot_users__pb2.ListSuspensionsRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_users__pb2.ListSuspensionsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'licet.v1.IdentityService', rpc_method_handlers)
@@ -144,7 +313,7 @@ def add_IdentityServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class IdentityService:
-    """Makes, rotates, revokes and lists API keys.
+    """API keys, users, and principals that are suspended.
     """
 
     @staticmethod
@@ -272,6 +441,249 @@ class IdentityService:
             '/licet.v1.IdentityService/GetCaller',
             licet_dot_v1_dot_identity__pb2.GetCallerRequest.SerializeToString,
             licet_dot_v1_dot_identity__pb2.GetCallerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/CreateUser',
+            licet_dot_v1_dot_users__pb2.CreateUserRequest.SerializeToString,
+            licet_dot_v1_dot_users__pb2.CreateUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/GetUser',
+            licet_dot_v1_dot_users__pb2.GetUserRequest.SerializeToString,
+            licet_dot_v1_dot_users__pb2.GetUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/UpdateUser',
+            licet_dot_v1_dot_users__pb2.UpdateUserRequest.SerializeToString,
+            licet_dot_v1_dot_users__pb2.UpdateUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/DisableUser',
+            licet_dot_v1_dot_users__pb2.DisableUserRequest.SerializeToString,
+            licet_dot_v1_dot_users__pb2.DisableUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/EnableUser',
+            licet_dot_v1_dot_users__pb2.EnableUserRequest.SerializeToString,
+            licet_dot_v1_dot_users__pb2.EnableUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/ListUsers',
+            licet_dot_v1_dot_users__pb2.ListUsersRequest.SerializeToString,
+            licet_dot_v1_dot_users__pb2.ListUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendPrincipal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/SuspendPrincipal',
+            licet_dot_v1_dot_users__pb2.SuspendPrincipalRequest.SerializeToString,
+            licet_dot_v1_dot_users__pb2.SuspendPrincipalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumePrincipal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/ResumePrincipal',
+            licet_dot_v1_dot_users__pb2.ResumePrincipalRequest.SerializeToString,
+            licet_dot_v1_dot_users__pb2.ResumePrincipalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSuspensions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/ListSuspensions',
+            licet_dot_v1_dot_users__pb2.ListSuspensionsRequest.SerializeToString,
+            licet_dot_v1_dot_users__pb2.ListSuspensionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

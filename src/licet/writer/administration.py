@@ -14,6 +14,7 @@ from licet.domain.audit_event import AuditEvent
 from licet.domain.errors import (
     ConflictError,
     LicetError,
+    NotPermittedError,
     OutcomeUnknownError,
     RequestIdReusedError,
     UnavailableError,
@@ -53,8 +54,12 @@ class AdminChangeWriter:
         applied = self._applied(change, deadline)
         if applied.status == "REQUEST_ID_REUSED":
             raise RequestIdReusedError("request_id was used before with another body")
+        if applied.status == "CALLER_BARRED":
+            raise NotPermittedError(
+                applied.status, "the caller was suspended or disabled meanwhile"
+            )
         raise_refusal(applied.status)
-        # Also of what had ended before: whoever ended it may be waiting still.
+        # Also of what was done before: whoever did it may be waiting still.
         confirmation = self._acknowledgements.wait(
             applied.revision, deadline, MUTATION_SECONDS, applied.history
         )

@@ -1,0 +1,105 @@
+"""Changes of users: what is checked against what, when state has moved on since the call began."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import pytest
+
+from licet.app.administration import AdminChange
+from licet.app.ports import Deadline
+from licet.app.user_ports import UserChanged, UserFilter
+from licet.app.users import CreateUserCommand, ManageUsers, UpdateUserCommand
+from licet.domain.audit_event import AuditEvent
+from licet.domain.caller import UNLIMITED, Identity, Scope
+from licet.domain.errors import NotPermittedError
+from licet.domain.names import Caller, Principal
+from licet.domain.user import Role, User
+from licet.storage.tokens import SignedPageTokens
+from licet.writer.ids import TimeOrderedIds
+from tests.unit.builders import NOW, PATIENT, StillClock
+
+ALICE, BOB = Principal("user:alice"), Principal("user:bob")
+
+
+def user(principal: Principal, revision: int, *roles: Role) -> User:
+    name = f"{principal[5:]}@example.org"
+    return User(principal, "", name, roles, NOW, Caller("user:x"), revision, None, "", "")
+
+
+class Stored:
+    """The users there are; what is changed and refused is kept to be looked at."""
+
+    def __init__(self, *users: User) -> None:
+        self.users = {found.principal: found for found in users}
+        self.changes: list[AdminChange] = []
+        self.refused: list[AuditEvent] = []
+
+    def find(self, principals: Collection[str], _: Deadline) -> Mapping[str, User]:
+        return {p: found for p, found in self.users.items() if p in principals}
+
+    def with_email(self, email: str, _: Deadline) -> User | None:
+        return next((found for found in self.users.values() if found.email == email), None)
+
+    def page(self, _w: UserFilter, _a: str, _l: int, _d: Deadline) -> Sequence[User]:
+        return list(self.users.values())
+
+    def change(self, change: AdminChange, _: Deadline) -> UserChanged:
+        self.changes.append(change)
+        found = self.users.get(BOB, user(BOB, 1, Role.USER))
+        return UserChanged(found, 1, 1, 0, already=False)
+
+    def refuse(self, event: AuditEvent, _: Deadline) -> None:
+        self.refused.append(event)
+
+
+def manage(stored: Stored) -> ManageUsers:
+    clock = StillClock()
+    return ManageUsers(stored, stored, TimeOrderedIds(clock), clock, SignedPageTokens(bytes(32)))
+
+
+def caller(key_id: str = "0123456789abcdef") -> Identity:
+    """Return Alice as she was let in: an admin."""
+    return Identity.of(Caller(ALICE), {Scope.ADMIN}, UNLIMITED, key_id)
+
+
+PROMOTION = UpdateUserCommand(BOB, None, None, (Role.SRE,), "")
+
+
+def test_a_role_that_was_lost_since_the_call_was_let_in_is_lost() -> None:
+    stored = Stored(user(ALICE, 5, Role.DEVELOPER), user(BOB, 3, Role.USER))
+    with pytest.raises(NotPermittedError) as raised:
+        manage(stored).update(PROMOTION, caller(), PATIENT)
+    assert raised.value.code == "SCOPES_WIDER"
+    assert [event.reason for event in stored.refused] == ["SCOPES_WIDER"]
+    assert not stored.changes
+    # The scopes of a certificate are those of the operator's table.
+    manage(stored).update(PROMOTION, caller(key_id=""), PATIENT)
+    assert len(stored.changes) == 1
+
+
+def test_what_a_change_was_checked_against_goes_with_it() -> None:
+    stored = Stored(user(ALICE, 5, Role.ADMIN), user(BOB, 3, Role.USER))
+    manage(stored).update(PROMOTION, caller(), PATIENT)
+    create = CreateUserCommand(Principal("user:c"), "", "c@example.org", (Role.USER,), "")
+    manage(stored).create(create, caller(), PATIENT)
+    seen = [change.details["seen"] for change in stored.changes]
+    # Whether there is a user already is for the database to say, which knows repetitions.
+    assert seen == [{BOB: 3, ALICE: 5}, {ALICE: 5}]
+
+
+def test_the_same_request_has_the_same_digest_and_another_has_another() -> None:
+    stored = Stored(user(ALICE, 5, Role.ADMIN), user(BOB, 3, Role.USER))
+    commands = [
+        PROMOTION,
+        PROMOTION._replace(request_id="r"),
+        PROMOTION._replace(roles=(Role.AUDITOR,)),
+        PROMOTION._replace(name=""),
+        PROMOTION._replace(email="b@example.org"),
+        PROMOTION._replace(principal=Principal("user:c")),
+    ]
+    for command in commands:
+        manage(stored).update(command, caller(), PATIENT)
+    first, same, *others = [change.digest for change in stored.changes]
+    assert first == same
+    assert len({first, *others}) == len(others) + 1
