@@ -16,6 +16,7 @@ from uuid import uuid4
 from licet import bootstrap_audit, bootstrap_callers, bootstrap_policies
 from licet.app.authorize import Authorize
 from licet.app.grant import GrantCapability
+from licet.app.policy_ports import ActivePolicies
 from licet.app.ports import Deadline
 from licet.app.prefetch import prefetch
 from licet.app.read import QueryAudit, ReadCapabilities
@@ -173,7 +174,10 @@ class Licet:
         )
         self.server = Server(
             *(use_cases, callers.authority(settings, trail.log, self._stack, tls), settings.listen),
-            *(_server_limits(settings, self._shares_port), self._probe(database, expected)),
+            *(
+                _server_limits(settings, self._shares_port),
+                self._probe(database, expected, policies.held),
+            ),
             *(self._add_services, tls),
         )
         # (6) What operators see.
@@ -183,9 +187,17 @@ class Licet:
         self._stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()
 
-    def _probe(self, database: Database, expected: Sequence[tuple[str, str]]) -> Callable[[], bool]:
+    def _probe(
+        self,
+        database: Database,
+        expected: Sequence[tuple[str, str]],
+        policies: ActivePolicies,
+    ) -> Callable[[], bool]:
         def probe() -> bool:
             try:
+                # A server that cannot use the policies decides nothing; and no request has to wait
+                # until they are compiled.
+                policies(soon(_PROBE_SECONDS))
                 with database.connection(soon(_PROBE_SECONDS)) as connection:
                     ready = schema.check(connection, expected).is_expected
                     if ready:

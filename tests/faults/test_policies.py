@@ -8,17 +8,20 @@ from threading import Event
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 
 from licet.v1 import decision_pb2 as decisions
 from licet.v1 import policy_pb2 as pb
 from licet.v1.policy_pb2_grpc import PolicyServiceStub
 from tests.fakes.api import count, refused, rows
-from tests.fakes.postgres import Database
+from tests.fakes.postgres import Database, eventually
 from tests.fakes.proxy import Fault, PostgresProxy
 from tests.fakes.serving import Served, serving
 from tests.unit.policies import document
 
 DENY = document("name: no-docs, match: {resources: ['doc:**']}, deny: not today")
+
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 # Lost before the server saw it, or executed with the answer lost.
 both = pytest.mark.parametrize("executed", [False, True], ids=["lost", "executed"])
@@ -81,9 +84,15 @@ def test_a_server_that_cannot_use_the_set_decides_nothing(
         assert failed.code is grpc.StatusCode.UNAVAILABLE
         assert "policy set 1 cannot be used by this server" in failed.message
 
+    assert eventually(lambda: _health(one) == NOT_SERVING)
+
     put(put_back, DENY)
 
     assert [s.authorize("agent:a", "read", "doc:x").policy_id for s in two] == ["no-docs"] * 2
+
+
+def _health(served: Served) -> int:
+    return served.health.Check(health_pb2.HealthCheckRequest(), timeout=10).status
 
 
 def _asked(served: Served) -> None:

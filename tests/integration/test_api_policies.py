@@ -19,6 +19,7 @@ from licet.v1 import authorization_pb2 as api
 from licet.v1 import decision_pb2 as decisions
 from licet.v1 import policy_pb2 as pb
 from licet.v1.policy_pb2_grpc import PolicyServiceStub
+from tests.fakes.callers import calling, holding, make_key
 from tests.fakes.postgres import Database, eventually
 from tests.fakes.serving import Failure, Served, failure, serving
 from tests.unit.policies import document
@@ -326,6 +327,22 @@ def test_a_batch_and_a_stream_are_judged_like_single_requests(
             decisions.REASON_POLICY_DENIED,
             decisions.REASON_NO_CAPABILITY,
         ]
+
+
+def test_a_caller_with_limits_changes_no_policies(served: Served) -> None:
+    with calling(served.address) as admin:
+        made = make_key(admin, "policy", resources=("doc:**",))
+    with holding(served.address, made.token) as limited:
+        theirs = PolicyServiceStub(limited.channel)
+        for call in (
+            lambda: put(theirs, NOTHING),
+            lambda: theirs.RollbackPolicySet(pb.RollbackPolicySetRequest(version=1), timeout=10),
+        ):
+            failed = refused(call)
+            assert (failed.code, failed.reason) == (
+                grpc.StatusCode.PERMISSION_DENIED,
+                "OUTSIDE_LIMITS",
+            )
 
 
 def test_cases_are_put_to_a_document_or_to_what_holds(stub: PolicyServiceStub) -> None:

@@ -11,9 +11,11 @@ from licet.app.ports import Confirmation, Deadline, Ids, PageTokens
 from licet.app.read import Page, cut
 from licet.domain import policy_cases
 from licet.domain.audit_event import EventType
+from licet.domain.caller import OUTSIDE_LIMITS, UNLIMITED, Identity
 from licet.domain.canonical_json import JsonValue, canonical
 from licet.domain.document import DocumentError
 from licet.domain.errors import (
+    ForbiddenError,
     InvalidRequestError,
     NotFoundError,
     PreconditionError,
@@ -85,14 +87,18 @@ class ManagePolicies:
         self._ids = ids
         self._tokens = tokens
 
-    def put(self, command: PutPolicySetCommand, caller: Caller, deadline: Deadline) -> PolicySetPut:
+    def put(
+        self, command: PutPolicySetCommand, caller: Identity, deadline: Deadline
+    ) -> PolicySetPut:
         """Have a document hold, on every replica when this returns.
 
         Raises:
+            ForbiddenError: the caller has limits, and policies are about everything.
             InvalidRequestError: the document cannot be used, or not enforced; nothing happened.
             PreconditionError: another set holds than expected; the attempt is on record.
             RequestIdReusedError, UnavailableError, OutcomeUnknownError: see `AdminChanges.make`.
         """
+        _check_unlimited(caller)
         found = self._usable(command.source)
         if command.only_check:
             return PolicySetPut(0, 0, len(found.policies), Confirmation(0, 0))
@@ -103,11 +109,11 @@ class ManagePolicies:
             "rollback_of": None,
         }
         return self._make(
-            EventType.POLICY_PUT, details, command.request_id, found, caller, deadline
+            EventType.POLICY_PUT, details, command.request_id, found, caller.caller, deadline
         )
 
     def rollback(
-        self, command: RollbackCommand, caller: Caller, deadline: Deadline
+        self, command: RollbackCommand, caller: Identity, deadline: Deadline
     ) -> PolicySetPut:
         """Have the document of an earlier version hold again, as a new version.
 
@@ -115,6 +121,7 @@ class ManagePolicies:
             NotFoundError: there is no such version. InvalidRequestError: this release cannot use
                 it. Nothing happened. Others: as `put`.
         """
+        _check_unlimited(caller)
         found = self._usable(self.get(command.version, deadline).source, "version")
         details: dict[str, JsonValue] = {
             "source": None,
@@ -123,7 +130,7 @@ class ManagePolicies:
             "rollback_of": command.version,
         }
         kind = EventType.POLICY_ROLLED_BACK
-        return self._make(kind, details, command.request_id, found, caller, deadline)
+        return self._make(kind, details, command.request_id, found, caller.caller, deadline)
 
     def get(self, version: int | None, deadline: Deadline) -> StoredPolicySet:
         """Return a version; for None the one that holds.
@@ -225,6 +232,12 @@ class ManagePolicies:
             return self._documents.cases(source).cases
         except DocumentError as exc:
             raise _invalid("cases", exc) from None
+
+
+def _check_unlimited(caller: Identity) -> None:
+    """Check that a caller may change what holds for everybody: who is limited could lift a rule."""
+    if caller.limits != UNLIMITED:
+        raise ForbiddenError(OUTSIDE_LIMITS, "policies are about more than the caller's limits")
 
 
 def _not_enforced(policy: Policy) -> str:

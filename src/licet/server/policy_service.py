@@ -25,7 +25,7 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
     def PutPolicySet(
         self, request: pb.PutPolicySetRequest, context: grpc.ServicerContext
     ) -> pb.PutPolicySetResponse:
-        command, caller = policies.put(request), identity_of(context).caller
+        command, caller = policies.put(request), identity_of(context)
         with self._mutations:
             return policies.was_put(self._policies.put(command, caller, deadline_of(context)))
 
@@ -47,7 +47,7 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
     def RollbackPolicySet(
         self, request: pb.RollbackPolicySetRequest, context: grpc.ServicerContext
     ) -> pb.RollbackPolicySetResponse:
-        command, caller = policies.rollback(request), identity_of(context).caller
+        command, caller = policies.rollback(request), identity_of(context)
         with self._mutations:
             done = self._policies.rollback(command, caller, deadline_of(context))
         return policies.rolled_back(done)

@@ -6,7 +6,8 @@ says how it is written.
 
 When a change has returned OK, every replica decides by the new set.
 
-Errors of every method of licet: see identity.proto.
+A caller with limits cannot change policies, which are about everything: PERMISSION_DENIED, reason OUTSIDE_LIMITS. Errors
+of every method of licet: see identity.proto.
 """
 
 from collections import abc as _abc
