@@ -139,9 +139,8 @@ class Licet:
         clock = DatabaseClock(boottime)
         capabilities = PostgresCapabilities(database, clock)
         lease = Lease(boottime)
-        sets = CachedCapabilitySets(
-            capabilities.held, lease, settings.cache_bytes, settings.cache_negative
-        )
+        room = (settings.cache_bytes, settings.cache_negative)
+        sets = CachedCapabilitySets(capabilities.held, lease, *room)
         callers = bootstrap_callers.Callers(database, lease, clock, patience, sets)
         policies = bootstrap_policies.Policies(database, lease)
         feed = MemoryFeed()
@@ -156,6 +155,7 @@ class Licet:
         _prefetch(database, sets)
         # (5) The service.
         retention = self._retention(changes := PostgresChanges(database))
+        sources = Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
         use_cases = UseCases(
@@ -164,21 +164,16 @@ class Licet:
             revoke=RevokeCapabilities(capabilities, mutations, clock, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),
             audit=QueryAudit(PostgresAuditPages(database, settings.audit_page_seconds), tokens),
-            watch=WatchChanges(
-                Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
-            ),
+            watch=WatchChanges(sources),
             prove=trail.prove,
             identity=callers.managed(acknowledgements, mutations, ids, tokens),
             policies=policies.managed(acknowledgements, mutations, ids, tokens),
             latest_checkpoint=trail.latest,
         )
+        probe = self._probe(database, expected, policies.held)
         self.server = Server(
             *(use_cases, callers.authority(settings, trail.log, self._stack, tls), settings.listen),
-            *(
-                _server_limits(settings, self._shares_port),
-                self._probe(database, expected, policies.held),
-            ),
-            *(self._add_services, tls),
+            *(_server_limits(settings, self._shares_port), probe, self._add_services, tls),
         )
         # (6) What operators see.
         watched = (sets, lease, replica, clock, trail, acknowledgements, feed, retention)

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
+from licet.client.transport import health_check
 from licet.v1 import decision_pb2 as decisions
 from licet.v1 import policy_pb2 as pb
 from licet.v1.policy_pb2_grpc import PolicyServiceStub
@@ -92,7 +93,8 @@ def test_a_server_that_cannot_use_the_set_decides_nothing(
 
 
 def _health(served: Served) -> int:
-    return served.health.Check(health_pb2.HealthCheckRequest(), timeout=10).status
+    check = health_check(served.channel)
+    return check(health_pb2.HealthCheckRequest(), timeout=10).status
 
 
 def _asked(served: Served) -> None:
