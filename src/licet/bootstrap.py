@@ -171,10 +171,10 @@ class Licet:
             latest_checkpoint=trail.latest,
         )
         probe = self._probe(database, expected, policies.held)
-        self.server = Server(
-            *(use_cases, callers.authority(settings, trail.log, self._stack, tls), settings.listen),
-            *(_server_limits(settings, self._shares_port), probe, self._add_services, tls),
-        )
+        authority = callers.authority(settings, trail.log, self._stack, tls)
+        limits = _server_limits(settings, self._shares_port)
+        address, add = settings.listen, self._add_services
+        self.server = Server(use_cases, authority, address, limits, probe, add, tls)
         # (6) What operators see.
         watched = (sets, lease, replica, clock, trail, acknowledgements, feed, retention)
         served = (self.server, lambda: self._newest, authorize, policies.held)
