@@ -12,6 +12,7 @@ FULL: Final = Effort(
     name="full",
     calls=Rounds(90, 0.6),
     principals=Rounds(15, 2.0),
+    flood=Rounds(15, 2.0),
     in_memory=30,
     repetitions=5,
     workers=Rounds(20, 2.0),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,11 +26,13 @@ class Traffic(NamedTuple):
         connections: how many, each a client.
         streams: calls under way on each.
         rate: calls a second on each; 0: the next one as soon as one is answered.
+        credential: sent with each, as `authorization`; empty: none is.
     """
 
     connections: int
     streams: int
     rate: int = 0
+    credential: str = ""
 
     @property
     def in_flight(self) -> int:
@@ -75,6 +78,7 @@ class Load:
         self._program = program()
         self._port = port
         self._folder = folder
+        self._numbers = count()
 
     def burst(
         self,
@@ -115,11 +119,24 @@ class Load:
         calls, _ = self._run(method, request, seconds, traffic)
         return calls
 
+    def refusals(self, method: str, request: Message, seconds: float, traffic: Traffic) -> int:
+        """Do as `burst` does, for calls that must all be refused.
+
+        Raises:
+            BenchmarkError: one was not, or there was no answer.
+        """
+        calls, data = self._run(method, request, seconds, traffic)
+        if data:
+            raise BenchmarkError(f"not all of {calls} calls of {method} were refused")
+        return calls
+
     def _run(
         self, method: str, request: Message, seconds: float, traffic: Traffic
     ) -> tuple[int, int]:
         """Return how many calls were answered, with how many bytes."""
-        body = self._folder / f"request-{self._port}"
+        # Bursts of several kinds may be under way.
+        number = next(self._numbers)
+        body = self._folder / f"request-{self._port}-{number}"
         message = request.SerializeToString()
         body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
         command = [
@@ -131,6 +148,7 @@ class Load:
             f"--data={body}",
             "--header=content-type: application/grpc",
             "--header=te: trailers",
+            *([f"--header=authorization: {traffic.credential}"] if traffic.credential else []),
             f"http://127.0.0.1:{self._port}{method}",
         ]
         output = subprocess.run(command, capture_output=True, text=True, check=False).stdout

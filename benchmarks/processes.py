@@ -47,6 +47,15 @@ def processor_seconds(pids: Iterable[int]) -> float:
     return seconds
 
 
+def resident_bytes(pid: int) -> int:
+    """Return how much memory a running process takes."""
+    for line in (_PROC / str(pid) / "status").read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name == "VmRSS":
+            return int(value.removesuffix("kB")) * 1024
+    raise ProcessLookupError(f"process {pid} has ended")
+
+
 def confine(pids: Iterable[int], cores: Collection[int]) -> None:
     """Let processes run on these cores only, and what they start from now on as well."""
     for pid in pids:

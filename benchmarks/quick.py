@@ -12,6 +12,7 @@ QUICK: Final = Effort(
     name="quick",
     calls=Rounds(12, 0.6),
     principals=Rounds(5, 0.6),
+    flood=Rounds(5, 0.6),
     in_memory=10,
     repetitions=2,
     workers=Rounds(5, 0.6),

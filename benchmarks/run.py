@@ -14,6 +14,7 @@ from rich.console import Console
 
 from benchmarks import (
     audit_log,
+    flood,
     h2load,
     matching,
     memory,
@@ -66,6 +67,7 @@ class Effort:
         name: of this effort.
         calls: rounds of the comparison of kinds of calls.
         principals: rounds of the comparison of principals.
+        flood: rounds of the comparison of callers with and without a flood.
         in_memory: how many rounds of what needs no server.
         repetitions: of what one client does.
         workers: rounds of the comparison of two workers with one.
@@ -79,6 +81,7 @@ class Effort:
     name: str
     calls: Rounds
     principals: Rounds
+    flood: Rounds
     in_memory: int
     repetitions: int
     workers: Rounds
@@ -130,6 +133,7 @@ def _measure(effort: Effort, progress: Progress) -> list[Figure]:
             audited = throughput.measure(stand, unsynced, _FLEET, effort.calls, progress)
         under_load = [
             *audited,
+            *flood.measure(stand, _FLEET[0], effort.flood, progress),
             *throughput.measure_matching(stand, _FLEET[0], _MANY[0], effort.principals, progress),
         ]
         weights = memory.measure(stand.url, _GROUPS, progress)

@@ -130,16 +130,16 @@ class Stand:
         self.server = server
         self.load = Load(server.port, site.folder)
         self.address = f"127.0.0.1:{server.port}"
-        self._channel = grpc.insecure_channel(
+        self.channel = grpc.insecure_channel(
             self.address, [("grpc.max_receive_message_length", -1)]
         )
-        self.stub = AuthorizationServiceStub(self._channel)
+        self.stub = AuthorizationServiceStub(self.channel)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._channel.close()
+        self.channel.close()
 
     def server_seconds(self) -> float:
         """Return how much of its core's time the server has used."""

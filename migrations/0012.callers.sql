@@ -138,15 +138,13 @@ BEGIN
   END IF;
 END $$;
 
--- One change of licet's own administration, by its kind; later migrations replace it by one that knows more kinds.
+-- One change of licet's own administration, by licet.apply_<kind>_change.
 CREATE FUNCTION licet.apply_admin_change(
   change jsonb, rev bigint, at timestamptz, OUT status text, OUT outcome jsonb, OUT touched text[], OUT wait_for bigint
 ) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  CASE split_part(change ->> 'kind', '.', 1)
-    WHEN 'key' THEN
-      SELECT k.* INTO status, outcome, touched, wait_for FROM licet.apply_key_change(change, rev, at) AS k;
-  END CASE;
+  EXECUTE format('SELECT c.* FROM licet.%I($1, $2, $3) AS c', 'apply_' || split_part(change ->> 'kind', '.', 1) || '_change')
+  INTO status, outcome, touched, wait_for USING change, rev, at;
 END $$;
 
 -- Makes a change of licet's own administration: one revision, in one transaction with its events, repeatable under its request

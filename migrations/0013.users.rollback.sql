@@ -7,10 +7,8 @@ CREATE OR REPLACE FUNCTION licet.apply_admin_change(
   change jsonb, rev bigint, at timestamptz, OUT status text, OUT outcome jsonb, OUT touched text[], OUT wait_for bigint
 ) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  CASE split_part(change ->> 'kind', '.', 1)
-    WHEN 'key' THEN
-      SELECT k.* INTO status, outcome, touched, wait_for FROM licet.apply_key_change(change, rev, at) AS k;
-  END CASE;
+  EXECUTE format('SELECT c.* FROM licet.%I($1, $2, $3) AS c', 'apply_' || split_part(change ->> 'kind', '.', 1) || '_change')
+  INTO status, outcome, touched, wait_for USING change, rev, at;
 END $$;
 DROP FUNCTION licet.apply_principal_change(jsonb, bigint, timestamptz);
 DROP FUNCTION licet.apply_user_change(jsonb, bigint, timestamptz);

@@ -116,8 +116,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     'disabled_by', coalesce(u.disabled_by, ''), 'disable_reason', coalesce(u.disable_reason, ''))
 $$;
 
--- One change of the users, under the mutation lock. `seen` is what whoever checked it took for the latest change of each user that
--- it was checked against: if that is no longer so, nothing happens, and the change has to be checked again.
+-- One change of the users, under the mutation lock.
 CREATE FUNCTION licet.apply_user_change(
   change jsonb, rev bigint, at timestamptz, OUT status text, OUT outcome jsonb, OUT touched text[], OUT wait_for bigint
 ) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -127,12 +126,6 @@ DECLARE
   u    licet.users;
 BEGIN
   touched := '{}';
-  IF EXISTS (
-    SELECT FROM jsonb_each_text(change -> 'seen') AS s LEFT JOIN licet.users AS known ON known.principal = s.key
-    WHERE coalesce(known.changed_revision, 0) <> s.value::bigint)
-  THEN
-    RAISE EXCEPTION 'a user has changed meanwhile' USING ERRCODE = 'serialization_failure';
-  END IF;
   SELECT * INTO u FROM licet.users AS known WHERE known.principal = who;
   status := CASE
     WHEN kind = 'user.created' AND u.principal IS NOT NULL THEN 'USER_EXISTS'
@@ -211,8 +204,10 @@ BEGIN
   END IF;
 END $$;
 
--- As in 0012, for users and suspensions too. A call that was let in before its caller was disabled or suspended, and arrives
--- here after, changes nothing: two admins cannot shut out each other, nor does who is shut out leave a new key behind.
+-- As in 0012, but a call that was let in before its caller was disabled or suspended, and arrives here after, changes nothing:
+-- two admins cannot shut out each other, nor does who is shut out leave a new key behind. The same with roles: `seen` has the
+-- latest change of each user that the change was checked against, 0 for who is no user; if that is no longer so, nothing
+-- happens, and it has to be checked again.
 CREATE OR REPLACE FUNCTION licet.apply_admin_change(
   change jsonb, rev bigint, at timestamptz, OUT status text, OUT outcome jsonb, OUT touched text[], OUT wait_for bigint
 ) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -226,14 +221,14 @@ BEGIN
       coalesce(change ->> 'principal', ''), '', '', 'refused', status, '', wait_for, change -> 'facts');
     RETURN;
   END IF;
-  CASE split_part(change ->> 'kind', '.', 1)
-    WHEN 'key' THEN
-      SELECT k.* INTO status, outcome, touched, wait_for FROM licet.apply_key_change(change, rev, at) AS k;
-    WHEN 'user' THEN
-      SELECT u.* INTO status, outcome, touched, wait_for FROM licet.apply_user_change(change, rev, at) AS u;
-    WHEN 'principal' THEN
-      SELECT p.* INTO status, outcome, touched, wait_for FROM licet.apply_principal_change(change, rev, at) AS p;
-  END CASE;
+  IF EXISTS (
+    SELECT FROM jsonb_each_text(change -> 'seen') AS s LEFT JOIN licet.users AS known ON known.principal = s.key
+    WHERE coalesce(known.changed_revision, 0) <> s.value::bigint)
+  THEN
+    RAISE EXCEPTION 'a user has changed meanwhile' USING ERRCODE = 'serialization_failure';
+  END IF;
+  EXECUTE format('SELECT c.* FROM licet.%I($1, $2, $3) AS c', 'apply_' || split_part(change ->> 'kind', '.', 1) || '_change')
+  INTO status, outcome, touched, wait_for USING change, rev, at;
 END $$;
 
 REVOKE ALL ON FUNCTION

@@ -30,7 +30,8 @@ CREATE TRIGGER guard_policy_set BEFORE UPDATE OR DELETE ON licet.policy_sets
 CREATE TRIGGER guard_all_policy_sets BEFORE TRUNCATE ON licet.policy_sets
   FOR EACH STATEMENT EXECUTE FUNCTION licet.guard_policy_set();
 
--- One change of the policies, under the mutation lock. In licet.changes the set that holds is named /policy.
+-- One change of the policies, under the mutation lock; licet.apply_admin_change calls it by its name. In licet.changes the set
+-- that holds is named /policy.
 CREATE FUNCTION licet.apply_policy_change(
   change jsonb, rev bigint, at timestamptz, OUT status text, OUT outcome jsonb, OUT touched text[], OUT wait_for bigint
 ) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -64,32 +65,6 @@ BEGIN
     change -> 'facts');
   touched := ARRAY['/policy'];
   outcome := jsonb_build_object('version', latest + 1);
-END $$;
-
--- As before, and of policies.
-CREATE OR REPLACE FUNCTION licet.apply_admin_change(
-  change jsonb, rev bigint, at timestamptz, OUT status text, OUT outcome jsonb, OUT touched text[], OUT wait_for bigint
-) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-  IF licet.is_barred(change ->> 'actor') THEN
-    status := 'CALLER_BARRED';
-    outcome := '{}';
-    touched := '{}';
-    wait_for := rev - 1;
-    PERFORM audit.record_change(audit.next_change_event_id(), at, change ->> 'kind', change,
-      coalesce(change ->> 'principal', ''), '', '', 'refused', status, '', wait_for, change -> 'facts');
-    RETURN;
-  END IF;
-  CASE split_part(change ->> 'kind', '.', 1)
-    WHEN 'key' THEN
-      SELECT k.* INTO status, outcome, touched, wait_for FROM licet.apply_key_change(change, rev, at) AS k;
-    WHEN 'user' THEN
-      SELECT u.* INTO status, outcome, touched, wait_for FROM licet.apply_user_change(change, rev, at) AS u;
-    WHEN 'principal' THEN
-      SELECT p.* INTO status, outcome, touched, wait_for FROM licet.apply_principal_change(change, rev, at) AS p;
-    WHEN 'policy' THEN
-      SELECT p.* INTO status, outcome, touched, wait_for FROM licet.apply_policy_change(change, rev, at) AS p;
-  END CASE;
 END $$;
 
 REVOKE ALL ON FUNCTION licet.apply_policy_change(jsonb, bigint, timestamptz) FROM PUBLIC;

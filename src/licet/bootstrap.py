@@ -148,16 +148,16 @@ class Licet:
         replica = self._replica(url, memory, feed, lease, clock)
         # (3) Decisions go on record.
         self._trail = trail = self._record(database, url, clock)
-        clock.stepped = trail.log.stepped
         # (4) Changes, which wait for every replica.
         acknowledgements = self._acknowledgements(url)
-        mutations = self._mutations(PostgresMutations(database), acknowledgements, capabilities)
+        mutations = self._mutations(database, acknowledgements, capabilities)
         _prefetch(database, sets)
         # (5) The service.
         retention = self._retention(changes := PostgresChanges(database))
         sources = Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
+        changed = callers.changes(acknowledgements, mutations)
         use_cases = UseCases(
             authorize=(authorize := Authorize(sets, trail.log, clock, policies.held)),
             grant=GrantCapability(capabilities, mutations, clock, ids),
@@ -166,8 +166,8 @@ class Licet:
             audit=QueryAudit(PostgresAuditPages(database, settings.audit_page_seconds), tokens),
             watch=WatchChanges(sources),
             prove=trail.prove,
-            identity=callers.managed(acknowledgements, mutations, ids, tokens),
-            policies=policies.managed(acknowledgements, mutations, ids, tokens),
+            identity=callers.managed(changed, ids, tokens, settings, self._stack),
+            policies=policies.managed(changed, ids, tokens),
             latest_checkpoint=trail.latest,
         )
         probe = self._probe(database, expected, policies.held)
@@ -238,9 +238,11 @@ class Licet:
         return replica
 
     def _record(self, database: Database, url: str, clock: DatabaseClock) -> AuditTrail:
-        return bootstrap_audit.start(
+        trail = bootstrap_audit.start(
             self._settings, database, url, clock, self._stack, has_steward=self._has_steward
         )
+        clock.stepped = trail.log.stepped
+        return trail
 
     def _retention(self, changes: PostgresChanges) -> Retention:
         retention = Retention(changes, self._settings.change_retention_hours)
@@ -250,10 +252,11 @@ class Licet:
 
     def _mutations(
         self,
-        store: PostgresMutations,
+        database: Database,
         acknowledgements: Acknowledgements,
         capabilities: PostgresCapabilities,
     ) -> MutationWriter:
+        store = PostgresMutations(database)
         commit = GroupCommit(store, acknowledgements)
         self._stack.callback(commit.stop)
         commit.start()
@@ -354,7 +357,11 @@ def _server_limits(settings: Settings, shares_port: bool) -> ServerLimits:  # no
         threads=settings.threads,
         mutations=settings.max_mutations,
         streams=settings.max_streams,
+        streams_per_caller=settings.max_streams_per_caller,
         watchers=settings.max_watchers,
+        calls=settings.max_calls,
+        connections=settings.max_connections,
+        connection_calls=settings.max_connection_calls,
         message_bytes=settings.max_message_bytes,
         shares_port=shares_port,
         connection_seconds=settings.connection_seconds,

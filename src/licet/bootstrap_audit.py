@@ -95,7 +95,7 @@ def start(  # noqa: PLR0913 - what it is composed of
     # Its end comes between the last event of this process and the end of the spool.
     if has_steward:
         stack.callback(_leave, writer, store, settings.spool_retain_seconds)
-        stewardship = Stewardship(settings, url, store, host, clock)
+        stewardship = Stewardship(settings, url, database, store, host, clock)
         stack.callback(stewardship.stop)
         stewardship.start()
     else:

@@ -14,7 +14,9 @@ from licet.replica.feed import MemoryFeed
 from licet.replica.lease import Lease
 from licet.replica.policies import HeldPolicySet
 from licet.replica.retention import Retention
+from licet.server.authority import ADDRESS, CALLER
 from licet.server.lifecycle import Server
+from licet.server.strangers import FAILURES
 from licet.server.tls import expires_at
 from licet.telemetry import metrics
 from licet.writer.acknowledgements import Acknowledgements
@@ -66,6 +68,7 @@ def sources_of(of: Watched) -> metrics.Sources:
             ),
             "watchers": ("Clients that watch changes.", lambda: len(watchers)),
             "streams": ("Open streams of decisions.", lambda: len(of.server.streams)),
+            **_under_way(of.server),
             "tls_certificate_expiry_timestamp_seconds": (
                 "When the certificate expires; not a number without TLS.",
                 lambda: expires_at(tls),
@@ -101,6 +104,7 @@ def _counters(of: Watched) -> dict[str, tuple[str, Callable[[], float]]]:
             lambda: of.authorize.policy_errors,
         ),
         "calls_refused": ("Calls not let in.", lambda: of.server.authority.failures.total),
+        **_limits(of.server),
         "decisions_refused": (
             "Decisions that could not be recorded, and did not leave.",
             lambda: trail.log.refused,
@@ -114,4 +118,40 @@ def _counters(of: Watched) -> dict[str, tuple[str, Callable[[], float]]]:
             "New certificates, keys and tables of callers that could not be used.",
             lambda: 0 if tls is None else tls.reload_failures,
         ),
+    }
+
+
+def _under_way(server: Server) -> dict[str, tuple[str, Callable[[], float]]]:
+    return {
+        "decisions_under_way": (
+            "Calls for decisions that run or wait.",
+            lambda: server.decisions.under_way,
+        ),
+        "reads_under_way": ("Reads that run or wait.", lambda: server.reads.under_way),
+        "changes_under_way": ("Changes that are being made.", lambda: len(server.mutations)),
+        "strangers_under_way": (
+            "Calls without a credential known to be valid that run or wait.",
+            lambda: server.authority.strangers.lane.under_way,
+        ),
+    }
+
+
+def _limits(server: Server) -> dict[str, tuple[str, Callable[[], float]]]:
+    limited = server.authority.limited
+
+    def streams() -> int:
+        parts = (server.streams, server.watchers, server.exports, server.shares)
+        return sum(int(part.refused) for part in parts)
+
+    return {
+        "limited_caller_calls": ("Beyond their caller's rate.", lambda: int(limited[CALLER])),
+        "limited_address_calls": ("Beyond their address's rate.", lambda: int(limited[ADDRESS])),
+        "limited_failures_calls": (
+            "Not verified: too many from their address have failed.",
+            lambda: int(limited[FAILURES]),
+        ),
+        "shed_decisions": ("Decisions refused: too many.", lambda: int(server.decisions.shed)),
+        "shed_reads": ("Reads refused: too many.", lambda: int(server.reads.shed)),
+        "shed_changes": ("Changes refused: too many.", lambda: int(server.mutations.refused)),
+        "shed_streams": ("Streams, watches and exports refused: too many.", streams),
     }

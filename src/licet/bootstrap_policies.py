@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from licet.app.administration import AdminChanges
 from licet.app.policies import ManagePolicies
 from licet.domain import policy_cases
 from licet.domain.policy_cases import Cases
@@ -10,14 +11,10 @@ from licet.policies.reading import compile_set, read_document
 from licet.policies.yaml_tree import parse
 from licet.replica.lease import Lease
 from licet.replica.policies import HeldPolicySet
-from licet.storage.administration import PostgresAdminChanges
 from licet.storage.policies import PostgresPolicySets
 from licet.storage.pool import Database
 from licet.storage.tokens import SignedPageTokens
-from licet.writer.acknowledgements import Acknowledgements
-from licet.writer.administration import AdminChangeWriter
 from licet.writer.ids import TimeOrderedIds
-from licet.writer.mutations import MutationWriter
 
 
 class Policies:
@@ -25,22 +22,14 @@ class Policies:
 
     def __init__(self, database: Database, lease: Lease) -> None:
         """Read nothing yet."""
-        self._database = database
         self._stored = PostgresPolicySets(database)
         self.held = HeldPolicySet(self._stored.held, compile_set, lease)
         """The set that holds, as this replica remembers it."""
 
     def managed(
-        self,
-        acknowledgements: Acknowledgements,
-        mutations: MutationWriter,
-        ids: TimeOrderedIds,
-        tokens: SignedPageTokens,
+        self, changes: AdminChanges, ids: TimeOrderedIds, tokens: SignedPageTokens
     ) -> ManagePolicies:
         """Return the use cases that change them."""
-        changes = AdminChangeWriter(
-            PostgresAdminChanges(self._database), acknowledgements, mutations.refuse
-        )
         return ManagePolicies(changes, self._stored, _Documents(), ids, tokens)
 
 

@@ -32,6 +32,7 @@ from licet.domain.errors import UnavailableError
 from licet.replica.clock import SystemClock
 from licet.spool.adoption import Adoption
 from licet.spool.shipper import Retention, Shipper
+from licet.steward.agents import SilenceThread
 from licet.steward.archive import Archiver
 from licet.steward.archived import archived_leaves
 from licet.steward.key_files import read_secret
@@ -41,6 +42,7 @@ from licet.steward.signing import KeyFileError, verify_ed25519
 from licet.steward.steward import Custody, Plan, Steward
 from licet.steward.verifier import RollingVerifier, Rounds
 from licet.steward.verifying import VerifierThread
+from licet.storage.agents import PostgresAgents
 from licet.storage.audit_shipping import PostgresEventStore
 from licet.storage.partitions import PostgresPartitions
 from licet.storage.pool import Database, PoolLimits
@@ -61,10 +63,11 @@ _POOL: Final = PoolLimits(min_size=1, max_size=4)
 class Stewardship:
     """The threads of a steward."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what it is composed of
         self,
         settings: Settings,
         url: str,
+        database: Database,
         store: PostgresEventStore,
         host: HostState,
         clock: Clock,
@@ -74,6 +77,7 @@ class Stewardship:
         Args:
             settings: what the operator set.
             url: of the database.
+            database: a pool of connections to it.
             store: takes what is left in spools.
             host: what this host has of the log.
             clock: dates the numbers of writers.
@@ -84,6 +88,12 @@ class Stewardship:
         self._host = host
         self._clock = clock
         self.steward: Steward | None = None
+        self._silence = SilenceThread(
+            PostgresAgents(database),
+            lambda: self.steward is not None and self.steward.leads,
+            soon,
+            settings.agent_heartbeat_seconds,
+        )
         self.verifier: RollingVerifier | None = None
         self._stack = ExitStack()
         self._adoption = self._adopting()
@@ -111,6 +121,8 @@ class Stewardship:
             steward.start()
             self._start_retention(steward)
             self._start_verifier(steward, custody)
+            self._stack.callback(self._silence.stop)
+            self._silence.start()
         else:
             self._stack.callback(self._leave_spools)
         self._adoption.start()
@@ -231,6 +243,10 @@ class Stewardship:
                     "How often everything was verified.",
                     lambda: 0 if verifier is None else verifier.whole_rounds,
                 ),
+                "agents_marked_offline": (
+                    "Agents that this process found silent and marked offline.",
+                    lambda: self._silence.marked,
+                ),
                 "audit_findings": (
                     "What was found to be changed, each once.",
                     lambda: 0 if verifier is None else verifier.findings,
@@ -297,7 +313,9 @@ class StewardProcess:
         database.open(START_SECONDS)
         store = PostgresEventStore(database)
         host = host_state(settings, store, signs=True)
-        self._stewardship = stewardship = Stewardship(settings, url, store, host, SystemClock())
+        self._stewardship = stewardship = Stewardship(
+            settings, url, database, store, host, SystemClock()
+        )
         self._stack.callback(stewardship.stop)
         stewardship.start()
         address = settings.metrics_listen

@@ -75,6 +75,10 @@ class Settings(BaseSettings):
         default=False,
         description="Serve without TLS on an address that is not loopback.",
     )
+    agent_heartbeat_seconds: Annotated[float, Field(ge=0.1, le=3600)] = Field(
+        default=30.0,
+        description="How often agents say that they live; after three without, one is offline.",
+    )
     authentication: Literal["auto", "required"] = Field(
         default="auto",
         description="Whether callers need a credential. `auto`: unless `listen` is loopback, and "
@@ -116,6 +120,32 @@ class Settings(BaseSettings):
     )
     max_watchers: Annotated[int, Field(ge=1, le=4096)] = Field(
         default=64, description="Clients that watch changes at once."
+    )
+    max_streams_per_caller: Annotated[int, Field(ge=1, le=4096)] = Field(
+        default=128, description="Streams, watches and exports that one caller has open at once."
+    )
+    max_calls: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=1024, description="Decisions under way at once, and as many reads."
+    )
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=4096, description="Connections open at once."
+    )
+    max_connection_calls: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=256, description="Calls under way at once on one connection."
+    )
+    caller_rate: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
+        default=0.0, description="Questions a second of one caller. 0: as many as it likes."
+    )
+    address_rate: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
+        default=0.0, description="Questions a second from one address. 0: as many as it likes."
+    )
+    rate_burst: Annotated[int, Field(ge=1000, le=1_000_000)] = Field(
+        default=2000, description="Questions at once, of one that was quiet, for both rates."
+    )
+    failure_rate: Annotated[float, Field(ge=0, le=100_000)] = Field(
+        default=10.0,
+        description="Credentials a second from one address that may not be valid; then none is"
+        " verified for a while. 0: any number.",
     )
     heartbeat_seconds: Annotated[float, Field(ge=0.1, le=60)] = Field(
         default=5.0, description="How often a watch without changes says that there were none."

@@ -14,6 +14,7 @@ from licet.domain.errors import (
     InvalidRequestError,
     LicetError,
     OutOfRangeError,
+    RateLimitedError,
     RefusedError,
 )
 from licet.server import status
@@ -37,6 +38,8 @@ def _example(error: type[LicetError]) -> LicetError:
         return error.of("field", "must be another")
     if issubclass(error, RefusedError | ForbiddenError):
         return error("CODE", "a sentence")
+    if issubclass(error, RateLimitedError):
+        return error("caller", "a sentence", 0.5)
     if issubclass(error, OutOfRangeError):
         return error("CODE", "a sentence", {"fact": "1"})
     return error("a sentence")
@@ -64,6 +67,7 @@ def test_only_a_failure_that_may_pass_says_when_to_retry() -> None:
         "ConflictError",
         "ExhaustedError",
         "NotSealedError",
+        "RateLimitedError",
         "SlowConsumerError",
         "UnavailableError",
     }
@@ -87,7 +91,22 @@ def test_an_error_carries_its_reason_and_its_sentence(error: type[LicetError]) -
     assert any(detail.Unpack(info) for detail in sent.details)
     own = issubclass(error, (RefusedError, ForbiddenError, OutOfRangeError))
     assert (info.reason, info.domain) == ("CODE" if own else error.reason, "licet")
-    assert dict(info.metadata) == getattr(example, "facts", {})
+    assert dict(info.metadata) == _facts(example)
+
+
+def _facts(error: LicetError) -> dict[str, str]:
+    if isinstance(error, RateLimitedError):
+        return {"limit": error.limit}
+    return dict(error.facts) if isinstance(error, OutOfRangeError) else {}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.000_1, 10), (0.5, 500), (0.501, 510), (1.0, 1000), (61.234, 61240)]
+)
+def test_who_waits_as_long_as_told_has_waited_long_enough(seconds: float, told: int) -> None:
+    found = _retry(RateLimitedError("caller", "a sentence", seconds))
+    assert found is not None
+    assert found.retry_delay.ToMilliseconds() == told
 
 
 def test_a_bug_says_nothing_about_itself() -> None:

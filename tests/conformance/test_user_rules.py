@@ -104,6 +104,10 @@ def test_nothing_is_changed_that_was_checked_against_something_else(
     for seen in ({"user:bob": 0}, {"user:bob": 2}, {"user:bob": 1, "user:root": 7}):
         with pytest.raises(errors.SerializationFailure):
             change(admin, user("updated", "s", roles=["admin"], seen=seen))
+        # The same of keys, and of who is suspended: whoever asks for it may have lost a role.
+        for other in (created("s", id=THIRD[::-1]), standing("suspended", "s", "agent:a")):
+            with pytest.raises(errors.SerializationFailure):
+                change(admin, other | {"seen": seen})
     assert admin.execute("SELECT roles FROM licet.users").fetchone() == (["user"],)
     # Nothing of it was kept, so the same request counts when it was checked again.
     checked = {"user:bob": 1, "user:root": 0}

@@ -12,6 +12,7 @@ import grpc
 from licet.app.prove import ProveAudit
 from licet.server.audit_service import AuditService
 from licet.server.interceptor import Interceptor
+from licet.server.lanes import Lane, Shares
 from licet.server.lifecycle import AUDIT_SERVICE
 from licet.server.streams import Streams
 from licet.server.watchers import Watchers
@@ -53,7 +54,8 @@ def serving_proofs(
         ThreadPoolExecutor(4),
         interceptors=[
             Interceptor(
-                open_to_all(), Streams(1), {f"/{AUDIT_SERVICE}/ExportAudit": export_pool}, {}
+                *(open_to_all(), Streams(1), Shares(2), Lane(4, "rpc", 100)),
+                *({f"/{AUDIT_SERVICE}/ExportAudit": export_pool}, {}),
             )
         ],
     )

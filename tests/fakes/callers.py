@@ -9,18 +9,34 @@ from typing import Any
 
 import grpc
 
-from licet.domain.caller import ANONYMOUS
+from licet.app.ports import Deadline
+from licet.domain.caller import ANONYMOUS, Identity
+from licet.domain.errors import UnauthenticatedError
 from licet.server.authority import Authority
 from licet.server.failures import FailedCalls
+from licet.server.identity import Authentication
 from licet.v1 import identity_pb2 as pb
 from licet.v1.audit_service_pb2_grpc import AuditServiceStub
 from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub
 from licet.v1.identity_pb2_grpc import IdentityServiceStub
 
 
+class NoKeys:
+    """Knows no credential."""
+
+    def remembers(self, _header: str) -> bool:
+        return False
+
+    def known(self, _header: str, _deadline: Deadline) -> None:
+        return None
+
+    def __call__(self, _header: str, _deadline: Deadline) -> Identity:
+        raise UnauthenticatedError("there are no keys")
+
+
 def open_to_all() -> Authority:
     """Return an authority that lets everybody in, as admin."""
-    return Authority(lambda _: ANONYMOUS, FailedCalls(lambda *_: None))
+    return Authority(Authentication(NoKeys(), ANONYMOUS), FailedCalls(lambda *_: None))
 
 
 @dataclass(frozen=True, slots=True)

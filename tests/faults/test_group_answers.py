@@ -255,3 +255,21 @@ class _Unknown:
 )
 def test_another_grpc_is_noticed(other: dict[str, object]) -> None:
     assert not deferred.is_possible(cast("ModuleType", SimpleNamespace(**other)))
+
+
+def test_what_waits_for_the_disk_is_under_way_and_one_more_is_refused(
+    database: Database, disk: Disk
+) -> None:
+    with serving(database, threads=2, max_calls=8) as served:
+        warm(served)
+        lane = served.licet.server.decisions
+        disk.stop()
+        waiting = ask(served, 8)
+        assert disk.has_been_asked(8)
+        assert eventually(lambda: lane.under_way == 8)
+        full = refusal(*ask(served, 1))
+        assert (full.code, full.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "EXHAUSTED")
+        disk.goes_on.set()
+        answered(waiting)
+        assert eventually(lambda: lane.under_way == 0)
+        answered(ask(served, 1))

@@ -15,8 +15,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from licet.client.transport import health_check
 from licet.domain.caller import Scope
-from licet.server.authority import RULES
-from licet.v1 import audit_service_pb2, authorization_pb2, identity_pb2, policy_pb2
+from licet.server.authority import CREDENTIALS, RULES
+from licet.v1 import agents_pb2, audit_service_pb2, authorization_pb2, identity_pb2, policy_pb2
+from tests.fakes.agents import make_agent, make_bootstrap
 from tests.fakes.callers import As, calling, holding, make_key
 from tests.fakes.postgres import Cluster, Database
 from tests.fakes.serving import Failure, Served, failure, serving
@@ -52,6 +53,7 @@ def message(method: str, stranger: str) -> Message:
         "Revoke": {"filter": {"principal": "user:nobody"}},
         "RotateApiKey": {"key_id": stranger},
         "RevokeApiKey": {"key_id": stranger},
+        "RegisterAgent": {"name": "two", "hostname": "two"},
     }
     return GetMessageClass(METHODS[method].input_type)(**all_fields.get(name, {}))
 
@@ -85,7 +87,11 @@ def call(services: As, method: str, request: Message) -> Failure | None:
 def check_scope(services: As, method: str, scope: Scope, stranger: str) -> None:
     """Check that a caller with one scope may call a method, or may not, as the rules say."""
     failed = call(services, method, message(method, stranger))
-    if scope in BY_USE_CASE.get(method, RULES[method]) | {Scope.ADMIN}:
+    if method in CREDENTIALS:
+        assert failed is not None
+        assert failed.code is grpc.StatusCode.PERMISSION_DENIED
+        assert failed.reason == "CREDENTIAL_KIND"
+    elif scope in BY_USE_CASE.get(method, RULES[method]) | {Scope.ADMIN}:
         # It may be refused for what it says, but not for who says it.
         assert failed is None or failed.reason == "SCOPES_WIDER" or failed.code in SAID
     else:
@@ -103,12 +109,15 @@ def required(
         with serving(database) as served, calling(served.address) as admin:
             tokens = {scope.value: make_key(admin, scope).token for scope in Scope}
             tokens["stranger"] = make_key(admin, "admin").key.key_id
+            tokens["agent"] = make_agent(served.address, admin, "one").token
+            tokens["bootstrap"] = make_bootstrap(admin).token
         with serving(database, authentication="required") as served:
             yield served, tokens
 
 
 def test_every_method_has_a_rule_and_every_rule_a_method() -> None:
-    assert set(RULES) == set(METHODS)
+    assert {*RULES, *CREDENTIALS} == set(METHODS)
+    assert RULES.keys().isdisjoint(CREDENTIALS)
     assert all(RULES.values())
 
 
@@ -120,6 +129,49 @@ def test_a_scope_opens_what_it_should(
     served, tokens = required
     with holding(served.address, tokens[scope.value]) as caller:
         check_scope(caller, method, scope, tokens["stranger"])
+
+
+AN_AGENTS = {
+    "Authorize",
+    "BatchAuthorize",
+    "StreamAuthorize",
+    "GetCaller",
+    "RotateAgentToken",
+    "AgentHeartbeat",
+}
+"""What an agent's token opens without any capability; `Grant` and `Revoke` have their own tests."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_agents_token_opens_what_is_about_itself(
+    required: tuple[Served, dict[str, str]], method: str
+) -> None:
+    served, tokens = required
+    with holding(served.address, tokens["agent"]) as agent:
+        failed = call(agent, method, message(method, tokens["stranger"]))
+    if method.rpartition("/")[2] in AN_AGENTS:
+        assert failed is None or failed.code in SAID
+    else:
+        assert failed is not None
+        assert failed.reason in {"SCOPE_MISSING", "CREDENTIAL_KIND", "KEY_NOT_OWN"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_bootstrap_token_registers_and_does_nothing_else(
+    required: tuple[Served, dict[str, str]], method: str
+) -> None:
+    served, tokens = required
+    with holding(served.address, tokens["bootstrap"]) as bootstrap:
+        if method.endswith("/RegisterAgent"):
+            request = agents_pb2.RegisterAgentRequest(name="*")
+            failed = call(bootstrap, method, request)
+            assert failed is not None
+            assert failed.code in SAID
+        else:
+            failed = call(bootstrap, method, message(method, tokens["stranger"]))
+            assert failed is not None
+            assert failed.code is grpc.StatusCode.PERMISSION_DENIED
+            assert failed.reason in {"SCOPE_MISSING", "CREDENTIAL_KIND"}
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -178,6 +178,16 @@ def test_secrets_are_nowhere(database: Database, tmp_path: Path) -> None:
         address = server.lines_until("serves on")[-1].rpartition(" ")[2]
         with Client(address, api_key=token) as client:
             made = client.callers.create_key("gate", ["authorize", "read"])
+            boot = client.agents.create_bootstrap("farm")
+        with Client(address, api_key=boot.token) as farm:
+            agent = farm.agents.register("one", "one.example.org")
+            with pytest.raises(LicetCallError) as raised:
+                farm.agents.register("two", "two.example.org")
+            assert boot.token[23:] not in str(raised.value)
+        with Client(address, api_key=agent.token) as one:
+            one.agents.heartbeat()
+            rotated = one.agents.rotate()
+        assert not any(new.token in repr(new) for new in (boot, agent, rotated))
         with Client(address, api_key=made.token) as gate:
             gate.authorize("agent:a", "read", "doc:x")
             for call in (
@@ -202,8 +212,10 @@ def test_secrets_are_nowhere(database: Database, tmp_path: Path) -> None:
         ),
     }
     assert "gate" in texts["database"]
+    assert "farm" in texts["database"]
     assert count(database, "SELECT count(*) FROM audit.events WHERE event_type = 'auth.failed'") > 0
-    for secret in (token[23:75], made.token[23:75]):
+    texts_of = (token, made.token, boot.token, agent.token, rotated.token)
+    for secret in (text[23:75] for text in texts_of):
         hexadecimal = secret.encode().hex()
         for place, text in texts.items():
             assert secret not in text, place

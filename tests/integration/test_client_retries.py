@@ -24,6 +24,7 @@ from licet.domain.errors import (
     LicetError,
     OutcomeUnknownError,
     PreconditionError,
+    RateLimitedError,
     UnavailableError,
 )
 from licet.server.status import status_of
@@ -102,12 +103,48 @@ def test_a_decision_is_asked_for_again_when_the_server_could_not_answer(
     assert len(server.received) == 3
 
 
-@pytest.mark.parametrize("final", [ExhaustedError("too many"), DeadlineError("too late")])
-def test_what_would_not_change_by_asking_again_is_not_repeated(final: LicetError) -> None:
+@pytest.mark.parametrize("final", [grpc.StatusCode.RESOURCE_EXHAUSTED, DeadlineError("too late")])
+def test_what_would_not_change_by_asking_again_is_not_repeated(
+    final: LicetError | grpc.StatusCode,
+) -> None:
     with answering(final) as server, Client(server.address) as client:
         with pytest.raises(LicetCallError):
             client.authorize("agent:a", "read", "doc:x")
         assert len(server.received) == 1
+
+
+def grant(client: Client) -> object:
+    return client.grant("agent:a", "read", "doc:x")
+
+
+def decide(client: Client) -> object:
+    return client.authorize("agent:a", "read", "doc:x")
+
+
+@pytest.mark.parametrize(("call", "done"), [(decide, ALLOW), (grant, GRANTED)])
+def test_who_is_told_when_to_come_again_does_so_then(
+    call: Callable[[Client], object], done: Message
+) -> None:
+    limited = RateLimitedError("caller", "slow down", 0.3)
+    with answering(limited, limited, done) as server, Client(server.address) as client:
+        started = time.monotonic()
+        call(client)
+        assert 0.6 <= time.monotonic() - started < 2
+    assert len(server.received) == 3
+
+
+@pytest.mark.parametrize("call", [decide, grant])
+def test_who_cannot_wait_so_long_or_is_limited_again_and_again_is_told(
+    call: Callable[[Client], object],
+) -> None:
+    for seconds, attempts in ((5.0, 1), (0.01, 4)):
+        limited = RateLimitedError("caller", "slow down", seconds)
+        with answering(limited) as server, Client(server.address, timeout=3) as client:
+            with pytest.raises(LicetCallError, match="slow down") as error:
+                call(client)
+            assert (error.value.code, error.value.reason) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
+            assert error.value.retry_after == timedelta(seconds=seconds)
+            assert len(server.received) == attempts
 
 
 def test_an_outage_is_reported_with_all_that_the_server_says_of_it() -> None:
@@ -137,10 +174,6 @@ def test_a_decision_that_does_not_come_in_time_is_given_up() -> None:
             client.authorize("agent:a", "read", "doc:x", timeout=0.1)
         assert error.value.code == "DEADLINE_EXCEEDED"
         never.set()
-
-
-def grant(client: Client) -> object:
-    return client.grant("agent:a", "read", "doc:x")
 
 
 def revoke(client: Client) -> object:
@@ -183,7 +216,9 @@ def test_a_refusal_after_an_unknown_outcome_settles_it() -> None:
         assert (error.value.code, error.value.reason) == ("FAILED_PRECONDITION", "PARENT_ENDED")
 
 
-@pytest.mark.parametrize("then", [UNKNOWN, DOWN, DeadlineError("too late")])
+@pytest.mark.parametrize(
+    "then", [UNKNOWN, DOWN, DeadlineError("too late"), ExhaustedError("too many changes")]
+)
 def test_an_outcome_that_stays_unknown_is_reported_as_such(then: LicetError) -> None:
     with answering(UNKNOWN, then) as server, Client(server.address, timeout=1) as client:
         with pytest.raises(LicetCallError) as error:

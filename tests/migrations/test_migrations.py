@@ -33,7 +33,7 @@ LANDED = {
     "0009.sealed_changes": "65589115022f6431789835fd8113c6a14c557556225dc84f86179f04b04950fb",
     "0010.audit_patterns": "5fddfecfbba3e02f7ec3eaf5ec04ef9b00e6a4054bf055ac44b11aaf3cdcec8e",
     "0011.archives": "f9fff64bb0cdaf3c99e247954a8eea2e39a5ff690c00e796e5f6db3e897c711b",
-    "0012.callers": "2b1d20bd74e245df348493a8d35fdc56567e5283b5171c97849942d1db62f081",
+    "0012.callers": "ab7be5abae2993154ef982e3820a4640480fd0b8a26820a98e1ee39f736286bb",
 }
 
 ALICE = "01990000-0000-7000-8000-000000000001"
@@ -185,6 +185,29 @@ SUSPENDED = USER | {
     "principal": "agent:bob",
     "reason": "leaked",
 }
+BOOTSTRAP = {
+    "kind": "bootstrap.created",
+    "request_id": "b1",
+    "digest": "00" * 32,
+    "actor": "user:alice",
+    "trace_id": "",
+    "id": "23456789abcdefgh",
+    "facts": {},
+    "token": {
+        "name": "a farm",
+        "secret_sha256": "11" * 32,
+        "principals": ["agent:**"],
+        "max_uses": 1,
+        "expires_at": "9999-01-01T00:00:00Z",
+    },
+}
+REGISTERED = BOOTSTRAP | {
+    "kind": "agent.registered",
+    "request_id": "b2",
+    "agent": {"name": "a/1", "hostname": "a1", "address": "10.0.0.1:80", "public_key": ""},
+    "token": {"id": "3456789abcdefghj", "secret_sha256": "22" * 32, "ttl_seconds": 86_400},
+}
+HEARD = "INSERT INTO licet.agent_heartbeats SELECT name, now() FROM licet.agents"
 REPLICA = """
 INSERT INTO licet.replicas (incarnation, applied, lease_seconds)
 VALUES (gen_random_uuid(), 1, 1)
@@ -262,10 +285,11 @@ def fill(database: Database) -> None:
         connection.execute(DECISION)
         connection.execute(WRITER)
         connection.execute(QUARANTINED)
-        for change in (KEY, ROTATED, USER, DISABLED, SUSPENDED, POLICIES):
+        for change in (KEY, ROTATED, USER, DISABLED, SUSPENDED, BOOTSTRAP, REGISTERED, POLICIES):
             row = connection.execute(CHANGE_KEY, {"change": Jsonb(change)}).fetchone()
             assert row == ("done",)
         connection.execute(USED)
+        connection.execute(HEARD)
         connection.execute("SET ROLE licet_sealer")
         connection.execute(SEALED)
 

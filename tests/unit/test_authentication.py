@@ -9,9 +9,12 @@ import pytest
 
 from licet.app.ports import Deadline
 from licet.domain.caller import ANONYMOUS, Identity, Scope
-from licet.domain.errors import UnauthenticatedError
+from licet.domain.errors import RateLimitedError, UnauthenticatedError
 from licet.domain.names import Caller
 from licet.server.identity import Authentication, attach, identity_of
+from licet.server.rates import Buckets
+from licet.server.strangers import Strangers
+from tests.fakes.manual import ManualClock
 
 BY_KEY = Identity.of(Caller("key:a"), {Scope.READ})
 BY_CERTIFICATE = Identity.of(Caller("service:gate"), {Scope.AUTHORIZE})
@@ -26,6 +29,9 @@ class Call:
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return self._metadata
 
+    def peer(self) -> str:
+        return "ipv4:192.0.2.1:4711"
+
     def time_remaining(self) -> float | None:
         return None
 
@@ -35,11 +41,28 @@ def call(*headers: str) -> grpc.ServicerContext:
     return cast("grpc.ServicerContext", Call(*entries))
 
 
-def by_key(header: str, deadline: Deadline) -> Identity:
-    assert deadline.remaining(3.0) == 3.0
-    if header != "good":
-        raise UnauthenticatedError("no")
-    return BY_KEY
+class Keys:
+    """Knows one header."""
+
+    def __init__(self, *remembered: str) -> None:
+        self.remembered = remembered
+        self.verified: list[str] = []
+
+    def remembers(self, header: str) -> bool:
+        return header in self.remembered
+
+    def known(self, header: str, deadline: Deadline) -> Identity | None:
+        return self(header, deadline) if header in self.remembered else None
+
+    def __call__(self, header: str, deadline: Deadline) -> Identity:
+        assert deadline.remaining(3.0) == 3.0
+        self.verified.append(header)
+        if header != "good":
+            raise UnauthenticatedError("no")
+        return BY_KEY
+
+
+by_key = Keys()
 
 
 @pytest.mark.parametrize("anonymous", [None, ANONYMOUS])
@@ -70,6 +93,47 @@ def test_a_certificate_counts_before_a_key_and_none_is_no_obstacle() -> None:
 
     with pytest.raises(UnauthenticatedError):
         Authentication(by_key, ANONYMOUS, refused)(call("good"))
+
+
+def test_from_an_address_that_failed_too_often_only_those_who_are_known_are_let_in() -> None:
+    clock = ManualClock()
+    keys = Keys()
+    strangers = Strangers(Buckets(1.0, 2, clock))
+    authenticate = Authentication(keys, None, None, strangers)
+    assert authenticate(call("good")) is BY_KEY  # what succeeds costs nothing
+    for _ in range(2):
+        with pytest.raises(UnauthenticatedError):
+            authenticate(call("bad"))
+    keys.verified.clear()
+    for header in ("bad", "good"):
+        with pytest.raises(RateLimitedError) as limited:
+            authenticate(call(header))
+        assert limited.value.limit == "failures"
+        assert limited.value.seconds == pytest.approx(1.0)
+    assert keys.verified == []
+    # No credential at all is no attempt, and is not told to wait.
+    with pytest.raises(UnauthenticatedError):
+        authenticate(call())
+    keys.remembered = ("good",)
+    assert authenticate(call("good")) is BY_KEY
+    clock.now += 1.0
+    keys.remembered = ()
+    assert authenticate(call("good")) is BY_KEY
+
+
+def test_who_is_a_stranger_is_told_without_verifying() -> None:
+    keys = Keys("good")
+
+    def metadata(*headers: str) -> list[tuple[str, str | bytes]]:
+        return [("user-agent", "x"), *(("authorization", header) for header in headers)]
+
+    assert Authentication(keys).knows(metadata("good"))
+    for anonymous in (None, ANONYMOUS):
+        assert not Authentication(keys, anonymous).knows(metadata("bad"))
+    assert not Authentication(keys).knows(metadata())
+    assert Authentication(keys, ANONYMOUS).knows(metadata())
+    assert Authentication(keys, None, lambda _: None).knows(metadata())
+    assert keys.verified == []
 
 
 def test_a_handler_without_an_identity_fails() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from licet.domain.errors import UnavailableError
-from licet.server.failures import MAX_CALLERS, OTHERS, FailedCalls, address_of
+from licet.server.failures import MAX_CALLERS, OTHERS, FailedCalls, address_of, network_of
 
 
 class Log:
@@ -77,3 +77,18 @@ def test_what_was_counted_is_recorded_at_the_end() -> None:
 )
 def test_an_address_has_no_port(peer: str, address: str) -> None:
     assert address_of(peer) == address
+
+
+@pytest.mark.parametrize(
+    ("peer", "network"),
+    [
+        ("ipv4:192.0.2.1:5000", "192.0.2.1"),
+        ("ipv6:[2001:db8:1:2:3:4:5:6]:5000", "2001:db8:1:2::/64"),
+        ("ipv6:%5B2001:db8:1:2::1%5D:7", "2001:db8:1:2::/64"),
+        ("ipv6:[fe80::1%25eth0]:5000", "fe80::/64"),
+        ("ipv6:[::ffff:192.0.2.1]:5000", "192.0.2.1"),
+        ("unix:", "unix"),
+    ],
+)
+def test_addresses_of_one_network_are_counted_together(peer: str, network: str) -> None:
+    assert network_of(peer) == network

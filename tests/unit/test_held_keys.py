@@ -185,8 +185,39 @@ def test_headers_are_remembered_in_one_form_and_so_many(monkeypatch: pytest.Monk
     for number in range(10):
         scene.who(header(number))
         assert len(remembered) <= 3
+    assert list(remembered) == [header(7), header(8), header(9)]
+
+
+def test_of_keys_that_changed_no_header_is_remembered_and_of_others_all_are() -> None:
+    scene = Scene(1, 2)
+    for number in (1, 2):
+        scene.who(header(number))
     scene.change(1)
-    assert remembered == {}
+    assert (scene.keys.remembers(header(1)), scene.keys.remembers(header(2))) == (False, True)
+    # Whoever was verified is not to be verified anew because the database was away.
+    scene.keys.reset(9)
+    scene.keys.evict(None, 9)
+    assert scene.keys.remembers(header(2))
+
+
+def test_a_header_whose_key_has_ended_is_forgotten_when_it_comes_again() -> None:
+    scene = Scene(1, 2, dies_at=NOW + 1)
+    for number in (1, 2):
+        scene.who(header(number))
+    scene.stored.discard(key_id(1))
+    scene.keys.reset(1)
+    scene.clock.instant = Instant(NOW + 1)
+    for number in (1, 2):
+        with pytest.raises(UnauthenticatedError):
+            scene.who(header(number))
+        assert not scene.keys.remembers(header(number))
+
+
+def test_a_header_that_was_never_verified_is_not_remembered() -> None:
+    scene = Scene(1)
+    with pytest.raises(UnauthenticatedError):
+        scene.who(header(1, bytes(32)))
+    assert not scene.keys.remembers(header(1, bytes(32)))
 
 
 def test_which_keys_were_used_is_told_once() -> None:

@@ -7,16 +7,20 @@ from collections.abc import Collection, Mapping, Sequence
 import pytest
 
 from licet.app.administration import AdminChange
+from licet.app.key_ports import KeyChange, KeyChanged, KeyFilter
+from licet.app.keys import CreateKeyCommand, ManageKeys
 from licet.app.ports import Deadline
 from licet.app.user_ports import UserChanged, UserFilter
 from licet.app.users import CreateUserCommand, ManageUsers, UpdateUserCommand
+from licet.domain.api_key import ApiKey, KeyId
 from licet.domain.audit_event import AuditEvent
 from licet.domain.caller import UNLIMITED, Identity, Scope
-from licet.domain.errors import NotPermittedError
+from licet.domain.errors import ConflictError, NotPermittedError
+from licet.domain.instant import Instant
 from licet.domain.names import Caller, Principal
 from licet.domain.user import Role, User
 from licet.storage.tokens import SignedPageTokens
-from licet.writer.ids import TimeOrderedIds
+from licet.writer.ids import RandomKeys, TimeOrderedIds
 from tests.unit.builders import NOW, PATIENT, StillClock
 
 ALICE, BOB = Principal("user:alice"), Principal("user:bob")
@@ -103,3 +107,42 @@ def test_the_same_request_has_the_same_digest_and_another_has_another() -> None:
     first, same, *others = [change.digest for change in stored.changes]
     assert first == same
     assert len({first, *others}) == len(others) + 1
+
+
+class Keys:
+    """No keys; what is to be changed is kept to be looked at."""
+
+    def __init__(self) -> None:
+        self.changes: list[KeyChange] = []
+
+    def find(self, _k: KeyId, _d: Deadline) -> ApiKey | None:
+        return None
+
+    def page(
+        self, _w: KeyFilter, _a: KeyId | None, _l: int, _n: Instant, _d: Deadline
+    ) -> Sequence[ApiKey]:
+        return []
+
+    def change(self, change: KeyChange, _: Deadline) -> KeyChanged:
+        self.changes.append(change)
+        key_id = change.key.key_id if change.key else KeyId("")
+        return KeyChanged(key_id, 1, 1, 0, already_ended=False, created_at=NOW)
+
+    def refuse(self, event: AuditEvent, _: Deadline) -> None:
+        raise AssertionError(event)
+
+
+def test_no_key_is_made_by_roles_that_were_lost_since_the_call_was_let_in() -> None:
+    stored, keys, clock = Stored(user(ALICE, 5, Role.ADMIN)), Keys(), StillClock()
+    mint, tokens = RandomKeys(bytes(32)), SignedPageTokens(bytes(32))
+    manage_keys = ManageKeys(keys, keys, mint, TimeOrderedIds(clock), clock, tokens, stored)
+    command = CreateKeyCommand("a gate", (Scope.ADMIN,), UNLIMITED, None, None, None, "")
+    manage_keys.create(command, caller(), PATIENT)
+    assert [change.seen for change in keys.changes] == [{ALICE: 5}]
+    stored.users[ALICE] = user(ALICE, 6, Role.DEVELOPER)
+    with pytest.raises(ConflictError):
+        manage_keys.create(command, caller(), PATIENT)
+    assert len(keys.changes) == 1
+    # Who is no user has no roles to lose, and what the table of callers says is the operator's.
+    manage_keys.create(command, caller(key_id=""), PATIENT)
+    assert keys.changes[-1].seen == {}

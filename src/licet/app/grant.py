@@ -104,9 +104,11 @@ class GrantCapability:
     def _check_authority(self, command: GrantCommand, caller: Identity, deadline: Deadline) -> None:
         """Check what can be told without the parent."""
         try:
+            limits = caller.delegation_limits
             if command.parent_id is None:
+                limits = caller.limits
                 caller.check_scope(Scope.GRANT)
-            check_change(caller.limits, command.terms.principal, command.terms.resource)
+            check_change(limits, command.terms.principal, command.terms.resource)
         except NotPermittedError as refusal:
             event = _refusal(command, command.terms, caller.caller, self._clock.now(), refusal.code)
             self._mutations.refuse(event, deadline)

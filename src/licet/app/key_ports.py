@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from licet.app.administration import AdminChange
@@ -41,6 +41,7 @@ class KeyChange(NamedTuple):
         reason: why one is revoked.
         facts: go into the audit events.
         only_first: only if there is no key at all.
+        seen: see `user_ports.seen`.
     """
 
     event_type: EventType
@@ -53,6 +54,7 @@ class KeyChange(NamedTuple):
     reason: str
     facts: JsonObject
     only_first: bool = False
+    seen: Mapping[str, int] = {}
 
     def as_admin_change(self) -> AdminChange:
         """Return it as the database makes it; see licet.apply_key_change."""
@@ -67,6 +69,7 @@ class KeyChange(NamedTuple):
                 "reason": self.reason,
                 "overlap_seconds": self.overlap_seconds,
                 "only_first": self.only_first,
+                "seen": self.seen,
                 "key": None if self.key is None else _details(self.key),
             },
         )

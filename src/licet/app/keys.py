@@ -6,6 +6,7 @@ is in `_check_not_wider`; who may touch the key of another is in each use case.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -18,16 +19,17 @@ from licet.app.key_ports import (
     KeyMint,
     NewKey,
 )
-from licet.app.new_keys import digest, digest_of_secret, facts_of
+from licet.app.new_keys import as_made, digest, digest_of_secret, facts_of
 from licet.app.ports import Clock, Deadline, Ids, PageTokens
 from licet.app.read import Page, cut
-from licet.app.user_ports import UserStore
+from licet.app.user_ports import UserStore, powers_now, seen
 from licet.domain import api_key
 from licet.domain.api_key import ApiKey, KeyId
 from licet.domain.audit_event import AuditEvent, EventType, Result
 from licet.domain.caller import SCOPE_MISSING, Identity, Limits, Scope
 from licet.domain.canonical_json import JsonObject, canonical
 from licet.domain.errors import (
+    ConflictError,
     InvalidRequestError,
     NotFoundError,
     NotPermittedError,
@@ -36,6 +38,7 @@ from licet.domain.errors import (
 )
 from licet.domain.instant import LATEST, Instant
 from licet.domain.names import Caller, Principal
+from licet.domain.user import TYPE
 
 MAX_LIMITS: Final = 32
 """How many patterns of a kind the limits of a key may have."""
@@ -148,6 +151,7 @@ class ManageKeys:
                 overlap_seconds=0.0,
                 reason="",
                 facts=facts,
+                seen=self._seen(caller, deadline),
             ),
             secret,
             deadline,
@@ -191,6 +195,7 @@ class ManageKeys:
                 overlap_seconds=command.overlap_seconds,
                 reason="",
                 facts=facts,
+                seen=self._seen(caller, deadline),
             ),
             secret,
             deadline,
@@ -228,6 +233,7 @@ class ManageKeys:
                 overlap_seconds=0.0,
                 reason=command.reason,
                 facts=facts,
+                seen=self._seen(caller, deadline),
             ),
             deadline,
         )
@@ -244,6 +250,19 @@ class ManageKeys:
         now = self._clock.now()
         found = self._keys.page(wanted, after, size + 1, now, deadline)
         return cut(found, size, _key_bytes, lambda last: self._tokens.seal(listed, last.key_id))
+
+    def _seen(self, caller: Identity, deadline: Deadline) -> Mapping[str, int]:
+        """Return the state of the caller's user, which allows it what it was let in with.
+
+        Raises:
+            ConflictError: it does no longer; nothing happened.
+        """
+        if not caller.key_id or not caller.caller.startswith(TYPE):
+            return {}
+        users = self._users.find([caller.caller], deadline)
+        if powers_now(caller, users) != caller.powers:
+            raise ConflictError("the roles of the caller have changed meanwhile")
+        return seen(users, caller.caller)
 
     def _check_user(self, new: NewKey, deadline: Deadline) -> None:
         """Check that a key suits the user as whom it acts: for whoever makes it.
@@ -265,7 +284,7 @@ class ManageKeys:
         changed = self._changes.change(change, deadline)
         new = change.key
         if new is not None and new.key_id == changed.key_id and changed.created_at is not None:
-            made = _as_made(new, change, changed.created_at, changed.revision)
+            made = as_made(new, change, changed.created_at, changed.revision)
             return Minted(made, api_key.render(new.key_id, secret), changed.revision)
         # A repetition finds the key of the first time, whose secret nobody has any more.
         stored = self._keys.find(changed.key_id, deadline)
@@ -359,27 +378,6 @@ def _check_may_rotate(old: ApiKey, new: NewKey, caller: Identity) -> None:
     )
     if is_later and not caller.may(Scope.IDENTITY):
         raise NotPermittedError("EXPIRY_WIDER", "the key would outlive the one that it replaces")
-
-
-def _as_made(new: NewKey, change: KeyChange, created_at: Instant, revision: int) -> ApiKey:
-    return ApiKey(
-        key_id=new.key_id,
-        name=new.name,
-        scopes=new.scopes,
-        caller=new.caller,
-        limits=new.limits,
-        created_at=created_at,
-        created_by=change.actor,
-        revision=revision,
-        expires_at=new.expires_at,
-        overlap_ends_at=None,
-        replaces=change.target or "",
-        replaced_by="",
-        ended_at=None,
-        ended_by="",
-        end_reason="",
-        last_used_at=None,
-    )
 
 
 def _key_bytes(key: ApiKey) -> int:

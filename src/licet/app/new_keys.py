@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 
 from licet.app.key_ports import KeyChange, KeyMint, NewKey
 from licet.domain import api_key
-from licet.domain.api_key import KeyId
+from licet.domain.api_key import ApiKey, KeyId
 from licet.domain.audit_event import EventType
 from licet.domain.caller import UNLIMITED, Scope
 from licet.domain.canonical_json import JsonObject, JsonValue, canonical
-from licet.domain.instant import rfc3339
+from licet.domain.instant import Instant, rfc3339
 from licet.domain.names import Caller
 
 _OWNER: Final = Caller("service:licet")
@@ -76,6 +76,28 @@ def facts_of(
     if replaces is not None:
         facts |= {"replaces": replaces, "overlap_seconds": overlap_seconds}
     return canonical(facts)
+
+
+def as_made(new: NewKey, change: KeyChange, created_at: Instant, revision: int) -> ApiKey:
+    """Return a key as it is when it was made just now."""
+    return ApiKey(
+        key_id=new.key_id,
+        name=new.name,
+        scopes=new.scopes,
+        caller=new.caller,
+        limits=new.limits,
+        created_at=created_at,
+        created_by=change.actor,
+        revision=revision,
+        expires_at=new.expires_at,
+        overlap_ends_at=None,
+        replaces=change.target or "",
+        replaced_by="",
+        ended_at=None,
+        ended_by="",
+        end_reason="",
+        last_used_at=None,
+    )
 
 
 def digest_of_secret(key_id: KeyId, secret: bytes) -> bytes:

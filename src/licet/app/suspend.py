@@ -6,6 +6,7 @@ What it holds and what it passed on stays as it is: to end that, revoke.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from licet.app.administration import AdminChange
@@ -19,12 +20,15 @@ from licet.app.user_ports import (
     SuspensionFilter,
     SuspensionStore,
     UserStore,
+    powers_now,
+    seen,
 )
 from licet.domain.audit_event import AuditEvent, EventType, Result
 from licet.domain.caller import OUTSIDE_LIMITS, Identity
 from licet.domain.canonical_json import canonical
 from licet.domain.errors import NotPermittedError
 from licet.domain.names import Principal
+from licet.domain.user import User
 
 _ITEM_BYTES: Final = 3500
 """What a suspension weighs at most in a message."""
@@ -99,8 +103,9 @@ class SuspendPrincipals:
         self, kind: EventType, command: SuspendCommand, caller: Identity, deadline: Deadline
     ) -> StandingChanged:
         facts = canonical({"reason": command.reason})
+        users = self._users.find([command.principal, caller.caller], deadline)
         try:
-            self._check_authority(command.principal, caller, deadline)
+            self._check_authority(command.principal, caller, users, deadline)
         except NotPermittedError as refusal:
             event = AuditEvent(
                 occurred_at=self._clock.now(),
@@ -127,12 +132,22 @@ class SuspendPrincipals:
                 digest=digest([kind, caller.caller, *command[:-1]]),
                 actor=caller.caller,
                 facts=facts,
-                details={"principal": command.principal, "reason": command.reason},
+                details={
+                    "principal": command.principal,
+                    "reason": command.reason,
+                    "seen": seen(users, command.principal, caller.caller),
+                },
             ),
             deadline,
         )
 
-    def _check_authority(self, principal: Principal, caller: Identity, deadline: Deadline) -> None:
+    def _check_authority(
+        self,
+        principal: Principal,
+        caller: Identity,
+        users: Mapping[str, User],
+        deadline: Deadline,
+    ) -> None:
         # (1) Limits. It concerns every resource: who is limited to some cannot do it.
         if caller.limits.resources or not caller.limits.cover_principal(principal):
             raise NotPermittedError(OUTSIDE_LIMITS, "this is outside the caller's limits")
@@ -140,11 +155,11 @@ class SuspendPrincipals:
         if caller.acts_as(principal):
             raise NotPermittedError("OWN_RIGHTS", "nobody changes what they may themselves")
         # (3) Scopes: its keys stop, or count again.
-        user = self._users.find([principal], deadline).get(principal)
+        user = users.get(principal)
         if user is not None:
             scopes = user.powers
         else:
             scopes = self._suspensions.key_scopes(principal, deadline)
-        extra = sorted(scopes - caller.powers)
+        extra = sorted(scopes - powers_now(caller, users))
         if extra:
             raise NotPermittedError("SCOPES_WIDER", f"the caller has not {', '.join(extra)} itself")

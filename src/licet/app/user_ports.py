@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from licet.app.administration import AdminChange
 from licet.app.ports import Deadline
 from licet.domain.audit_event import AuditEvent
-from licet.domain.caller import Scope
+from licet.domain.caller import Identity, Scope
 from licet.domain.instant import Instant
 from licet.domain.names import Caller, Principal
 from licet.domain.user import Role, User
@@ -146,6 +146,20 @@ class SuspensionStore(Protocol):
     ) -> Sequence[Suspension]:
         """Return the first `limit` suspensions after a revision, oldest first."""
         ...
+
+
+def powers_now(caller: Identity, users: Mapping[str, User]) -> frozenset[Scope]:
+    """Return what a caller may now: its user's roles may have changed since it was let in.
+
+    Of a caller with a certificate its scopes are the operator's, and no roles bind them.
+    """
+    own = users.get(caller.caller)
+    return caller.powers if own is None or not caller.key_id else caller.powers & own.powers
+
+
+def seen(users: Mapping[str, User], *principals: str) -> dict[str, int]:
+    """Return the latest change of each of these users, for what is checked against them."""
+    return {name: users[name].revision if name in users else 0 for name in principals}
 
 
 def user_of(found: Mapping[str, Any]) -> User:

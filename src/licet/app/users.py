@@ -14,7 +14,14 @@ from licet.app.administration import AdminChange
 from licet.app.new_keys import digest
 from licet.app.ports import Clock, Deadline, Ids, PageTokens
 from licet.app.read import Page, cut
-from licet.app.user_ports import UserChanged, UserChanges, UserFilter, UserStore
+from licet.app.user_ports import (
+    UserChanged,
+    UserChanges,
+    UserFilter,
+    UserStore,
+    powers_now,
+    seen,
+)
 from licet.domain.audit_event import AuditEvent, EventType, Result
 from licet.domain.caller import OUTSIDE_LIMITS, Identity, Scope
 from licet.domain.canonical_json import JsonObject, JsonValue, canonical
@@ -180,7 +187,7 @@ class ManageUsers:
                 principal,
                 found.get(principal),
                 new_roles,
-                _with_powers_of(caller, found.get(caller.caller)),
+                _Authority(caller, powers_now(caller, found)),
                 is_about_rights=new_roles is not None or isinstance(command, UserStandingCommand),
             )
         except NotPermittedError as refusal:
@@ -188,13 +195,8 @@ class ManageUsers:
                 self._refusal(kind, caller, principal, refusal.code, recorded), deadline
             )
             raise
-        seen: dict[str, int] = {
-            name: found[name].revision if name in found else 0
-            for name in (principal, caller.caller)
-        }
-        if kind is EventType.USER_CREATED:
-            # Whether there is one already is for the database to say: it knows repetitions.
-            del seen[principal]
+        # Whether there is a user to be made already, the database says: it knows repetitions.
+        checked = [caller.caller] if kind is EventType.USER_CREATED else [principal, caller.caller]
         return self._changes.change(
             AdminChange(
                 event_type=kind,
@@ -202,7 +204,7 @@ class ManageUsers:
                 digest=digest([kind, caller.caller, *command[:-1]]),
                 actor=caller.caller,
                 facts=recorded,
-                details={**fields, "principal": principal, "seen": seen},
+                details={**fields, "principal": principal, "seen": seen(found, *checked)},
             ),
             deadline,
         )
@@ -233,13 +235,6 @@ class _Authority(NamedTuple):
 
     caller: Identity
     powers: frozenset[Scope]
-
-
-def _with_powers_of(caller: Identity, own: User | None) -> _Authority:
-    # A key may no more than its user's roles, and those may have changed since it was let in.
-    if own is None or not caller.key_id:
-        return _Authority(caller, caller.powers)
-    return _Authority(caller, caller.powers & own.powers)
 
 
 def _check_authority(

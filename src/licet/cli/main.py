@@ -19,6 +19,7 @@ import typer
 
 from licet import __version__
 from licet.cli import (
+    agents,
     audit,
     audit_archive,
     audit_proofs,
@@ -90,6 +91,7 @@ policy.app.command()(command(policy_sets.rollback))
 app.add_typer(policy.app, name="policy")
 app.add_typer(users.app, name="users")
 app.add_typer(principals.app, name="principals")
+app.add_typer(agents.app, name="agents")
 app.command()(command(keys.whoami))
 app.command()(command(health))
 

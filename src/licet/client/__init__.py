@@ -5,6 +5,16 @@ Public API: what `__all__` names.
 
 from __future__ import annotations
 
+from licet.client.agent_runner import AgentRunner
+from licet.client.agents import (
+    Agent,
+    Agents,
+    AgentSwitch,
+    AgentToken,
+    BootstrapToken,
+    Heartbeat,
+    NewBootstrapToken,
+)
 from licet.client.callers import ApiKey, CallerIdentity, Callers, KeyRevocation, NewApiKey
 from licet.client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client
 from licet.client.errors import LicetCallError
@@ -38,11 +48,17 @@ from licet.domain.errors import Violation
 __all__ = [
     "DEFAULT_ADDRESS",
     "DEFAULT_TIMEOUT_SECONDS",
+    "Agent",
+    "AgentRunner",
+    "AgentSwitch",
+    "AgentToken",
+    "Agents",
     "ApiKey",
     "AuditEvent",
     "AuditFilter",
     "AuditPage",
     "AuthorizeRequest",
+    "BootstrapToken",
     "CallerIdentity",
     "Callers",
     "Candidate",
@@ -55,6 +71,7 @@ __all__ = [
     "Decision",
     "Explanation",
     "GrantFields",
+    "Heartbeat",
     "JsonObject",
     "KeyRevocation",
     "LicetCallError",
@@ -62,6 +79,7 @@ __all__ = [
     "LogExport",
     "LogProof",
     "NewApiKey",
+    "NewBootstrapToken",
     "Policies",
     "PolicyCaseResult",
     "PolicySet",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final, Self
 from uuid import uuid4
@@ -10,6 +10,7 @@ from uuid import uuid4
 from typing_extensions import Unpack
 
 from licet.client import credentials, messages, streaming, transport
+from licet.client.agents import Agents
 from licet.client.callers import Callers
 from licet.client.errors import LicetCallError
 from licet.client.policies import Policies
@@ -53,7 +54,7 @@ class Client:
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         tls: transport.Tls | None = None,
-        api_key: str | None = None,
+        api_key: str | Callable[[], str] | None = None,
     ) -> None:
         """Call the licet at `address`, host and port; it connects with the first call.
 
@@ -61,7 +62,7 @@ class Client:
             address: host and port.
             timeout: seconds for each call that has no `timeout` of its own, repetitions included.
             tls: whom to trust, and who this is; None: in plain text.
-            api_key: sent with each call; None: none is.
+            api_key: sent with each call, or what returns it; None: none is.
 
         Raises:
             OSError: a file of `tls` cannot be read.
@@ -73,6 +74,8 @@ class Client:
         """The calls about who may call."""
         self.policies = Policies(self._channel, self._seconds)
         """The calls about policies."""
+        self.agents = Agents(self._channel, self._seconds)
+        """The calls about agents."""
         self.proofs = Proofs(self._channel, self._seconds)
         """The calls that prove what the audit log holds."""
         self._check_health = transport.health_check(self._channel)
@@ -118,15 +121,8 @@ class Client:
         """
         request = messages.authorize_request(
             AuthorizeRequest(
-                principal,
-                action,
-                resource,
-                context,
-                capability_id,
-                session_id,
-                trace_id,
-                "",
-                explain,
+                *(principal, action, resource, context, capability_id, session_id, trace_id),
+                *("", explain),
             )
         )
         return messages.decision(

@@ -1,4 +1,4 @@
-"""The API key that goes with every call of a channel."""
+"""The API key, or token, that goes with every call of a channel."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class _Bearer(
 ):
     """Adds the credential. grpc's own call credentials refuse a connection without TLS."""
 
-    def __init__(self, api_key: str) -> None:
-        self._entry = (_AUTHORIZATION, f"Bearer {api_key}")
+    def __init__(self, api_key: Callable[[], str]) -> None:
+        self._api_key = api_key
 
     def _call(
         self,
@@ -39,7 +39,8 @@ class _Bearer(
         details: grpc.ClientCallDetails,
         request: object,
     ) -> Any:  # noqa: ANN401 - a call of any kind
-        metadata = (*(details.metadata or ()), self._entry)
+        entry = (_AUTHORIZATION, f"Bearer {self._api_key()}")
+        metadata = (*(details.metadata or ()), entry)
         with_key = _Details(
             details.method,
             details.timeout,
@@ -55,14 +56,28 @@ class _Bearer(
     intercept_stream_stream = _call  # type: ignore[assignment] # as above
 
 
-def bearing(channel: grpc.Channel, api_key: str | None) -> grpc.Channel:
+def bearing(channel: grpc.Channel, api_key: str | Callable[[], str] | None) -> grpc.Channel:
     """Return the channel with an API key, if there is one, in each of its calls.
+
+    Where that changes, it is asked for before each call.
 
     Raises:
         LicetCallError: the key cannot be sent; it is not shown.
     """
     if api_key is None:
         return channel
+    if not isinstance(api_key, str):
+        return grpc.intercept_channel(channel, _Bearer(lambda: check_sendable(api_key())))
+    checked = check_sendable(api_key)
+    return grpc.intercept_channel(channel, _Bearer(lambda: checked))
+
+
+def check_sendable(api_key: str) -> str:
+    """Return an API key that can be sent.
+
+    Raises:
+        LicetCallError: it cannot be; it is not shown.
+    """
     if not api_key.isascii() or not api_key.isprintable() or " " in api_key or not api_key:
         raise invalid("api_key", "must be the text of an API key: printable ASCII without spaces")
-    return grpc.intercept_channel(channel, _Bearer(api_key))
+    return api_key

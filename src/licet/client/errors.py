@@ -35,7 +35,9 @@ class LicetCallError(Exception):
         message: a sentence for people.
         reason: for programs; empty when no licet answered.
         violations: which fields of the request break which rules.
-        retry_after: when the server says that the same call may succeed later.
+        retry_after: when the server says that the same call may succeed later. With
+            RESOURCE_EXHAUSTED, the client has waited for it up to three times already, as far as
+            the timeout allowed; whoever asks less needs no repetitions. A stream is not repeated.
     """
 
     def __init__(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -35,6 +36,16 @@ _REPEATABLE: Final = (
     "Revoke",
 )
 _REPEATABLE_CALLERS: Final = (
+    "ActivateAgent",
+    "AgentHeartbeat",
+    "CreateBootstrapToken",
+    "DeactivateAgent",
+    "GetAgent",
+    "ListAgents",
+    "ListBootstrapTokens",
+    "RegisterAgent",
+    "RevokeBootstrapToken",
+    "RotateAgentToken",
     "CreateApiKey",
     "GetCaller",
     "ListApiKeys",
@@ -80,8 +91,15 @@ _OPTIONS: Final = (
 _BACKOFF_SECONDS: Final = (0.05, 0.1, 0.2, 0.4)
 _LONGEST_BACKOFF_SECONDS: Final = 1.0
 _LEAST_TIMEOUT_SECONDS: Final = 0.001
+_EXHAUSTED: Final = grpc.StatusCode.RESOURCE_EXHAUSTED.name
 # What says nothing of an earlier attempt.
-_TRANSIENT: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED"})
+_TRANSIENT: Final = frozenset(
+    {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", _EXHAUSTED}
+)
+# How often a server is asked that says when to ask again.
+_MOST_ATTEMPTS: Final = 4
+# By how much longer than that is waited, by chance, so that not all come back at once.
+_SPREAD: Final = 0.2
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -143,15 +161,23 @@ def health_check(
 def read(
     method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request, timeout: float
 ) -> _Response:
-    """Make a call that changes nothing.
+    """Make a call that changes nothing; again, if the server says when, and that is in time.
 
     Raises:
         LicetCallError: it was not answered.
     """
-    try:
-        return method(request, timeout=timeout)
-    except grpc.RpcError as exc:
-        raise call_error(exc) from exc
+    end = monotonic() + timeout
+    pause = Event()  # never set: a bounded wait
+    for attempt in count(1):
+        try:
+            return method(request, timeout=max(end - monotonic(), _LEAST_TIMEOUT_SECONDS))
+        except grpc.RpcError as exc:
+            error, cause = call_error(exc), exc
+        wait = _told_to_wait(error)
+        if wait is None or attempt >= _MOST_ATTEMPTS or monotonic() + wait >= end:
+            raise error from cause
+        pause.wait(wait)
+    raise AssertionError  # the attempts never end
 
 
 def change(
@@ -166,20 +192,36 @@ def change(
     end = monotonic() + timeout
     pause = Event()  # never set: a bounded wait
     unknown: LicetCallError | None = None
-    for backoff in chain(_BACKOFF_SECONDS, repeat(_LONGEST_BACKOFF_SECONDS)):
+    backoffs = chain(_BACKOFF_SECONDS, repeat(_LONGEST_BACKOFF_SECONDS))
+    for attempt, backoff in enumerate(backoffs, start=1):
         try:
             return method(request, timeout=max(end - monotonic(), _LEAST_TIMEOUT_SECONDS))
         except grpc.RpcError as exc:
             error, cause = _honest(call_error(exc)), exc
+        told = _told_to_wait(error)
+        wait = backoff if told is None else max(told, backoff)
         if error.reason in {OUTCOME_UNKNOWN, UNCONFIRMED}:
             unknown = error
-        elif unknown is None or error.code not in _TRANSIENT:
+        elif unknown is None and (told is None or attempt >= _MOST_ATTEMPTS):
+            raise error from cause
+        elif error.code not in _TRANSIENT:
             # A server that refuses now knows of no earlier success under the same request_id.
             raise error from cause
-        if monotonic() + backoff >= end:
-            raise unknown from cause
-        pause.wait(backoff)
+        if monotonic() + wait >= end:
+            raise (unknown or error) from cause
+        pause.wait(wait)
     raise AssertionError  # the backoffs never end
+
+
+def _told_to_wait(error: LicetCallError) -> float | None:
+    """Return for how many seconds to wait because the server asks for it; None: it does not.
+
+    What has a code that the channel repeats was repeated by that already.
+    """
+    if error.code != _EXHAUSTED or error.retry_after is None:
+        return None
+    spread = random.uniform(1.0, 1.0 + _SPREAD)  # noqa: S311 - nothing is secret about it
+    return error.retry_after.total_seconds() * spread
 
 
 def _honest(error: LicetCallError) -> LicetCallError:

@@ -33,10 +33,19 @@ class Scope(StrEnum):
     """All the others, and what only an administrator may."""
 
 
+class Credential(StrEnum):
+    """With what a caller was authenticated, as far as that says what it may call."""
+
+    ORDINARY = "ordinary"
+    """An API key, a certificate, or nothing where nothing is asked for: its scopes say it all."""
+    AGENT = "agent token"
+    BOOTSTRAP = "bootstrap token"
+
+
 EVERYTHING: Final = frozenset(Scope)
 SCOPE_MISSING: Final = "SCOPE_MISSING"
 OUTSIDE_LIMITS: Final = "OUTSIDE_LIMITS"
-_NOBODYS_TYPES: Final = ("caller:", "address:")
+_NOBODYS_TYPES: Final = ("caller:", "address:", "bootstrap:")
 _OWN_TYPES: Final = ("key:", *_NOBODYS_TYPES)
 _OWN_NAME: Final = "service:licet"
 
@@ -80,6 +89,7 @@ class Identity:
         limits: of what it may ask about and change.
         key_id: of its API key; empty: it has none.
         expires_at: when its credential ends; None: it does not.
+        credential: of what kind that is.
     """
 
     caller: Caller
@@ -88,20 +98,22 @@ class Identity:
     limits: Limits = UNLIMITED
     key_id: str = ""
     expires_at: Instant | None = None
+    credential: Credential = Credential.ORDINARY
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913, PLR0917 - one argument per attribute
         cls,
         caller: Caller,
         scopes: Iterable[Scope],
         limits: Limits = UNLIMITED,
         key_id: str = "",
         expires_at: Instant | None = None,
+        credential: Credential = Credential.ORDINARY,
     ) -> Identity:
         """Return the identity of a caller with these scopes."""
         given = frozenset(scopes)
         powers = EVERYTHING if Scope.ADMIN in given else given
-        return cls(caller, given, powers, limits, key_id, expires_at)
+        return cls(caller, given, powers, limits, key_id, expires_at, credential)
 
     def may(self, scope: Scope) -> bool:
         """Say whether it has a scope, or `admin`."""
@@ -110,6 +122,17 @@ class Identity:
     def acts_as(self, principal: Principal) -> bool:
         """Say whether it is this principal, and so has what it holds."""
         return Principal(self.caller) == principal
+
+    @property
+    def delegation_limits(self) -> Limits:
+        """What delegations may be about.
+
+        An agent gives to whom it likes: that it gives of its own principal's, its being the
+        parent's holder sees to.
+        """
+        if self.credential is Credential.AGENT:
+            return self.limits._replace(principals=())
+        return self.limits
 
     def check_scope(self, scope: Scope) -> None:
         """Check that it has a scope for a change; the attempt is to be recorded.

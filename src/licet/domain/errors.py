@@ -18,6 +18,7 @@ A denial is not here: it is an answer (see `decision.py`).
     |__ NotAsSealedError        NOT_AS_SEALED       nothing happened; do not retry, look into it
     |__ OutOfRangeError         by condition        nothing happened; begin anew from now
     |__ ExhaustedError          EXHAUSTED           nothing happened; retry later
+    |__ RateLimitedError        RATE_LIMITED        nothing happened; retry when it says so, slower
     |__ SlowConsumerError       SLOW_CONSUMER       what was sent counts; resume after it
     |__ UnavailableError        UNAVAILABLE         nothing happened; retry with backoff
     |__ DeadlineError           DEADLINE_EXCEEDED   nothing happened
@@ -171,6 +172,18 @@ class ExhaustedError(LicetError):
     """A limit of the server is reached."""
 
     reason = "EXHAUSTED"
+
+
+class RateLimitedError(LicetError):
+    """Somebody asks more than they may in this time; `seconds` from now, as much will be free."""
+
+    reason = "RATE_LIMITED"
+
+    def __init__(self, limit: str, message: str, seconds: float) -> None:
+        """Keep which limit it was, for programs, and how long to wait."""
+        super().__init__(message)
+        self.limit = limit
+        self.seconds = seconds
 
 
 class SlowConsumerError(LicetError):

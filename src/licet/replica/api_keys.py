@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from threading import Event, Thread
 from typing import Final, NamedTuple, Protocol
@@ -33,8 +34,8 @@ _log: Final = logging.getLogger(__name__)
 KEY_NAMES: Final = "/api_keys/"
 """How keys are named in the changes; see the migration. No principal begins like that."""
 BEARER: Final = "Bearer "
-MAX_REMEMBERED: Final = 10_000
-"""How many headers are remembered; there is one for each key in use."""
+MAX_REMEMBERED: Final = 30_000
+"""How many headers are remembered; there is one for each key and agent's token in use."""
 USES_SECONDS: Final = 60.0
 
 _NOBODY: Final = bytes(32)
@@ -93,8 +94,12 @@ class ApiKeys:
         self._clock = clock
         self._tag_key = tag_key
         # Single operations on dicts, which are atomic; written by every thread.
-        self._verified: dict[str, HeldKey] = {}
+        self._verified: OrderedDict[str, HeldKey] = OrderedDict()
         self._used: dict[str, None] = {}
+
+    def remembers(self, header: str) -> bool:
+        """Say whether a header was verified before: its key may have ended, and it is no guess."""
+        return header in self._verified
 
     def __call__(self, header: str, deadline: Deadline) -> Identity:
         """Return whom the header's credential authenticates, now.
@@ -103,16 +108,32 @@ class ApiKeys:
             UnauthenticatedError: nobody.
             UnavailableError, DeadlineError: that cannot be known.
         """
+        identity = self.known(header, deadline)
+        if identity is not None:
+            return identity
+        return self._alive(header, self._verified_entry(header, deadline))
+
+    def known(self, header: str, deadline: Deadline) -> Identity | None:
+        """Return whom a header that was verified before authenticates; None: it was not.
+
+        Nothing is hashed, and nothing read while the lease is held and the key is in memory. Raises
+        as verifying does.
+        """
         known = self._verified.get(header)
         if known is None:
-            entry = self._verified_entry(header, deadline)
-        else:
-            entry = self._held.get(known.name, deadline)
-            if entry.digest != known.digest:
-                raise _nobody()
+            return None
+        entry = self._held.get(known.name, deadline)
+        if entry.digest != known.digest:
+            self._verified.pop(header, None)
+            raise _nobody()
+        return self._alive(header, entry)
+
+    def _alive(self, header: str, entry: HeldKey) -> Identity:
+        """Return whom a key authenticates. Raises UnauthenticatedError if it has ended."""
         identity = entry.identity
         # The clock is read after the look-up: a slow one can only make a key expire.
         if identity is None or (entry.dies_at is not None and self._clock.now() >= entry.dies_at):
+            self._verified.pop(header, None)
             raise _nobody()
         self._used[identity.key_id] = None
         return identity
@@ -121,14 +142,17 @@ class ApiKeys:
         """See `coherence.Memory.evict`."""
         touched = None if names is None else [n for n in names if n.startswith(KEY_NAMES)]
         self._held.evict(touched, revision)
-        if touched is None or touched:
-            # Not wrong, but secrets of keys that may have ended need not be kept.
-            self._verified.clear()
+        if touched:
+            # Not wrong, but secrets of keys that may have ended need not be kept. Those of others
+            # are: who has to be verified anew competes with whoever floods from the same address.
+            gone = frozenset(touched)
+            for header, entry in list(self._verified.items()):
+                if entry.name in gone:
+                    self._verified.pop(header, None)
 
     def reset(self, revision: int) -> None:
         """See `coherence.Memory.reset`."""
         self._held.reset(revision)
-        self._verified.clear()
 
     def drain_used(self) -> list[KeyId]:
         """Return the keys that were used since this was asked last."""
@@ -148,9 +172,9 @@ class ApiKeys:
             raise _nobody()
         # In its one canonical form only, so that a key's owner cannot fill memory with others.
         if header.startswith(BEARER):
-            if len(self._verified) >= MAX_REMEMBERED:
-                self._verified.clear()
             self._verified[header] = entry
+            if len(self._verified) > MAX_REMEMBERED:
+                self._verified.popitem(last=False)
         return entry
 
 

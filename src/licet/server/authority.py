@@ -1,4 +1,4 @@
-"""What a caller needs for each method: the one table, and how it is enforced.
+"""What a caller needs for each method, and how often it may call: how that is enforced.
 
 A method without a rule is for `admin` only; a test fails when one of the protos has none. Health
 and reflection are open to everybody who reaches the port: load balancers and `grpcurl` have no key,
@@ -7,19 +7,27 @@ and neither says anything about principals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
 
 import grpc
 
-from licet.domain.caller import EVERYTHING, SCOPE_MISSING, Identity, Scope
-from licet.domain.errors import ForbiddenError, LicetError, UnauthenticatedError
-from licet.server.failures import FailedCalls, address_of
+from licet.domain.caller import EVERYTHING, SCOPE_MISSING, Credential, Identity, Scope
+from licet.domain.errors import (
+    ForbiddenError,
+    LicetError,
+    RateLimitedError,
+    UnauthenticatedError,
+)
+from licet.server.failures import FailedCalls, address_of, network_of
 from licet.server.identity import attach, identity_of
+from licet.server.lanes import Tally
+from licet.server.rates import Buckets
+from licet.server.strangers import FAILURES, Strangers
 
 _ANYBODY: Final = EVERYTHING
-"""Any caller who was authenticated and has any scope: a key whose user's roles have none of its
-scopes has none. The use case decides further."""
+"""Any caller who has a scope: all but bootstrap tokens, and keys whose user's roles have none of
+their scopes. The use case decides further."""
 
 _AUTHORIZATION: Final[Mapping[str, frozenset[Scope]]] = {
     "Authorize": frozenset({Scope.AUTHORIZE}),
@@ -53,6 +61,13 @@ _IDENTITY: Final[Mapping[str, frozenset[Scope]]] = {
     "SuspendPrincipal": frozenset({Scope.REVOKE}),
     "ResumePrincipal": frozenset({Scope.GRANT}),  # it gives back: `revoke` is not enough
     "ListSuspensions": frozenset({Scope.READ}),
+    "CreateBootstrapToken": frozenset({Scope.ADMIN}),
+    "ListBootstrapTokens": frozenset({Scope.IDENTITY}),
+    "RevokeBootstrapToken": frozenset({Scope.IDENTITY}),
+    "GetAgent": frozenset({Scope.IDENTITY}),
+    "ListAgents": frozenset({Scope.IDENTITY}),
+    "DeactivateAgent": frozenset({Scope.IDENTITY}),
+    "ActivateAgent": frozenset({Scope.IDENTITY}),
 }
 _POLICY: Final[Mapping[str, frozenset[Scope]]] = dict.fromkeys(
     (
@@ -77,35 +92,108 @@ RULES: Final[Mapping[str, frozenset[Scope]]] = {
 }
 """Of each method, the scopes of which a caller needs one; `admin` is enough for all of them."""
 
+CREDENTIALS: Final[Mapping[str, Credential]] = {
+    "/licet.v1.IdentityService/RegisterAgent": Credential.BOOTSTRAP,
+    "/licet.v1.IdentityService/RotateAgentToken": Credential.AGENT,
+    "/licet.v1.IdentityService/AgentHeartbeat": Credential.AGENT,
+}
+"""Methods that a kind of credential opens, and no scope: not even `admin`."""
+CREDENTIAL_KIND: Final = "CREDENTIAL_KIND"
+
 _ADMIN_ONLY: Final = frozenset({Scope.ADMIN})
+
+
+CALLER: Final = "caller"
+ADDRESS: Final = "address"
+LIMITS: Final = (CALLER, ADDRESS, FAILURES)
+"""The names of the limits on rates: ErrorInfo's metadata, and part of the metrics' names."""
+
+
+class Authenticates(Protocol):
+    """Finds out who calls; see `Authentication`."""
+
+    @property
+    def strangers(self) -> Strangers:
+        """Where those who are not known yet go."""
+        ...
+
+    def __call__(self, context: grpc.ServicerContext) -> Identity:
+        """Return who calls, now."""
+        ...
+
+    def knows(self, metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+        """Say whether a call with this metadata may be somebody's without further verifying."""
+        ...
+
+
+class Admit(Protocol):
+    """Lets a call in, or a part of one."""
+
+    def __call__(self, context: grpc.ServicerContext, questions: int = 1) -> None:
+        """Attach its identity; count so many questions, of the caller and of the address."""
+        ...
 
 
 class Authority:
     """Lets callers in, or does not."""
 
     def __init__(
-        self, authenticate: Callable[[grpc.ServicerContext], Identity], failures: FailedCalls
+        self,
+        authenticate: Authenticates,
+        failures: FailedCalls,
+        callers: Buckets | None = None,
+        addresses: Buckets | None = None,
     ) -> None:
-        """Take who finds out who calls, and where it is noted that somebody was not let in."""
+        """Compose it.
+
+        Args:
+            authenticate: finds out who calls.
+            failures: where it is noted that somebody was not let in.
+            callers: how much each caller may ask; None: as much as it likes.
+            addresses: how much each address may, whoever calls from there; None: likewise.
+        """
         self._authenticate = authenticate
+        self._callers = callers
+        self._addresses = addresses
         self.failures = failures
         """Read by metrics."""
+        self.limited: Final = {name: Tally() for name in LIMITS}
+        """How many calls each limit has refused; read by metrics."""
 
-    def admission(self, method: str) -> Callable[[grpc.ServicerContext], None]:
+    @property
+    def strangers(self) -> Strangers:
+        """Where those go who are not known yet."""
+        return self._authenticate.strangers
+
+    def knows(self, metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+        """Say whether a call with this metadata is no stranger's. It does not block."""
+        return self._authenticate.knows(metadata)
+
+    def admission(self, method: str) -> Admit:
         """Return what lets a call of a method in and attaches its identity.
 
-        It raises:
+        Of a caller who is known it does not block. It raises:
             UnauthenticatedError: it is nobody's. ForbiddenError: its caller has no scope for it.
+            RateLimitedError: its caller asks too often, or its address does.
             UnavailableError, DeadlineError: who calls cannot be known.
         """
-        authenticate = self._authenticate
+        authenticate, callers, addresses = self._authenticate, self._callers, self._addresses
+        kind = CREDENTIALS.get(method)
         scopes = RULES.get(method, _ADMIN_ONLY)
         names = " or ".join(sorted(scopes))
 
-        def admit(context: grpc.ServicerContext) -> None:
+        def admit(context: grpc.ServicerContext, questions: int = 1) -> None:
+            if addresses is not None and questions:
+                _take(addresses, ADDRESS, network_of(context.peer()), questions)
             identity = authenticate(context)
             attach(context, identity)
-            if scopes.isdisjoint(identity.powers):
+            # Also of a caller who lacks the scope: to be told so costs as much.
+            if callers is not None and questions:
+                _take(callers, CALLER, identity.caller, questions)
+            if kind is not None:
+                if identity.credential is not kind:
+                    raise ForbiddenError(CREDENTIAL_KIND, f"this is called with a {kind}")
+            elif scopes.isdisjoint(identity.powers):
                 raise ForbiddenError(SCOPE_MISSING, f"this needs the scope {names}")
 
         return admit
@@ -116,3 +204,13 @@ class Authority:
             self.failures.note(f"address:{address_of(context.peer())}", error.reason)
         elif isinstance(error, ForbiddenError):
             self.failures.note(identity_of(context).caller, error.code)
+        elif isinstance(error, RateLimitedError):
+            self.limited[error.limit].add()
+            if error.limit == FAILURES:
+                self.failures.note(f"address:{address_of(context.peer())}", error.reason)
+
+
+def _take(buckets: Buckets, limit: str, name: str, questions: int) -> None:
+    seconds = buckets.take(name, questions)
+    if seconds:
+        raise RateLimitedError(limit, f"the {limit} asks too much: slow down", seconds)

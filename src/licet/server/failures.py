@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import lru_cache
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Final, TypeAlias
@@ -21,6 +23,9 @@ INTERVAL_SECONDS: Final = 10.0
 MAX_CALLERS: Final = 1000
 OTHERS: Final = "address:others"
 """Who did not find room any more in an interval."""
+
+# What one client has of IPv6 at the least, and could take a new address from with each connection.
+_IPV6_PREFIX: Final = 64
 
 RecordFailures: TypeAlias = Callable[[str, str, int, float], None]
 """Records that a caller was not let in: who, why, how often, within how many seconds."""
@@ -86,3 +91,18 @@ def address_of(peer: str) -> str:
     if kind not in {"ipv4", "ipv6"}:
         return kind or "unknown"
     return rest.rpartition(":")[0].removeprefix("[").removesuffix("]")
+
+
+@lru_cache(4096)
+def network_of(peer: str) -> str:
+    """Return that of a gRPC peer's address which is counted together: of IPv6, the /64."""
+    address = address_of(peer)
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(IPv6Network((parsed, _IPV6_PREFIX), strict=False))

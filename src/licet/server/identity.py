@@ -7,8 +7,8 @@ wrapped context costs more than what it carries (docs/decisions/0029-callers.md)
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, cast
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol, cast
 
 import grpc
 
@@ -18,9 +18,34 @@ from licet.domain.caller import Identity
 from licet.domain.errors import UnauthenticatedError
 from licet.domain.names import Caller
 from licet.server.peer import PeerRefusedError
+from licet.server.strangers import Strangers
 from licet.server.tls import ServerTls
 
 _AUTHORIZATION: Final = "authorization"
+
+
+class Credentials(Protocol):
+    """What a bearer credential is verified by."""
+
+    def remembers(self, header: str, /) -> bool:
+        """Say whether a header was verified before. It neither blocks nor computes."""
+        ...
+
+    def known(self, header: str, deadline: Deadline, /) -> Identity | None:
+        """Return whom a header that was verified before authenticates; None: it was not.
+
+        Raises as the following.
+        """
+        ...
+
+    def __call__(self, header: str, deadline: Deadline, /) -> Identity:
+        """Return whom an `authorization` header authenticates.
+
+        Raises:
+            UnauthenticatedError: nobody.
+            UnavailableError, DeadlineError: that cannot be known.
+        """
+        ...
 
 
 class Authentication:
@@ -28,26 +53,30 @@ class Authentication:
 
     def __init__(
         self,
-        api_keys: Callable[[str, Deadline], Identity],
+        api_keys: Credentials,
         anonymous: Identity | None = None,
         by_certificate: Callable[[grpc.ServicerContext], Identity | None] | None = None,
+        strangers: Strangers | None = None,
     ) -> None:
         """Compose it.
 
         Args:
-            api_keys: returns whom an `authorization` header authenticates, or raises.
+            api_keys: verifies an `authorization` header.
             anonymous: who a caller without credentials is; None: refused.
             by_certificate: returns whom the call's client certificate authenticates, if any.
+            strangers: who may have a credential verified, if not everybody.
         """
         self._api_keys = api_keys
         self._anonymous = anonymous
         self._by_certificate = by_certificate
+        self.strangers = Strangers() if strangers is None else strangers
 
     def __call__(self, context: grpc.ServicerContext) -> Identity:
         """Return who calls, now.
 
         Raises:
             UnauthenticatedError: that is nobody, or not clear.
+            RateLimitedError: too many credentials from there were not valid.
             UnavailableError, DeadlineError: it cannot be known.
         """
         if self._by_certificate is not None:
@@ -62,10 +91,31 @@ class Authentication:
                     raise UnauthenticatedError(EXPECTED)
                 header = cast("str", value)
         if header is not None:
-            return self._api_keys(header, deadline_of(context))
+            try:
+                identity = self._api_keys.known(header, deadline_of(context))
+                return self._verified(header, context) if identity is None else identity
+            except UnauthenticatedError:
+                self.strangers.failed(context)
+                raise
         if self._anonymous is None:
             raise UnauthenticatedError(EXPECTED)
         return self._anonymous
+
+    def knows(self, metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+        """Say whether a call with this metadata may be somebody's without further verifying.
+
+        It neither blocks nor computes; who the caller is, and whether it may call, it does not say.
+        """
+        for key, value in metadata:
+            if key == _AUTHORIZATION:
+                return self._api_keys.remembers(cast("str", value))
+        return self._anonymous is not None or self._by_certificate is not None
+
+    def _verified(self, header: str, context: grpc.ServicerContext) -> Identity:
+        # Who is known pays for nobody's failures, wherever it calls from. Of others nothing is
+        # looked at before this, so that it says nothing about a credential either.
+        self.strangers.check(context)
+        return self._api_keys(header, deadline_of(context))
 
 
 def by_certificate(

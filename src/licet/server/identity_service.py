@@ -8,25 +8,29 @@ import grpc
 from typing_extensions import override
 
 from licet.server import convert, keys, users
+from licet.server.agent_methods import AgentMethods
 from licet.server.identity import deadline_of, identity_of
-from licet.server.service import IdentityUseCases, Places
+from licet.server.places import Places
+from licet.server.service import IdentityUseCases
 from licet.v1 import identity_pb2 as pb
-from licet.v1 import identity_pb2_grpc as pb_grpc
 from licet.v1 import users_pb2
 
 CHANGES: Final = (
     *("CreateApiKey", "RotateApiKey", "RevokeApiKey"),
     *("CreateUser", "UpdateUser", "DisableUser", "EnableUser"),
     *("SuspendPrincipal", "ResumePrincipal"),
+    *("CreateBootstrapToken", "RevokeBootstrapToken", "RegisterAgent", "RotateAgentToken"),
+    *("DeactivateAgent", "ActivateAgent"),
 )
 """The methods that wait for the replicas."""
 
 
-class IdentityService(pb_grpc.IdentityServiceServicer):
+class IdentityService(AgentMethods):
     """Serves `licet.v1.IdentityService`."""
 
     def __init__(self, use_cases: IdentityUseCases, mutations: Places) -> None:
         """Serve these use cases; changes share their places with those of capabilities."""
+        super().__init__(use_cases.agents, mutations)
         self._keys = use_cases.keys
         self._users = use_cases.users
         self._suspensions = use_cases.suspensions

@@ -2,6 +2,7 @@
 
 The one place in licet that catches everything. A handler is wrapped once per method, not once per
 call. Who calls is found out before the message is looked at; of a stream, again with each message.
+Which threads a call runs on is decided before that, by what can be told without verifying anything.
 """
 
 from __future__ import annotations
@@ -9,23 +10,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 from typing_extensions import override
 
-from licet.domain.errors import InvalidRequestError, LicetError
-from licet.server.authority import Authority
+from licet.domain.errors import ExhaustedError, InvalidRequestError, LicetError
+from licet.server.authority import Admit, Authority
 from licet.server.deferred import Deferred, End
+from licet.server.identity import identity_of
+from licet.server.lanes import TOO_MANY, Lane, Shares
 from licet.server.status import internal, status_of
 from licet.server.streams import Stream, Streams
+from licet.v1 import authorization_pb2 as pb
 
 _log: Final = logging.getLogger(__name__)
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Behavior: TypeAlias = Callable[[Any, grpc.ServicerContext], Any]
-_Admit: TypeAlias = Callable[[grpc.ServicerContext], None]
+_Callable = TypeVar("_Callable", bound=Callable[..., Any])
 _Note: TypeAlias = Callable[[LicetError, grpc.ServicerContext], None]
 
 
@@ -39,30 +44,57 @@ class _Malformed:
 _MALFORMED: Final = _Malformed()
 _OURS: Final = "/licet."
 _FOREIGN_STREAMS: Final = 16
+_FOREIGN_CALLS: Final = 2
+_REFUSERS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """Where a method's calls go.
+
+    Attributes:
+        usual: those of callers who are known.
+        lane: of those; None: they have places instead, and go there whoever they are.
+        strange: those of strangers.
+        shed: those that come when the lane is full.
+    """
+
+    usual: _Handler
+    lane: Lane | None = None
+    strange: _Handler | None = None
+    shed: _Handler | None = None
 
 
 class Interceptor(grpc.ServerInterceptor):
     """See the module. Health and reflection, which are not ours, pass nearly as they are."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what it decides between
         self,
         authority: Authority,
         streams: Streams,
+        shares: Shares,
+        lane: Lane,
         pools: Mapping[str, ThreadPoolExecutor],
         deferred: Mapping[str, Deferred],
     ) -> None:
         """Run streams and changes on pools of their own, one for each method, by its name.
 
         On the shared one, a few idle streams, or changes that wait for a replica that is stopped,
-        would shut out every other call. Methods in `deferred` are answered by that.
+        would shut out every other call. Methods in `deferred` are answered by that. Those without
+        a pool run in `lane`, which is gRPC's own; `shares` are each caller's part of the streams.
         """
         self._authority = authority
         self._streams = streams
+        self._shares = shares
+        self._lane = lane
         self._deferred = deferred
         self._pools = pools
         self._foreign_pool = ThreadPoolExecutor(_FOREIGN_STREAMS, "licet-reflection")
+        # Whoever asks for health is to be answered however many others wait.
+        self._health_pool = ThreadPoolExecutor(_FOREIGN_CALLS, "licet-health-calls")
+        self._refusing = ThreadPoolExecutor(_REFUSERS, "licet-refusing")
         # Methods that do not exist are never kept, so clients cannot fill memory.
-        self._wrapped: dict[str, _Handler] = {}
+        self._routes: dict[str, _Route] = {}
 
     @override
     def intercept_service(
@@ -70,65 +102,113 @@ class Interceptor(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], _Handler | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Return the wrapped handler of a method."""
+        """Return the wrapped handler for a call."""
         method = handler_call_details.method
-        wrapped = self._wrapped.get(method)
-        if wrapped is None:
+        route = self._routes.get(method)
+        if route is None:
             handler = continuation(handler_call_details)
             if handler is None:
                 return None
-            wrapped = (
-                self._wrap(method, handler) if method.startswith(_OURS) else self._apart(handler)
-            )
-            self._wrapped[method] = wrapped
-        return wrapped
+            route = self._route(method, handler)
+            self._routes[method] = route
+        if route.lane is None:
+            return route.usual
+        if not self._authority.knows(handler_call_details.invocation_metadata):
+            return route.strange
+        return route.shed if route.lane.is_full else route.usual
+
+    def _route(self, method: str, handler: _Handler) -> _Route:
+        if not method.startswith(_OURS):
+            return _Route(self._apart(handler))
+        note, pool = self._authority.note, self._pools.get(method, self._lane)
+        usual = self._wrap(method, handler, pool, note)
+        if not isinstance(pool, Lane):
+            return _Route(usual)
+        strangers = self._authority.strangers
+
+        def note_slowly(error: LicetError, context: grpc.ServicerContext) -> None:
+            note(error, context)
+            strangers.slow_down(error)
+
+        strange = self._wrap(method, handler, strangers.lane, note_slowly)
+        return _Route(usual, pool, strange, _shedding(pool, self._refusing))
 
     def _apart(self, handler: _Handler) -> _Handler:
-        """Run another service's streams apart, too: reflection's may idle as long as they like."""
-        original = handler.stream_stream
-        if original is None:
+        """Run another service's calls apart, too: reflection's may idle as long as they like."""
+        stream, unary = handler.stream_stream, handler.unary_unary
+        if unary is not None:
+
+            def call(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - any message
+                return unary(request, context)
+
+            return grpc.unary_unary_rpc_method_handler(
+                _on(self._health_pool, call),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        if stream is None:
             return handler
 
         def behavior(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-            return original(requests, context)
+            return stream(requests, context)
 
-        behavior.experimental_thread_pool = self._foreign_pool  # type: ignore[attr-defined] # read by grpc
         return grpc.stream_stream_rpc_method_handler(
-            behavior, handler.request_deserializer, handler.response_serializer
+            _on(self._foreign_pool, behavior),
+            handler.request_deserializer,
+            handler.response_serializer,
         )
 
-    def _wrap(self, method: str, handler: _Handler) -> _Handler:
-        deserialize = _tolerant(handler.request_deserializer)
-        admit, note = self._authority.admission(method), self._authority.note
+    def _wrap(
+        self, method: str, handler: _Handler, pool: ThreadPoolExecutor, note: _Note
+    ) -> _Handler:
+        deserialize, serialize = (
+            _tolerant(handler.request_deserializer),
+            handler.response_serializer,
+        )
+        admit = self._authority.admission(method)
         if method in self._deferred:
-            later = _later(self._deferred[method], admit, note)
+            later = _on(pool, _later(self._deferred[method], self._lane, admit, note))
             later.experimental_non_blocking = True  # type: ignore[attr-defined] # so that its return is not the end
             # On the wire, a stream of one message is no different from one message.
-            return grpc.unary_stream_rpc_method_handler(
-                later, deserialize, handler.response_serializer
-            )
+            return grpc.unary_stream_rpc_method_handler(later, deserialize, serialize)
         if handler.unary_unary is not None:
-            behavior = _unary(handler.unary_unary, admit, note)
-            if method in self._pools:
-                behavior.experimental_thread_pool = self._pools[method]  # type: ignore[attr-defined] # read by grpc
-            return grpc.unary_unary_rpc_method_handler(
-                behavior, deserialize, handler.response_serializer
-            )
+            behavior = _on(pool, _unary(handler.unary_unary, admit, note))
+            return grpc.unary_unary_rpc_method_handler(behavior, deserialize, serialize)
         if handler.stream_stream is not None:
-            stream = _streaming(handler.stream_stream, self._streams, admit, note)
-            stream.experimental_thread_pool = self._pools[method]  # type: ignore[attr-defined] # read by grpc
+            stream = _on(
+                pool, _streaming(handler.stream_stream, self._streams, self._shares, admit, note)
+            )
             stream.experimental_non_blocking = True  # type: ignore[attr-defined] # so that it is given what sends
-            return grpc.stream_stream_rpc_method_handler(
-                stream, deserialize, handler.response_serializer
-            )
+            return grpc.stream_stream_rpc_method_handler(stream, deserialize, serialize)
         if handler.unary_stream is not None:
-            behavior = _server_streaming(handler.unary_stream, admit, note)
-            behavior.experimental_thread_pool = self._pools[method]  # type: ignore[attr-defined] # read by grpc
-            return grpc.unary_stream_rpc_method_handler(
-                behavior, deserialize, handler.response_serializer
-            )
+            behavior = _on(pool, _server_streaming(handler.unary_stream, self._shares, admit, note))
+            return grpc.unary_stream_rpc_method_handler(behavior, deserialize, serialize)
         message = "no service of licet takes a stream and answers once"
         raise NotImplementedError(message)
+
+
+def _on(pool: ThreadPoolExecutor, behavior: _Callable) -> _Callable:
+    behavior.experimental_thread_pool = pool  # type: ignore[attr-defined] # read by grpc
+    return behavior
+
+
+def _shedding(lane: Lane, refusing: ThreadPoolExecutor) -> _Handler:
+    """Return what refuses a call because a lane is full, without looking at it."""
+    # Made once: it is told to many when there is no time for it.
+    status = status_of(ExhaustedError(TOO_MANY))
+
+    def refuse(_request: bytes, context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - nothing
+        lane.shed.add()
+        return context.abort_with_status(status)
+
+    return grpc.unary_unary_rpc_method_handler(_on(refusing, refuse))
+
+
+def _questions(request: Any) -> int:  # noqa: ANN401 - any message
+    """Return how many questions a message asks: what has none counts like one."""
+    if isinstance(request, pb.BatchAuthorizeRequest | pb.StreamAuthorizeRequest):
+        return max(len(request.requests), 1)
+    return 1
 
 
 def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
@@ -146,10 +226,10 @@ def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], A
     return tolerant
 
 
-def _unary(behavior: _Behavior, admit: _Admit, note: _Note) -> _Behavior:
+def _unary(behavior: _Behavior, admit: Admit, note: _Note) -> _Behavior:
     def call(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - any message
         try:
-            admit(context)
+            admit(context, _questions(request))
             return behavior(_check(request), context)
         except LicetError as exc:
             note(exc, context)
@@ -163,10 +243,11 @@ def _unary(behavior: _Behavior, admit: _Admit, note: _Note) -> _Behavior:
     return call
 
 
-def _later(behavior: Deferred, admit: _Admit, note: _Note) -> Deferred:
+def _later(behavior: Deferred, lane: Lane, admit: Admit, note: _Note) -> Deferred:
     def call(request: Any, context: grpc.ServicerContext, end: End) -> None:  # noqa: ANN401 - any message
         try:
             admit(context)
+            lane.hold(context)
             behavior(_check(request), context, end)
         except LicetError as exc:
             note(exc, context)
@@ -182,7 +263,7 @@ def _later(behavior: Deferred, admit: _Admit, note: _Note) -> Deferred:
 
 
 def _streaming(
-    behavior: _Behavior, streams: Streams, admit: _Admit, note: _Note
+    behavior: _Behavior, streams: Streams, shares: Shares, admit: Admit, note: _Note
 ) -> Callable[[Iterator[Any], grpc.ServicerContext, Callable[[Any], None]], None]:
     def call(
         requests: Iterator[Any], context: grpc.ServicerContext, send: Callable[[Any], None]
@@ -190,14 +271,15 @@ def _streaming(
         stream = Stream(context, send)
 
         def admitted(message: Any) -> Any:  # noqa: ANN401 - any message
-            admit(context)
+            admit(context, _questions(message))
             return _check(message)
 
         def answered(incoming: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ANN401 - messages
             admit(context)
-            return streams.answered(
-                stream, incoming, lambda messages: behavior(map(admitted, messages), context)
-            )
+            with shares.of(identity_of(context).caller):
+                yield from streams.answered(
+                    stream, incoming, lambda messages: behavior(map(admitted, messages), context)
+                )
 
         for answer in _guarded(answered, note)(requests, context):
             send(answer)
@@ -206,13 +288,14 @@ def _streaming(
     return call
 
 
-def _server_streaming(behavior: _Behavior, admit: _Admit, note: _Note) -> _Behavior:
+def _server_streaming(behavior: _Behavior, shares: Shares, admit: Admit, note: _Note) -> _Behavior:
     def answered(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ANN401 - any message
         admit(context)
-        for answer in behavior(_check(request), context):
-            # A credential that has ended meanwhile gets nothing more, not even a heartbeat.
-            admit(context)
-            yield answer
+        with shares.of(identity_of(context).caller):
+            for answer in behavior(_check(request), context):
+                # A credential that has ended meanwhile gets nothing more, not even a heartbeat.
+                admit(context, 0)
+                yield answer
 
     return _guarded(answered, note)
 

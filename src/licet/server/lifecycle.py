@@ -15,14 +15,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from licet.domain.errors import UnavailableError
-from licet.server import connections, deferred
+from licet.server import connections, deferred, strangers
 from licet.server.audit_service import AuditService
 from licet.server.authority import Authority
 from licet.server.deferred import Deferred
 from licet.server.identity_service import CHANGES, IdentityService
 from licet.server.interceptor import Interceptor
+from licet.server.lanes import Lane, Shares
+from licet.server.places import Places
 from licet.server.policy_service import PolicyService
-from licet.server.service import AuthorizationService, Places, UseCases
+from licet.server.service import AuthorizationService, UseCases
 from licet.server.streams import Streams
 from licet.server.tls import ServerTls
 from licet.server.watchers import Watchers
@@ -50,8 +52,21 @@ _AGE_JITTER: Final = 1.1
 # A client has its GOAWAY and has said so: a round trip.
 _GOAWAY_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.5
+# Calls that wait to be told that there are too many.
+_REFUSED: Final = 4096
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+_READS: Final = (
+    f"/{SERVICE}/GetCapability",
+    f"/{SERVICE}/ListCapabilities",
+    f"/{SERVICE}/QueryAudit",
+    f"/{AUDIT_SERVICE}/GetCheckpoint",
+    f"/{AUDIT_SERVICE}/ProveInclusion",
+    f"/{AUDIT_SERVICE}/ProveConsistency",
+    f"/{IDENTITY_SERVICE}/ListApiKeys",
+)
 
 
 AddServices: TypeAlias = Callable[[grpc.Server], None]
@@ -63,25 +78,31 @@ class ServerLimits:
     """What the server takes at once.
 
     Attributes:
-        threads: calls that run at once, streams and changes not counted.
+        threads: decisions that run at once; half as many reads do.
+        calls: decisions under way at once, those that wait included, and as many reads.
         mutations: changes at once, those that wait for the replicas included.
         streams: streams open at once.
+        streams_per_caller: of those, watches and exports together, that one caller has.
         watchers: clients that watch changes at once.
         exports: clients that export the audit log at once.
         message_bytes: the largest message, either way.
-        connection_streams: calls at once on one connection.
+        connections: open at once.
+        connection_calls: calls at once on one connection.
         shares_port: other workers of this host listen on the same port.
         connection_seconds: how long a connection is kept where the port is shared, or clients have
             certificates.
     """
 
     threads: int = 16
+    calls: int = 1024
     mutations: int = 256
     streams: int = 256
+    streams_per_caller: int = 128
     watchers: int = 64
     exports: int = 4
     message_bytes: int = 4 * 1024 * 1024
-    connection_streams: int = 1024
+    connections: int = 4096
+    connection_calls: int = 256
     shares_port: bool = False
     connection_seconds: float = 30.0
 
@@ -114,7 +135,12 @@ class Server:
         self._limits = limits
         self.tls = tls
         self._health = health.HealthServicer()
-        self._pools = _pools(limits)
+        self.decisions = Lane(limits.threads, "rpc", limits.calls)
+        """The threads of decisions; read by metrics, as the following are."""
+        self.reads = Lane(max(limits.threads // 2, 1), "read", limits.calls)
+        self.mutations = Places(limits.mutations, "too many changes are being made")
+        self.shares = Shares(limits.streams_per_caller)
+        self._pools = {**_pools(limits), **dict.fromkeys(_READS, self.reads)}
         self._watch = use_cases.watch
         self._watchers = Watchers(limits.watchers)
         self._exports = Watchers(limits.exports, doing="export the audit log of")
@@ -130,12 +156,16 @@ class Server:
     def _serving(self, use_cases: UseCases) -> grpc.Server:
         """Return gRPC's server with all our services, bound to no address."""
         limits, tls = self._limits, self.tls
-        mutations = Places(limits.mutations, "too many changes are being made")
-        service = AuthorizationService(use_cases, mutations, self._watchers)
+        service = AuthorizationService(use_cases, self.mutations, self._watchers)
         waiting = _deferred(service) if use_cases.authorize.waits else {}
+        interceptor = Interceptor(
+            *(self.authority, self._streams, self.shares, self.decisions),
+            *(self._pools, waiting),
+        )
         server = grpc.server(
-            ThreadPoolExecutor(limits.threads, thread_name_prefix="licet-rpc"),
-            interceptors=[Interceptor(self.authority, self._streams, self._pools, waiting)],
+            self.decisions,
+            interceptors=[interceptor],
+            maximum_concurrent_rpcs=_most(limits),
             options=_options(
                 limits, has_age=limits.shares_port or (tls is not None and tls.verifies_clients)
             ),
@@ -145,10 +175,10 @@ class Server:
             AuditService(use_cases.prove, self._exports), server
         )
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(
-            IdentityService(use_cases.identity, mutations), server
+            IdentityService(use_cases.identity, self.mutations), server
         )
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(
-            PolicyService(use_cases.policies, mutations), server
+            PolicyService(use_cases.policies, self.mutations), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
@@ -174,6 +204,11 @@ class Server:
     def watchers(self) -> Watchers:
         """Those who watch changes; read by metrics."""
         return self._watchers
+
+    @property
+    def exports(self) -> Watchers:
+        """Those who export the audit log; read by metrics."""
+        return self._exports
 
     @property
     def streams(self) -> Streams:
@@ -216,6 +251,7 @@ class Server:
         Then cancel them. Streams, which might never end, are told to go on elsewhere.
         """
         self._draining.set()
+        self.authority.strangers.end()
         self._health.enter_graceful_shutdown()
         self._watch.close()
         self._watchers.drain()
@@ -227,7 +263,7 @@ class Server:
         self._exports.stop()
         if self.tls is not None:
             self.tls.stop()
-        for pool in set(self._pools.values()):
+        for pool in {*self._pools.values(), self.authority.strangers.lane}:
             pool.shutdown(wait=False, cancel_futures=True)
         self._prober.join(_PROBE_SECONDS)
 
@@ -245,6 +281,16 @@ class Server:
     def _set_health(self, status: int) -> None:
         for service in ("", *SERVICES):
             self._health.set(service, status)
+
+
+def _most(limits: ServerLimits) -> int:
+    """Return how many calls there may be, whatever they are: gRPC refuses more by itself.
+
+    That is only for memory, and above everything that is refused with a reason: gRPC tells health
+    from nothing else.
+    """
+    waiting = 2 * limits.calls + strangers.MOST + _REFUSED
+    return waiting + limits.mutations + limits.streams + limits.watchers + limits.exports
 
 
 def _pools(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
@@ -287,7 +333,9 @@ def _options(limits: ServerLimits, *, has_age: bool) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", int(limits.shares_port)),
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", limits.message_bytes),
-        ("grpc.max_concurrent_streams", limits.connection_streams),
+        ("grpc.max_concurrent_streams", limits.connection_calls),
+        # One more is closed at once, before TLS.
+        ("grpc.max_allowed_incoming_connections", limits.connections),
         # A client may ping an idle connection this often before it is taken for a flood.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         # A client that vanished without a word gives its streams back within a minute.

@@ -8,7 +8,7 @@ from typing_extensions import override
 from licet.app.policies import ManagePolicies
 from licet.server import convert, policies
 from licet.server.identity import deadline_of, identity_of
-from licet.server.service import Places
+from licet.server.places import Places
 from licet.v1 import policy_pb2 as pb
 from licet.v1 import policy_pb2_grpc as pb_grpc
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from threading import BoundedSemaphore
 
 import grpc
 from typing_extensions import override
@@ -22,10 +21,11 @@ from licet.app.revoke import RevokeCapabilities
 from licet.app.suspend import SuspendPrincipals
 from licet.app.users import ManageUsers
 from licet.app.watch import WatchChanges
-from licet.domain.errors import ExhaustedError
 from licet.server import convert, proofs, render
+from licet.server.agent_methods import AgentUseCases
 from licet.server.deferred import End, Reply
 from licet.server.identity import deadline_of, identity_of
+from licet.server.places import Places
 from licet.server.watchers import Watchers
 from licet.v1 import authorization_pb2 as pb
 from licet.v1 import authorization_pb2_grpc as pb_grpc
@@ -38,6 +38,7 @@ class IdentityUseCases:
     keys: ManageKeys
     users: ManageUsers
     suspensions: SuspendPrincipals
+    agents: AgentUseCases
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +55,6 @@ class UseCases:
     identity: IdentityUseCases
     policies: ManagePolicies
     latest_checkpoint: Callable[[], StoredCheckpoint | None]
-
-
-class Places:
-    """So many calls of a kind at once; one more raises ExhaustedError."""
-
-    def __init__(self, limit: int, message: str) -> None:
-        self._free = BoundedSemaphore(limit)
-        self._message = message
-
-    def __enter__(self) -> None:
-        if not self._free.acquire(blocking=False):
-            raise ExhaustedError(self._message)
-
-    def __exit__(self, *_: object) -> None:
-        self._free.release()
 
 
 class AuthorizationService(pb_grpc.AuthorizationServiceServicer):

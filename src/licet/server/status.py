@@ -6,6 +6,7 @@ Every status carries google.rpc details.
 from __future__ import annotations
 
 from functools import lru_cache
+from math import ceil
 from typing import Final
 
 import grpc
@@ -32,6 +33,7 @@ from licet.domain.errors import (
     OutcomeUnknownError,
     OutOfRangeError,
     PreconditionError,
+    RateLimitedError,
     RefusedError,
     RequestIdReusedError,
     SlowConsumerError,
@@ -57,6 +59,7 @@ CODES: Final[dict[type[LicetError], int]] = {
     ConflictError: Code.ABORTED,
     OutOfRangeError: Code.OUT_OF_RANGE,
     ExhaustedError: Code.RESOURCE_EXHAUSTED,
+    RateLimitedError: Code.RESOURCE_EXHAUSTED,
     SlowConsumerError: Code.RESOURCE_EXHAUSTED,
     UnavailableError: Code.UNAVAILABLE,
     DeadlineError: Code.DEADLINE_EXCEEDED,
@@ -72,6 +75,8 @@ _RETRY_MILLISECONDS: Final[dict[type[LicetError], int]] = {
     UnavailableError: 250,
 }
 
+_PARTS: Final = 100
+
 INTERNAL_MESSAGE: Final = "internal error"
 """All that a client learns of a bug; the log has the rest."""
 
@@ -81,6 +86,8 @@ def status_of(error: LicetError) -> grpc.Status:
     if isinstance(error, UnauthenticatedError):
         # The same for all, and made once: a flood of them should cost little.
         return _unauthenticated(error.message)
+    if isinstance(error, RateLimitedError):
+        return _rate_limited(error.limit, error.message, ceil(error.seconds * _PARTS))
     details: list[Message] = [_info(error)]
     if isinstance(error, InvalidRequestError):
         violations = [
@@ -89,9 +96,7 @@ def status_of(error: LicetError) -> grpc.Status:
         details.append(BadRequest(field_violations=violations))
     delay = _RETRY_MILLISECONDS.get(type(error))
     if delay is not None:
-        details.append(
-            RetryInfo(retry_delay=Duration(nanos=delay % 1000 * 1_000_000, seconds=delay // 1000))
-        )
+        details.append(_retry(delay))
     return _status(CODES[type(error)], error.message, details)
 
 
@@ -101,11 +106,25 @@ def _unauthenticated(message: str) -> grpc.Status:
     return _status(CODES[UnauthenticatedError], message, [info])
 
 
+# One for each hundredth of a second, because those who are limited come often; rounded up, so that
+# who waits as long gets through.
+@lru_cache(256)
+def _rate_limited(limit: str, message: str, hundredths: int) -> grpc.Status:
+    info = ErrorInfo(reason=RateLimitedError.reason, domain=DOMAIN, metadata={"limit": limit})
+    retry = _retry(hundredths * 1000 // _PARTS)
+    return _status(CODES[RateLimitedError], message, [info, retry])
+
+
 def internal() -> grpc.Status:
     """Return the status of a bug."""
     return _status(
         Code.INTERNAL, INTERNAL_MESSAGE, [ErrorInfo(reason=LicetError.reason, domain=DOMAIN)]
     )
+
+
+def _retry(milliseconds: int) -> RetryInfo:
+    delay = Duration(nanos=milliseconds % 1000 * 1_000_000, seconds=milliseconds // 1000)
+    return RetryInfo(retry_delay=delay)
 
 
 def _info(error: LicetError) -> ErrorInfo:

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import grpc
 
 from licet.domain.errors import ExhaustedError, UnavailableError
+from licet.server.lanes import Tally
 from licet.server.status import status_of
 
 GO_ON_ELSEWHERE: Final = "this replica is stopping: go on with a new stream"
@@ -88,6 +89,8 @@ class Streams:
         self._mutex = Lock()
         self._open: set[Stream] = set()
         self._ending = Event()
+        self.refused = Tally()
+        """How many found no room; read by metrics."""
 
     def __len__(self) -> int:
         """Return how many are open."""
@@ -125,6 +128,7 @@ class Streams:
             raise UnavailableError(GO_ON_ELSEWHERE)
         with self._mutex:
             if len(self._open) >= self._limit:
+                self.refused.add()
                 raise ExhaustedError("too many streams are open")
             self._open.add(stream)
         try:

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Final, Protocol
 
 from licet.domain.errors import ExhaustedError, SlowConsumerError
+from licet.server.lanes import Tally
 
 _log: Final = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class Watchers:
         self._places: set[Place] = set()
         self.dropped = 0
         """How many were cut off, or told that they were too slow."""
+        self.refused = Tally()
+        """How many found no place; read by metrics."""
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="licet-watchers", daemon=True)
 
@@ -96,6 +99,7 @@ class Watchers:
         place = Place(call)
         with self._mutex:
             if len(self._places) >= self._limit:
+                self.refused.add()
                 raise ExhaustedError(f"too many clients {self._doing} this replica")
             self._places.add(place)
         try:

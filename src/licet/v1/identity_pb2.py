@@ -24,40 +24,41 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from licet.v1 import agents_pb2 as licet_dot_v1_dot_agents__pb2
 from licet.v1 import users_pb2 as licet_dot_v1_dot_users__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17licet/v1/identity.proto\x12\x08licet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14licet/v1/users.proto\"/\n\x06Limits\x12\x12\n\nprincipals\x18\x01 \x03(\t\x12\x11\n\tresources\x18\x02 \x03(\t\"\xd0\x03\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\x12 \n\x06limits\x18\x05 \x01(\x0b\x32\x10.licet.v1.Limits\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x07 \x01(\t\x12\x10\n\x08revision\x18\x08 \x01(\x03\x12.\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0foverlap_ends_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08replaces\x18\x0b \x01(\t\x12\x13\n\x0breplaced_by\x18\x0c \x01(\t\x12,\n\x08\x65nded_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65nded_by\x18\x0e \x01(\t\x12\x12\n\nend_reason\x18\x0f \x01(\t\x12\x30\n\x0clast_used_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd4\x01\n\x13\x43reateApiKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12 \n\x06limits\x18\x03 \x01(\x0b\x32\x10.licet.v1.Limits\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"V\n\x14\x43reateApiKeyResponse\x12\x1d\n\x03key\x18\x01 \x01(\x0b\x32\x10.licet.v1.ApiKey\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\x95\x01\n\x13RotateApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"V\n\x14RotateApiKeyResponse\x12\x1d\n\x03key\x18\x01 \x01(\x0b\x32\x10.licet.v1.ApiKey\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"I\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"t\n\x14RevokeApiKeyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x15\n\ralready_ended\x18\x02 \x01(\x08\x12\x1a\n\x12replicas_confirmed\x18\x03 \x01(\x05\x12\x17\n\x0freplicas_fenced\x18\x04 \x01(\x05\"v\n\x12ListApiKeysRequest\x12\x15\n\rinclude_ended\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\x12\x12\n\ncreated_by\x18\x05 \x01(\t\"N\n\x13ListApiKeysResponse\x12\x1e\n\x04keys\x18\x01 \x03(\x0b\x32\x10.licet.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x12\n\x10GetCallerRequest\"\x95\x01\n\x11GetCallerResponse\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12 \n\x06limits\x18\x03 \x01(\x0b\x32\x10.licet.v1.Limits\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xc8\x08\n\x0fIdentityService\x12M\n\x0c\x43reateApiKey\x12\x1d.licet.v1.CreateApiKeyRequest\x1a\x1e.licet.v1.CreateApiKeyResponse\x12M\n\x0cRotateApiKey\x12\x1d.licet.v1.RotateApiKeyRequest\x1a\x1e.licet.v1.RotateApiKeyResponse\x12M\n\x0cRevokeApiKey\x12\x1d.licet.v1.RevokeApiKeyRequest\x1a\x1e.licet.v1.RevokeApiKeyResponse\x12J\n\x0bListApiKeys\x12\x1c.licet.v1.ListApiKeysRequest\x1a\x1d.licet.v1.ListApiKeysResponse\x12\x44\n\tGetCaller\x12\x1a.licet.v1.GetCallerRequest\x1a\x1b.licet.v1.GetCallerResponse\x12G\n\nCreateUser\x12\x1b.licet.v1.CreateUserRequest\x1a\x1c.licet.v1.CreateUserResponse\x12>\n\x07GetUser\x12\x18.licet.v1.GetUserRequest\x1a\x19.licet.v1.GetUserResponse\x12G\n\nUpdateUser\x12\x1b.licet.v1.UpdateUserRequest\x1a\x1c.licet.v1.UpdateUserResponse\x12J\n\x0b\x44isableUser\x12\x1c.licet.v1.DisableUserRequest\x1a\x1d.licet.v1.DisableUserResponse\x12G\n\nEnableUser\x12\x1b.licet.v1.EnableUserRequest\x1a\x1c.licet.v1.EnableUserResponse\x12\x44\n\tListUsers\x12\x1a.licet.v1.ListUsersRequest\x1a\x1b.licet.v1.ListUsersResponse\x12Y\n\x10SuspendPrincipal\x12!.licet.v1.SuspendPrincipalRequest\x1a\".licet.v1.SuspendPrincipalResponse\x12V\n\x0fResumePrincipal\x12 .licet.v1.ResumePrincipalRequest\x1a!.licet.v1.ResumePrincipalResponse\x12V\n\x0fListSuspensions\x12 .licet.v1.ListSuspensionsRequest\x1a!.licet.v1.ListSuspensionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17licet/v1/identity.proto\x12\x08licet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15licet/v1/agents.proto\x1a\x14licet/v1/users.proto\"/\n\x06Limits\x12\x12\n\nprincipals\x18\x01 \x03(\t\x12\x11\n\tresources\x18\x02 \x03(\t\"\xd0\x03\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\x12 \n\x06limits\x18\x05 \x01(\x0b\x32\x10.licet.v1.Limits\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x07 \x01(\t\x12\x10\n\x08revision\x18\x08 \x01(\x03\x12.\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0foverlap_ends_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08replaces\x18\x0b \x01(\t\x12\x13\n\x0breplaced_by\x18\x0c \x01(\t\x12,\n\x08\x65nded_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65nded_by\x18\x0e \x01(\t\x12\x12\n\nend_reason\x18\x0f \x01(\t\x12\x30\n\x0clast_used_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd4\x01\n\x13\x43reateApiKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12 \n\x06limits\x18\x03 \x01(\x0b\x32\x10.licet.v1.Limits\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"V\n\x14\x43reateApiKeyResponse\x12\x1d\n\x03key\x18\x01 \x01(\x0b\x32\x10.licet.v1.ApiKey\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\x95\x01\n\x13RotateApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"V\n\x14RotateApiKeyResponse\x12\x1d\n\x03key\x18\x01 \x01(\x0b\x32\x10.licet.v1.ApiKey\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"I\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"t\n\x14RevokeApiKeyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x15\n\ralready_ended\x18\x02 \x01(\x08\x12\x1a\n\x12replicas_confirmed\x18\x03 \x01(\x05\x12\x17\n\x0freplicas_fenced\x18\x04 \x01(\x05\"v\n\x12ListApiKeysRequest\x12\x15\n\rinclude_ended\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\x12\x12\n\ncreated_by\x18\x05 \x01(\t\"N\n\x13ListApiKeysResponse\x12\x1e\n\x04keys\x18\x01 \x03(\x0b\x32\x10.licet.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x12\n\x10GetCallerRequest\"\x95\x01\n\x11GetCallerResponse\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12 \n\x06limits\x18\x03 \x01(\x0b\x32\x10.licet.v1.Limits\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xb2\x0f\n\x0fIdentityService\x12M\n\x0c\x43reateApiKey\x12\x1d.licet.v1.CreateApiKeyRequest\x1a\x1e.licet.v1.CreateApiKeyResponse\x12M\n\x0cRotateApiKey\x12\x1d.licet.v1.RotateApiKeyRequest\x1a\x1e.licet.v1.RotateApiKeyResponse\x12M\n\x0cRevokeApiKey\x12\x1d.licet.v1.RevokeApiKeyRequest\x1a\x1e.licet.v1.RevokeApiKeyResponse\x12J\n\x0bListApiKeys\x12\x1c.licet.v1.ListApiKeysRequest\x1a\x1d.licet.v1.ListApiKeysResponse\x12\x44\n\tGetCaller\x12\x1a.licet.v1.GetCallerRequest\x1a\x1b.licet.v1.GetCallerResponse\x12G\n\nCreateUser\x12\x1b.licet.v1.CreateUserRequest\x1a\x1c.licet.v1.CreateUserResponse\x12>\n\x07GetUser\x12\x18.licet.v1.GetUserRequest\x1a\x19.licet.v1.GetUserResponse\x12G\n\nUpdateUser\x12\x1b.licet.v1.UpdateUserRequest\x1a\x1c.licet.v1.UpdateUserResponse\x12J\n\x0b\x44isableUser\x12\x1c.licet.v1.DisableUserRequest\x1a\x1d.licet.v1.DisableUserResponse\x12G\n\nEnableUser\x12\x1b.licet.v1.EnableUserRequest\x1a\x1c.licet.v1.EnableUserResponse\x12\x44\n\tListUsers\x12\x1a.licet.v1.ListUsersRequest\x1a\x1b.licet.v1.ListUsersResponse\x12Y\n\x10SuspendPrincipal\x12!.licet.v1.SuspendPrincipalRequest\x1a\".licet.v1.SuspendPrincipalResponse\x12V\n\x0fResumePrincipal\x12 .licet.v1.ResumePrincipalRequest\x1a!.licet.v1.ResumePrincipalResponse\x12V\n\x0fListSuspensions\x12 .licet.v1.ListSuspensionsRequest\x1a!.licet.v1.ListSuspensionsResponse\x12\x65\n\x14\x43reateBootstrapToken\x12%.licet.v1.CreateBootstrapTokenRequest\x1a&.licet.v1.CreateBootstrapTokenResponse\x12\x62\n\x13ListBootstrapTokens\x12$.licet.v1.ListBootstrapTokensRequest\x1a%.licet.v1.ListBootstrapTokensResponse\x12\x65\n\x14RevokeBootstrapToken\x12%.licet.v1.RevokeBootstrapTokenRequest\x1a&.licet.v1.RevokeBootstrapTokenResponse\x12P\n\rRegisterAgent\x12\x1e.licet.v1.RegisterAgentRequest\x1a\x1f.licet.v1.RegisterAgentResponse\x12Y\n\x10RotateAgentToken\x12!.licet.v1.RotateAgentTokenRequest\x1a\".licet.v1.RotateAgentTokenResponse\x12S\n\x0e\x41gentHeartbeat\x12\x1f.licet.v1.AgentHeartbeatRequest\x1a .licet.v1.AgentHeartbeatResponse\x12\x41\n\x08GetAgent\x12\x19.licet.v1.GetAgentRequest\x1a\x1a.licet.v1.GetAgentResponse\x12G\n\nListAgents\x12\x1b.licet.v1.ListAgentsRequest\x1a\x1c.licet.v1.ListAgentsResponse\x12V\n\x0f\x44\x65\x61\x63tivateAgent\x12 .licet.v1.DeactivateAgentRequest\x1a!.licet.v1.DeactivateAgentResponse\x12P\n\rActivateAgent\x12\x1e.licet.v1.ActivateAgentRequest\x1a\x1f.licet.v1.ActivateAgentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'licet.v1.identity_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LIMITS']._serialized_start=124
-  _globals['_LIMITS']._serialized_end=171
-  _globals['_APIKEY']._serialized_start=174
-  _globals['_APIKEY']._serialized_end=638
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=641
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=853
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=855
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=941
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=944
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1093
-  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=1095
-  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=1181
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1183
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1256
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1258
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1374
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1376
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1494
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1496
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1574
-  _globals['_GETCALLERREQUEST']._serialized_start=1576
-  _globals['_GETCALLERREQUEST']._serialized_end=1594
-  _globals['_GETCALLERRESPONSE']._serialized_start=1597
-  _globals['_GETCALLERRESPONSE']._serialized_end=1746
-  _globals['_IDENTITYSERVICE']._serialized_start=1749
-  _globals['_IDENTITYSERVICE']._serialized_end=2845
+  _globals['_LIMITS']._serialized_start=147
+  _globals['_LIMITS']._serialized_end=194
+  _globals['_APIKEY']._serialized_start=197
+  _globals['_APIKEY']._serialized_end=661
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=664
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=876
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=878
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=964
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=967
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1116
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=1118
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=1204
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1206
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1279
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1281
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1397
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1399
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1517
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1519
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1597
+  _globals['_GETCALLERREQUEST']._serialized_start=1599
+  _globals['_GETCALLERREQUEST']._serialized_end=1617
+  _globals['_GETCALLERRESPONSE']._serialized_start=1620
+  _globals['_GETCALLERRESPONSE']._serialized_end=1769
+  _globals['_IDENTITYSERVICE']._serialized_start=1772
+  _globals['_IDENTITYSERVICE']._serialized_end=3742
 # @@protoc_insertion_point(module_scope)

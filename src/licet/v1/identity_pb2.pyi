@@ -16,6 +16,9 @@ When a change has returned OK, every replica knows it: a revoked key is not acce
 Errors of every method of licet: UNAUTHENTICATED when the credential is missing or not valid; of a key, why is not told.
 PERMISSION_DENIED, reason SCOPE_MISSING, when the caller has none of the scopes that the method needs; reason
 OUTSIDE_LIMITS, when a request is about a principal or resource outside the caller's limits.
+
+Of a change of keys, users or suspensions also: PERMISSION_DENIED, reason CALLER_BARRED, when the caller was suspended or
+disabled while the call was under way; ABORTED, when its roles were changed: repeat the call.
 """
 
 from collections import abc as _abc
@@ -488,7 +491,7 @@ class GetCallerResponse(_message.Message):
     caller: _builtins.str
     """As whom the caller acts; `caller:anonymous` where none was authenticated."""
     key_id: _builtins.str
-    """Its API key. Empty: it is known by its certificate, or not authenticated."""
+    """Its API key, or the id of its token. Empty: it is known by its certificate, or not authenticated."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Its scopes, as they were given; of a user, as far as its roles go. In no order."""

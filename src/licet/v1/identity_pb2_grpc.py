@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from licet.v1 import agents_pb2 as licet_dot_v1_dot_agents__pb2
 from licet.v1 import identity_pb2 as licet_dot_v1_dot_identity__pb2
 from licet.v1 import users_pb2 as licet_dot_v1_dot_users__pb2
 
@@ -27,7 +28,7 @@ if _version_not_supported:
 
 
 class IdentityServiceStub:
-    """API keys, users, and principals that are suspended.
+    """API keys, users, principals that are suspended, and agents.
     """
 
     def __init__(self, channel):
@@ -106,10 +107,60 @@ class IdentityServiceStub:
                 request_serializer=licet_dot_v1_dot_users__pb2.ListSuspensionsRequest.SerializeToString,
                 response_deserializer=licet_dot_v1_dot_users__pb2.ListSuspensionsResponse.FromString,
                 _registered_method=True)
+        self.CreateBootstrapToken = channel.unary_unary(
+                '/licet.v1.IdentityService/CreateBootstrapToken',
+                request_serializer=licet_dot_v1_dot_agents__pb2.CreateBootstrapTokenRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_agents__pb2.CreateBootstrapTokenResponse.FromString,
+                _registered_method=True)
+        self.ListBootstrapTokens = channel.unary_unary(
+                '/licet.v1.IdentityService/ListBootstrapTokens',
+                request_serializer=licet_dot_v1_dot_agents__pb2.ListBootstrapTokensRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_agents__pb2.ListBootstrapTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeBootstrapToken = channel.unary_unary(
+                '/licet.v1.IdentityService/RevokeBootstrapToken',
+                request_serializer=licet_dot_v1_dot_agents__pb2.RevokeBootstrapTokenRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_agents__pb2.RevokeBootstrapTokenResponse.FromString,
+                _registered_method=True)
+        self.RegisterAgent = channel.unary_unary(
+                '/licet.v1.IdentityService/RegisterAgent',
+                request_serializer=licet_dot_v1_dot_agents__pb2.RegisterAgentRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_agents__pb2.RegisterAgentResponse.FromString,
+                _registered_method=True)
+        self.RotateAgentToken = channel.unary_unary(
+                '/licet.v1.IdentityService/RotateAgentToken',
+                request_serializer=licet_dot_v1_dot_agents__pb2.RotateAgentTokenRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_agents__pb2.RotateAgentTokenResponse.FromString,
+                _registered_method=True)
+        self.AgentHeartbeat = channel.unary_unary(
+                '/licet.v1.IdentityService/AgentHeartbeat',
+                request_serializer=licet_dot_v1_dot_agents__pb2.AgentHeartbeatRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_agents__pb2.AgentHeartbeatResponse.FromString,
+                _registered_method=True)
+        self.GetAgent = channel.unary_unary(
+                '/licet.v1.IdentityService/GetAgent',
+                request_serializer=licet_dot_v1_dot_agents__pb2.GetAgentRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_agents__pb2.GetAgentResponse.FromString,
+                _registered_method=True)
+        self.ListAgents = channel.unary_unary(
+                '/licet.v1.IdentityService/ListAgents',
+                request_serializer=licet_dot_v1_dot_agents__pb2.ListAgentsRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_agents__pb2.ListAgentsResponse.FromString,
+                _registered_method=True)
+        self.DeactivateAgent = channel.unary_unary(
+                '/licet.v1.IdentityService/DeactivateAgent',
+                request_serializer=licet_dot_v1_dot_agents__pb2.DeactivateAgentRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_agents__pb2.DeactivateAgentResponse.FromString,
+                _registered_method=True)
+        self.ActivateAgent = channel.unary_unary(
+                '/licet.v1.IdentityService/ActivateAgent',
+                request_serializer=licet_dot_v1_dot_agents__pb2.ActivateAgentRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_agents__pb2.ActivateAgentResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer:
-    """API keys, users, and principals that are suspended.
+    """API keys, users, principals that are suspended, and agents.
     """
 
     def CreateApiKey(self, request, context):
@@ -231,6 +282,87 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateBootstrapToken(self, request, context):
+        """Makes a bootstrap token, with which agents register. Scope: `admin`, because whoever has it acts as any agent that it
+        is for. PERMISSION_DENIED, reason LIMITS_WIDER, EXPIRY_WIDER, when it would be for more than the caller may, or
+        outlive the caller's own credential.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBootstrapTokens(self, request, context):
+        """Lists bootstrap tokens in the order of ids, in pages. Scope: `identity`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeBootstrapToken(self, request, context):
+        """Ends a bootstrap token at once; agents that were registered with it stay. Scope: `identity`. Revoking what has been
+        revoked succeeds and says so. Unknown id: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegisterAgent(self, request, context):
+        """Registers an agent, or registers it again when all its tokens have ended. Called with a bootstrap token, which can
+        call nothing else; no scope, not even `admin`, is enough: PERMISSION_DENIED, reason CREDENTIAL_KIND. One that has
+        expired, is revoked or used up: UNAUTHENTICATED, as if it were no token at all. FAILED_PRECONDITION, reason
+        AGENT_EXISTS, AGENT_INACTIVE, HOSTNAME_TAKEN: the agent has a token, was deactivated, or another agent that is not
+        inactive has the hostname; nothing was used up then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateAgentToken(self, request, context):
+        """Gives an agent the next token; the old one goes on for five minutes. Called with an agent's token; any other
+        credential: PERMISSION_DENIED, reason CREDENTIAL_KIND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AgentHeartbeat(self, request, context):
+        """Says that an agent lives. Called with an agent's token, as RotateAgentToken. Costs licet no I/O: it is kept within
+        seconds, and is lost if the server dies before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAgent(self, request, context):
+        """Returns an agent. Scope: `identity`. Unknown name: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAgents(self, request, context):
+        """Lists agents in the order of names, in pages. Scope: `identity`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeactivateAgent(self, request, context):
+        """Ends all tokens of an agent at once, and lets it register no more before it is activated. Scope: `identity`.
+        Deactivating what is inactive succeeds and says so. Unknown name: NOT_FOUND. Its capabilities stay as they are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ActivateAgent(self, request, context):
+        """Lets an agent that was deactivated register again; the tokens that it had stay ended. Scope: `identity`. Unknown
+        name: NOT_FOUND. FAILED_PRECONDITION, reason HOSTNAME_TAKEN: another agent has its hostname by now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IdentityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -304,6 +436,56 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     request_deserializer=licet_dot_v1_dot_users__pb2.ListSuspensionsRequest.FromString,
                     response_serializer=licet_dot_v1_dot_users__pb2.ListSuspensionsResponse.SerializeToString,
             ),
+            'CreateBootstrapToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateBootstrapToken,
+                    request_deserializer=licet_dot_v1_dot_agents__pb2.CreateBootstrapTokenRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_agents__pb2.CreateBootstrapTokenResponse.SerializeToString,
+            ),
+            'ListBootstrapTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBootstrapTokens,
+                    request_deserializer=licet_dot_v1_dot_agents__pb2.ListBootstrapTokensRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_agents__pb2.ListBootstrapTokensResponse.SerializeToString,
+            ),
+            'RevokeBootstrapToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeBootstrapToken,
+                    request_deserializer=licet_dot_v1_dot_agents__pb2.RevokeBootstrapTokenRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_agents__pb2.RevokeBootstrapTokenResponse.SerializeToString,
+            ),
+            'RegisterAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterAgent,
+                    request_deserializer=licet_dot_v1_dot_agents__pb2.RegisterAgentRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_agents__pb2.RegisterAgentResponse.SerializeToString,
+            ),
+            'RotateAgentToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateAgentToken,
+                    request_deserializer=licet_dot_v1_dot_agents__pb2.RotateAgentTokenRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_agents__pb2.RotateAgentTokenResponse.SerializeToString,
+            ),
+            'AgentHeartbeat': grpc.unary_unary_rpc_method_handler(
+                    servicer.AgentHeartbeat,
+                    request_deserializer=licet_dot_v1_dot_agents__pb2.AgentHeartbeatRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_agents__pb2.AgentHeartbeatResponse.SerializeToString,
+            ),
+            'GetAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAgent,
+                    request_deserializer=licet_dot_v1_dot_agents__pb2.GetAgentRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_agents__pb2.GetAgentResponse.SerializeToString,
+            ),
+            'ListAgents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAgents,
+                    request_deserializer=licet_dot_v1_dot_agents__pb2.ListAgentsRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_agents__pb2.ListAgentsResponse.SerializeToString,
+            ),
+            'DeactivateAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeactivateAgent,
+                    request_deserializer=licet_dot_v1_dot_agents__pb2.DeactivateAgentRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_agents__pb2.DeactivateAgentResponse.SerializeToString,
+            ),
+            'ActivateAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateAgent,
+                    request_deserializer=licet_dot_v1_dot_agents__pb2.ActivateAgentRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_agents__pb2.ActivateAgentResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'licet.v1.IdentityService', rpc_method_handlers)
@@ -313,7 +495,7 @@ def add_IdentityServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class IdentityService:
-    """API keys, users, and principals that are suspended.
+    """API keys, users, principals that are suspended, and agents.
     """
 
     @staticmethod
@@ -684,6 +866,276 @@ class IdentityService:
             '/licet.v1.IdentityService/ListSuspensions',
             licet_dot_v1_dot_users__pb2.ListSuspensionsRequest.SerializeToString,
             licet_dot_v1_dot_users__pb2.ListSuspensionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateBootstrapToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/CreateBootstrapToken',
+            licet_dot_v1_dot_agents__pb2.CreateBootstrapTokenRequest.SerializeToString,
+            licet_dot_v1_dot_agents__pb2.CreateBootstrapTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBootstrapTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/ListBootstrapTokens',
+            licet_dot_v1_dot_agents__pb2.ListBootstrapTokensRequest.SerializeToString,
+            licet_dot_v1_dot_agents__pb2.ListBootstrapTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeBootstrapToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/RevokeBootstrapToken',
+            licet_dot_v1_dot_agents__pb2.RevokeBootstrapTokenRequest.SerializeToString,
+            licet_dot_v1_dot_agents__pb2.RevokeBootstrapTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/RegisterAgent',
+            licet_dot_v1_dot_agents__pb2.RegisterAgentRequest.SerializeToString,
+            licet_dot_v1_dot_agents__pb2.RegisterAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateAgentToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/RotateAgentToken',
+            licet_dot_v1_dot_agents__pb2.RotateAgentTokenRequest.SerializeToString,
+            licet_dot_v1_dot_agents__pb2.RotateAgentTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AgentHeartbeat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/AgentHeartbeat',
+            licet_dot_v1_dot_agents__pb2.AgentHeartbeatRequest.SerializeToString,
+            licet_dot_v1_dot_agents__pb2.AgentHeartbeatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/GetAgent',
+            licet_dot_v1_dot_agents__pb2.GetAgentRequest.SerializeToString,
+            licet_dot_v1_dot_agents__pb2.GetAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAgents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/ListAgents',
+            licet_dot_v1_dot_agents__pb2.ListAgentsRequest.SerializeToString,
+            licet_dot_v1_dot_agents__pb2.ListAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeactivateAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/DeactivateAgent',
+            licet_dot_v1_dot_agents__pb2.DeactivateAgentRequest.SerializeToString,
+            licet_dot_v1_dot_agents__pb2.DeactivateAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.IdentityService/ActivateAgent',
+            licet_dot_v1_dot_agents__pb2.ActivateAgentRequest.SerializeToString,
+            licet_dot_v1_dot_agents__pb2.ActivateAgentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,9 +16,13 @@ When a change has returned OK, every replica knows it: a revoked key is not acce
 Errors of every method of licet: UNAUTHENTICATED when the credential is missing or not valid; of a key, why is not told.
 PERMISSION_DENIED, reason SCOPE_MISSING, when the caller has none of the scopes that the method needs; reason
 OUTSIDE_LIMITS, when a request is about a principal or resource outside the caller's limits.
+
+Of a change of keys, users or suspensions also: PERMISSION_DENIED, reason CALLER_BARRED, when the caller was suspended or
+disabled while the call was under way; ABORTED, when its roles were changed: repeat the call.
 """
 
 from collections import abc as _abc
+from licet.v1 import agents_pb2 as _agents_pb2
 from licet.v1 import identity_pb2 as _identity_pb2
 from licet.v1 import users_pb2 as _users_pb2
 import abc as _abc_1
@@ -29,7 +33,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class IdentityServiceStub:
-    """API keys, users, and principals that are suspended."""
+    """API keys, users, principals that are suspended, and agents."""
 
     def __init__(self, channel: _grpc.Channel) -> None: ...
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateApiKeyRequest, _identity_pb2.CreateApiKeyResponse]
@@ -90,9 +94,47 @@ class IdentityServiceStub:
     """
     ListSuspensions: _grpc.UnaryUnaryMultiCallable[_users_pb2.ListSuspensionsRequest, _users_pb2.ListSuspensionsResponse]
     """Lists suspensions, oldest first, in pages. Scope: `read`."""
+    CreateBootstrapToken: _grpc.UnaryUnaryMultiCallable[_agents_pb2.CreateBootstrapTokenRequest, _agents_pb2.CreateBootstrapTokenResponse]
+    """Makes a bootstrap token, with which agents register. Scope: `admin`, because whoever has it acts as any agent that it
+    is for. PERMISSION_DENIED, reason LIMITS_WIDER, EXPIRY_WIDER, when it would be for more than the caller may, or
+    outlive the caller's own credential.
+    """
+    ListBootstrapTokens: _grpc.UnaryUnaryMultiCallable[_agents_pb2.ListBootstrapTokensRequest, _agents_pb2.ListBootstrapTokensResponse]
+    """Lists bootstrap tokens in the order of ids, in pages. Scope: `identity`."""
+    RevokeBootstrapToken: _grpc.UnaryUnaryMultiCallable[_agents_pb2.RevokeBootstrapTokenRequest, _agents_pb2.RevokeBootstrapTokenResponse]
+    """Ends a bootstrap token at once; agents that were registered with it stay. Scope: `identity`. Revoking what has been
+    revoked succeeds and says so. Unknown id: NOT_FOUND.
+    """
+    RegisterAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.RegisterAgentRequest, _agents_pb2.RegisterAgentResponse]
+    """Registers an agent, or registers it again when all its tokens have ended. Called with a bootstrap token, which can
+    call nothing else; no scope, not even `admin`, is enough: PERMISSION_DENIED, reason CREDENTIAL_KIND. One that has
+    expired, is revoked or used up: UNAUTHENTICATED, as if it were no token at all. FAILED_PRECONDITION, reason
+    AGENT_EXISTS, AGENT_INACTIVE, HOSTNAME_TAKEN: the agent has a token, was deactivated, or another agent that is not
+    inactive has the hostname; nothing was used up then.
+    """
+    RotateAgentToken: _grpc.UnaryUnaryMultiCallable[_agents_pb2.RotateAgentTokenRequest, _agents_pb2.RotateAgentTokenResponse]
+    """Gives an agent the next token; the old one goes on for five minutes. Called with an agent's token; any other
+    credential: PERMISSION_DENIED, reason CREDENTIAL_KIND.
+    """
+    AgentHeartbeat: _grpc.UnaryUnaryMultiCallable[_agents_pb2.AgentHeartbeatRequest, _agents_pb2.AgentHeartbeatResponse]
+    """Says that an agent lives. Called with an agent's token, as RotateAgentToken. Costs licet no I/O: it is kept within
+    seconds, and is lost if the server dies before.
+    """
+    GetAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.GetAgentRequest, _agents_pb2.GetAgentResponse]
+    """Returns an agent. Scope: `identity`. Unknown name: NOT_FOUND."""
+    ListAgents: _grpc.UnaryUnaryMultiCallable[_agents_pb2.ListAgentsRequest, _agents_pb2.ListAgentsResponse]
+    """Lists agents in the order of names, in pages. Scope: `identity`."""
+    DeactivateAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.DeactivateAgentRequest, _agents_pb2.DeactivateAgentResponse]
+    """Ends all tokens of an agent at once, and lets it register no more before it is activated. Scope: `identity`.
+    Deactivating what is inactive succeeds and says so. Unknown name: NOT_FOUND. Its capabilities stay as they are.
+    """
+    ActivateAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.ActivateAgentRequest, _agents_pb2.ActivateAgentResponse]
+    """Lets an agent that was deactivated register again; the tokens that it had stay ended. Scope: `identity`. Unknown
+    name: NOT_FOUND. FAILED_PRECONDITION, reason HOSTNAME_TAKEN: another agent has its hostname by now.
+    """
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
-    """API keys, users, and principals that are suspended."""
+    """API keys, users, principals that are suspended, and agents."""
 
     @_abc_1.abstractmethod
     def CreateApiKey(
@@ -235,5 +277,103 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _grpc.ServicerContext,
     ) -> _users_pb2.ListSuspensionsResponse:
         """Lists suspensions, oldest first, in pages. Scope: `read`."""
+
+    @_abc_1.abstractmethod
+    def CreateBootstrapToken(
+        self,
+        request: _agents_pb2.CreateBootstrapTokenRequest,
+        context: _grpc.ServicerContext,
+    ) -> _agents_pb2.CreateBootstrapTokenResponse:
+        """Makes a bootstrap token, with which agents register. Scope: `admin`, because whoever has it acts as any agent that it
+        is for. PERMISSION_DENIED, reason LIMITS_WIDER, EXPIRY_WIDER, when it would be for more than the caller may, or
+        outlive the caller's own credential.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBootstrapTokens(
+        self,
+        request: _agents_pb2.ListBootstrapTokensRequest,
+        context: _grpc.ServicerContext,
+    ) -> _agents_pb2.ListBootstrapTokensResponse:
+        """Lists bootstrap tokens in the order of ids, in pages. Scope: `identity`."""
+
+    @_abc_1.abstractmethod
+    def RevokeBootstrapToken(
+        self,
+        request: _agents_pb2.RevokeBootstrapTokenRequest,
+        context: _grpc.ServicerContext,
+    ) -> _agents_pb2.RevokeBootstrapTokenResponse:
+        """Ends a bootstrap token at once; agents that were registered with it stay. Scope: `identity`. Revoking what has been
+        revoked succeeds and says so. Unknown id: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def RegisterAgent(
+        self,
+        request: _agents_pb2.RegisterAgentRequest,
+        context: _grpc.ServicerContext,
+    ) -> _agents_pb2.RegisterAgentResponse:
+        """Registers an agent, or registers it again when all its tokens have ended. Called with a bootstrap token, which can
+        call nothing else; no scope, not even `admin`, is enough: PERMISSION_DENIED, reason CREDENTIAL_KIND. One that has
+        expired, is revoked or used up: UNAUTHENTICATED, as if it were no token at all. FAILED_PRECONDITION, reason
+        AGENT_EXISTS, AGENT_INACTIVE, HOSTNAME_TAKEN: the agent has a token, was deactivated, or another agent that is not
+        inactive has the hostname; nothing was used up then.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateAgentToken(
+        self,
+        request: _agents_pb2.RotateAgentTokenRequest,
+        context: _grpc.ServicerContext,
+    ) -> _agents_pb2.RotateAgentTokenResponse:
+        """Gives an agent the next token; the old one goes on for five minutes. Called with an agent's token; any other
+        credential: PERMISSION_DENIED, reason CREDENTIAL_KIND.
+        """
+
+    @_abc_1.abstractmethod
+    def AgentHeartbeat(
+        self,
+        request: _agents_pb2.AgentHeartbeatRequest,
+        context: _grpc.ServicerContext,
+    ) -> _agents_pb2.AgentHeartbeatResponse:
+        """Says that an agent lives. Called with an agent's token, as RotateAgentToken. Costs licet no I/O: it is kept within
+        seconds, and is lost if the server dies before.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAgent(
+        self,
+        request: _agents_pb2.GetAgentRequest,
+        context: _grpc.ServicerContext,
+    ) -> _agents_pb2.GetAgentResponse:
+        """Returns an agent. Scope: `identity`. Unknown name: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListAgents(
+        self,
+        request: _agents_pb2.ListAgentsRequest,
+        context: _grpc.ServicerContext,
+    ) -> _agents_pb2.ListAgentsResponse:
+        """Lists agents in the order of names, in pages. Scope: `identity`."""
+
+    @_abc_1.abstractmethod
+    def DeactivateAgent(
+        self,
+        request: _agents_pb2.DeactivateAgentRequest,
+        context: _grpc.ServicerContext,
+    ) -> _agents_pb2.DeactivateAgentResponse:
+        """Ends all tokens of an agent at once, and lets it register no more before it is activated. Scope: `identity`.
+        Deactivating what is inactive succeeds and says so. Unknown name: NOT_FOUND. Its capabilities stay as they are.
+        """
+
+    @_abc_1.abstractmethod
+    def ActivateAgent(
+        self,
+        request: _agents_pb2.ActivateAgentRequest,
+        context: _grpc.ServicerContext,
+    ) -> _agents_pb2.ActivateAgentResponse:
+        """Lets an agent that was deactivated register again; the tokens that it had stay ended. Scope: `identity`. Unknown
+        name: NOT_FOUND. FAILED_PRECONDITION, reason HOSTNAME_TAKEN: another agent has its hostname by now.
+        """
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _grpc.Server) -> None: ...

@@ -1,0 +1,376 @@
+"""Agents over the API: bootstrap tokens, registration, and what an agent's token is for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Barrier
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from google.protobuf.duration_pb2 import Duration
+
+from licet.v1 import agents_pb2 as pb
+from licet.v1 import authorization_pb2 as az
+from licet.v1 import identity_pb2
+from tests.fakes.agents import (
+    event_reasons,
+    make_agent,
+    make_bootstrap,
+    register,
+    registration,
+    who,
+)
+from tests.fakes.api import count, micros, refused, rows
+from tests.fakes.callers import As, calling, holding, make_key
+from tests.fakes.postgres import Database, eventually
+from tests.fakes.serving import Served, failure, serving
+
+WHO = identity_pb2.GetCallerRequest()
+DAY_MICROS = 86_400_000_000
+NOBODY = "an API key is required: `authorization: Bearer licet_...`"
+
+
+@pytest.fixture
+def admin(served: Served) -> Iterator[As]:
+    """Provide the services as the admin calls them."""
+    with calling(served.address) as services:
+        yield services
+
+
+def question(principal: str) -> az.AuthorizeRequest:
+    return az.AuthorizeRequest(principal=principal, action="read", resource="doc:a")
+
+
+def test_an_agent_registers_and_acts_as_itself(
+    served: Served, admin: As, database: Database
+) -> None:
+    made = make_bootstrap(admin, max_uses=2, principals=["agent:workers/*"])
+    boot = made.bootstrap_token
+    assert (boot.uses, boot.max_uses, list(boot.principals)) == (0, 2, ["agent:workers/*"])
+    assert micros(boot.expires_at) - micros(boot.created_at) in range(3599 * 10**6, 3601 * 10**6)
+    key = Ed25519PrivateKey.generate().public_key()
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    given = register(
+        served.address,
+        made.token,
+        "workers/17",
+        hostname="Node-17.Example.ORG",
+        address="10.0.0.17:9000",
+        public_key=pem,
+    )
+    assert given.principal == "agent:workers/17"
+    assert given.heartbeat_interval.ToSeconds() == 30
+    with holding(served.address, given.token) as agent:
+        caller = agent.identity.GetCaller(WHO, timeout=10)
+        assert (caller.caller, caller.key_id) == (given.principal, given.token_id)
+        assert (list(caller.scopes), list(caller.limits.principals)) == (
+            ["authorize"],
+            ["agent:workers/17"],
+        )
+    found = admin.identity.GetAgent(pb.GetAgentRequest(name="workers/17"), timeout=10).agent
+    assert (found.hostname, found.address, found.public_key) == (
+        "node-17.example.org",
+        "10.0.0.17:9000",
+        pem,
+    )
+    assert (found.status, found.token_id) == (pb.AGENT_STATUS_ACTIVE, given.token_id)
+    assert found.registered_by == f"bootstrap:{boot.token_id}"
+    assert micros(found.token_expires_at) - micros(found.registered_at) == DAY_MICROS
+    assert found.token_expires_at == given.expires_at
+    [row] = rows(
+        database,
+        "SELECT actor, principal, resource, revision FROM audit.events"
+        " WHERE event_type = 'agent.registered'",
+    )
+    assert row == (f"bootstrap:{boot.token_id}", given.principal, given.principal, given.revision)
+    [listed] = admin.identity.ListBootstrapTokens(
+        pb.ListBootstrapTokensRequest(), timeout=10
+    ).bootstrap_tokens
+    assert (listed.token_id, listed.uses) == (boot.token_id, 1)
+
+
+def test_the_uses_of_a_bootstrap_token_are_exact_over_two_servers(
+    served: Served, admin: As, database: Database
+) -> None:
+    made = make_bootstrap(admin, max_uses=5)
+    together = Barrier(8)
+
+    def attempt(number: int, address: str) -> tuple[grpc.StatusCode, str]:
+        with holding(address, made.token) as bootstrap:
+            together.wait(10)
+            try:
+                bootstrap.identity.RegisterAgent(registration(f"a-{number}"), timeout=20)
+            except grpc.RpcError as exc:
+                told = failure(exc)
+                return told.code, told.message
+        return grpc.StatusCode.OK, ""
+
+    with serving(database) as other, ThreadPoolExecutor(8) as pool:
+        addresses = [served.address, other.address] * 4
+        outcomes = list(pool.map(attempt, range(8), addresses))
+        # The same to each: whether it was used up before the call or during it is not told.
+        late = [attempt_once(address, made.token) for address in addresses[:2]]
+    assert outcomes.count((grpc.StatusCode.OK, "")) == 5
+    assert outcomes.count((grpc.StatusCode.UNAUTHENTICATED, NOBODY)) == 3
+    assert late == [(grpc.StatusCode.UNAUTHENTICATED, NOBODY)] * 2
+    assert count(database, "SELECT count(*) FROM licet.agents") == 5
+    assert rows(database, "SELECT uses, max_uses FROM licet.bootstrap_tokens") == [(5, 5)]
+    done = [row for row in event_reasons(database, "agent.registered") if row[0] == "done"]
+    assert len(done) == 5
+
+
+def attempt_once(address: str, token: str) -> tuple[grpc.StatusCode, str]:
+    with holding(address, token) as bootstrap:
+        told = refused(lambda: bootstrap.identity.RegisterAgent(registration("late"), timeout=10))
+    return told.code, told.message
+
+
+def test_bootstrap_tokens_that_do_not_count_are_alike(served: Served, admin: As) -> None:
+    used = make_bootstrap(admin)
+    register(served.address, used.token, "one")
+    revoked = make_bootstrap(admin)
+    ended = admin.identity.RevokeBootstrapToken(
+        pb.RevokeBootstrapTokenRequest(token_id=revoked.bootstrap_token.token_id), timeout=10
+    )
+    assert ended.replicas_confirmed == 1
+    expired = make_bootstrap(admin, ttl=Duration(nanos=500_000_000))
+    good = make_bootstrap(admin)
+    wrong = good.token[:-1] + ("0" if good.token[-1] != "0" else "1")
+    head, _, secret = good.token.rpartition("_")
+    other_secret = used.token.rpartition("_")[2]
+    assert eventually(lambda: who(served.address, expired.token) is grpc.StatusCode.UNAUTHENTICATED)
+    answers = {
+        attempt_once(served.address, token)
+        for token in (
+            used.token,
+            revoked.token,
+            expired.token,
+            wrong,
+            f"{head}_{other_secret}",
+            "licet_" + secret,
+            "",
+        )
+    }
+    assert answers == {(grpc.StatusCode.UNAUTHENTICATED, NOBODY)}
+    assert register(served.address, good.token, "two").token
+    states = admin.identity.ListBootstrapTokens(pb.ListBootstrapTokensRequest(), timeout=10)
+    assert [t.token_id for t in states.bootstrap_tokens] == []  # the good one is used up by now
+    again = admin.identity.RevokeBootstrapToken(
+        pb.RevokeBootstrapTokenRequest(token_id=revoked.bootstrap_token.token_id), timeout=10
+    )
+    assert (again.already_ended, again.revision) == (True, ended.revision)
+
+
+def test_a_bootstrap_token_is_made_once_for_a_request(
+    served: Served, admin: As, database: Database
+) -> None:
+    first = make_bootstrap(admin, request_id="b1")
+    register(served.address, first.token, "one")
+    again = make_bootstrap(admin, request_id="b1")
+    assert (again.token, again.revision) == ("", first.revision)
+    assert again.bootstrap_token.token_id == first.bootstrap_token.token_id
+    assert again.bootstrap_token.uses == 1
+    told = refused(lambda: make_bootstrap(admin, request_id="b1", max_uses=2))
+    assert told.reason == "REQUEST_ID_REUSED"
+    assert count(database, "SELECT count(*) FROM licet.bootstrap_tokens") == 1
+
+
+def test_a_registration_is_repeated_without_a_second_use(
+    served: Served, admin: As, database: Database
+) -> None:
+    made = make_bootstrap(admin, max_uses=2)
+    first = register(served.address, made.token, "one", request_id="r1")
+    again = register(served.address, made.token, "one", request_id="r1")
+    assert first.token
+    assert (again.token, again.token_id) == ("", first.token_id)
+    assert (again.revision, again.expires_at) == (first.revision, first.expires_at)
+    with holding(served.address, made.token) as bootstrap:
+        reused = refused(
+            lambda: bootstrap.identity.RegisterAgent(
+                registration("two", request_id="r1"), timeout=10
+            )
+        )
+    assert reused.reason == "REQUEST_ID_REUSED"
+    assert rows(database, "SELECT uses FROM licet.bootstrap_tokens") == [(1,)]
+
+
+def test_what_the_agents_refuse_uses_nothing_up(
+    served: Served, admin: As, database: Database
+) -> None:
+    made = make_bootstrap(admin, max_uses=9, principals=["agent:workers/*", "agent:one"])
+    register(served.address, made.token, "one")
+    with holding(served.address, made.token) as bootstrap:
+
+        def reason(request: pb.RegisterAgentRequest) -> tuple[grpc.StatusCode, str]:
+            told = refused(lambda: bootstrap.identity.RegisterAgent(request, timeout=10))
+            return told.code, told.reason
+
+        failed, denied = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED
+        assert reason(registration("one")) == (failed, "AGENT_EXISTS")
+        taken = registration("workers/2", hostname="one.example.org")
+        assert reason(taken) == (failed, "HOSTNAME_TAKEN")
+        assert reason(registration("other")) == (denied, "OUTSIDE_LIMITS")
+        assert reason(registration("workers/2/3")) == (denied, "OUTSIDE_LIMITS")
+    admin.identity.DeactivateAgent(pb.DeactivateAgentRequest(name="one"), timeout=10)
+    with holding(served.address, made.token) as bootstrap:
+        assert reason(registration("one")) == (failed, "AGENT_INACTIVE")
+        # Who is inactive has given its host's name away.
+        bootstrap.identity.RegisterAgent(taken, timeout=10)
+    activation = pb.ActivateAgentRequest(name="one")
+    told = refused(lambda: admin.identity.ActivateAgent(activation, timeout=10))
+    assert (told.code, told.reason) == (failed, "HOSTNAME_TAKEN")
+    assert rows(database, "SELECT uses FROM licet.bootstrap_tokens") == [(2,)]
+    assert event_reasons(database, "agent.registered") == [
+        ("done", ""),
+        ("refused", "AGENT_EXISTS"),
+        ("refused", "HOSTNAME_TAKEN"),
+        ("refused", "OUTSIDE_LIMITS"),
+        ("refused", "OUTSIDE_LIMITS"),
+        ("refused", "AGENT_INACTIVE"),
+        ("done", ""),
+    ]
+
+
+PRIVATE = Ed25519PrivateKey.generate().private_bytes(
+    Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+)
+
+
+BAD_REGISTRATIONS: list[tuple[dict[str, str], str]] = [
+    ({"name": ""}, "name"),
+    ({"name": "*"}, "name"),
+    ({"name": "a/**"}, "name"),
+    ({"name": "a/../b"}, "name"),
+    ({"name": "a/"}, "name"),
+    ({"name": "x" * 129}, "name"),
+    ({"hostname": ""}, "hostname"),
+    ({"hostname": "a b"}, "hostname"),
+    ({"hostname": "-a"}, "hostname"),
+    ({"hostname": "\u212a"}, "hostname"),  # KELVIN SIGN, which in lower case is a k
+    ({"address": "x" * 257}, "address"),
+    ({"public_key": "a key"}, "public_key"),
+    ({"public_key": PRIVATE.decode()}, "public_key"),
+    ({"request_id": "x" * 129}, "request_id"),
+]
+BAD_TOKENS: list[tuple[dict[str, object], str]] = [
+    ({"name": ""}, "name"),
+    ({"max_uses": -1}, "max_uses"),
+    ({"max_uses": 10_001}, "max_uses"),
+    ({"ttl": Duration(seconds=30 * 86_400 + 1)}, "ttl"),
+    ({"ttl": Duration()}, "ttl"),
+    ({"principals": ["user:*"]}, "principals[0]"),
+    ({"principals": ["agent:a", "agent:a*"]}, "principals[1]"),
+    ({"principals": ["agent:a"] * 33}, "principals"),
+]
+
+
+def test_requests_are_checked_field_by_field(served: Served, admin: As) -> None:
+    token = make_bootstrap(admin).token
+    with holding(served.address, token) as bootstrap:
+        for given, field in BAD_REGISTRATIONS:
+            request = registration("one", **given)
+            told = refused(
+                lambda request=request: bootstrap.identity.RegisterAgent(request, timeout=10)  # type: ignore[misc] # bound early
+            )
+            assert (told.code, told.fields) == (grpc.StatusCode.INVALID_ARGUMENT, (field,))
+    for fields, field in BAD_TOKENS:
+        told = refused(lambda fields=fields: make_bootstrap(admin, **fields))  # type: ignore[misc] # bound early
+        assert (told.code, told.fields) == (grpc.StatusCode.INVALID_ARGUMENT, (field,))
+
+
+def test_nobody_makes_a_bootstrap_token_for_more_than_they_may(
+    served: Served, admin: As, database: Database
+) -> None:
+    ttl = Duration(seconds=60)
+    for key, reason in (
+        (make_key(admin, "admin", principals=("agent:a",)), "LIMITS_WIDER"),
+        (make_key(admin, "admin", resources=("doc:**",)), "LIMITS_WIDER"),
+        (make_key(admin, "admin", ttl=ttl), "EXPIRY_WIDER"),
+        (make_key(admin, "identity"), "SCOPE_MISSING"),
+    ):
+        with holding(served.address, key.token) as caller:
+            told = refused(partial(make_bootstrap, caller))
+        assert (told.code, told.reason) == (grpc.StatusCode.PERMISSION_DENIED, reason)
+    limited = make_key(admin, "admin", principals=("agent:a/*",))
+    with holding(served.address, limited.token) as caller:
+        assert make_bootstrap(caller, principals=["agent:a/b"]).token
+    refusals = event_reasons(database, "bootstrap.created")
+    assert [reason for result, reason in refusals if result == "refused"] == [
+        "LIMITS_WIDER",
+        "LIMITS_WIDER",
+        "EXPIRY_WIDER",
+    ]
+
+
+def test_an_agent_asks_about_itself_and_nobody_else(served: Served, admin: As) -> None:
+    given = make_agent(served.address, admin, "one")
+    served.grant("agent:one", "read", "doc:a")
+    served.grant("agent:one/x", "read", "doc:a")
+    with holding(served.address, given.token) as agent:
+        answer = agent.authorization.Authorize(question("agent:one"), timeout=10)
+        assert answer.decision == 1
+        for other in ("agent:two", "agent:one/x", "user:one", "agent:*"):
+            told = refused(
+                lambda other=other: agent.authorization.Authorize(question(other), timeout=10)  # type: ignore[misc] # bound early
+            )
+            assert (told.code, told.reason) == (
+                grpc.StatusCode.PERMISSION_DENIED,
+                "OUTSIDE_LIMITS",
+            )
+        both = az.BatchAuthorizeRequest(requests=[question("agent:one"), question("agent:two")])
+        told = refused(lambda: agent.authorization.BatchAuthorize(both, timeout=10))
+        assert told.reason == "OUTSIDE_LIMITS"
+
+
+def test_a_key_that_acts_as_an_agent_delegates_within_its_limits(served: Served, admin: As) -> None:
+    """Only of an agent's own token do the limits not say who receives."""
+    own = served.grant("agent:one", "read", "doc:**", delegation_depth=2)
+    key = make_key(admin, "authorize", principals=("agent:one",), principal="agent:one")
+    request = az.GrantRequest(
+        principal="agent:two", actions=["read"], resource="doc:a", parent_capability_id=own
+    )
+    with holding(served.address, key.token) as caller:
+        told = refused(lambda: caller.authorization.Grant(request, timeout=10))
+    assert told.reason == "OUTSIDE_LIMITS"
+
+
+def test_an_agent_delegates_what_is_its_own_and_takes_it_back(served: Served, admin: As) -> None:
+    given = make_agent(served.address, admin, "one")
+    own = served.grant("agent:one", "read write", "doc:**", delegation_depth=2)
+    others = served.grant("agent:two", "read", "doc:**", delegation_depth=2)
+    with holding(served.address, given.token) as agent:
+        child = agent.authorization.Grant(
+            az.GrantRequest(
+                principal="agent:helper",
+                actions=["read"],
+                resource="doc:a",
+                parent_capability_id=own,
+            ),
+            timeout=10,
+        ).capability
+        assert (child.principal, child.granted_by) == ("agent:helper", "agent:one")
+        for fields, reason in (
+            (az.GrantRequest(parent_capability_id=others), "NOT_HOLDER"),
+            (az.GrantRequest(), "SCOPE_MISSING"),
+            (az.GrantRequest(parent_capability_id=own, actions=["execute"]), "ACTIONS_WIDER"),
+        ):
+            request = az.GrantRequest(principal="agent:one", actions=["read"], resource="doc:a")
+            request.MergeFrom(fields)
+            told = refused(
+                lambda request=request: agent.authorization.Grant(request, timeout=10)  # type: ignore[misc] # bound early
+            )
+            assert told.reason == reason
+        foreign = az.RevokeRequest(capability_id=others)
+        told = refused(lambda: agent.authorization.Revoke(foreign, timeout=10))
+        assert told.reason == "NOT_GRANTOR"
+        revoked = agent.authorization.Revoke(az.RevokeRequest(capability_id=child.id), timeout=10)
+        assert revoked.ended_count == 1
