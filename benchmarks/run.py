@@ -19,6 +19,7 @@ from benchmarks import (
     matching,
     memory,
     mutations,
+    policies,
     protocol,
     reads_and_changes,
     report,
@@ -119,7 +120,10 @@ def main(effort: Effort) -> int:
 def _measure(effort: Effort, progress: Progress) -> list[Figure]:
     h2load.program()  # before minutes are spent
     cores = Cores.of_this_machine()
-    in_memory = matching.measure(effort.in_memory, progress)
+    in_memory = [
+        *matching.measure(effort.in_memory, progress),
+        *policies.measure(effort.in_memory, progress),
+    ]
     on_record = spool.measure(effort.in_memory, progress)
     progress.step(f"filling a database of its own with {sum(_HOLDINGS.values()):,} capabilities")
     with preparing(cores, _HOLDINGS) as site, standing(site, Variant.LICET) as (stand,):

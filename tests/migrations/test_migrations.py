@@ -155,6 +155,16 @@ ROTATED = KEY | {
     "overlap_seconds": 60,
     "key": KEY["key"] | {"id": "123456789abcdefg"},  # type: ignore[operator] # it is a dict
 }
+POLICIES = {
+    "kind": "policy.put",
+    "request_id": "p1",
+    "digest": "00" * 32,
+    "actor": "user:alice",
+    "trace_id": "",
+    "source": "version: 1",
+    "comment": "",
+    "facts": {},
+}
 USER = {
     "kind": "user.created",
     "request_id": "u1",
@@ -275,7 +285,7 @@ def fill(database: Database) -> None:
         connection.execute(DECISION)
         connection.execute(WRITER)
         connection.execute(QUARANTINED)
-        for change in (KEY, ROTATED, USER, DISABLED, SUSPENDED, BOOTSTRAP, REGISTERED):
+        for change in (KEY, ROTATED, USER, DISABLED, SUSPENDED, BOOTSTRAP, REGISTERED, POLICIES):
             row = connection.execute(CHANGE_KEY, {"change": Jsonb(change)}).fetchone()
             assert row == ("done",)
         connection.execute(USED)

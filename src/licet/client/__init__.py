@@ -18,6 +18,13 @@ from licet.client.agents import (
 from licet.client.callers import ApiKey, CallerIdentity, Callers, KeyRevocation, NewApiKey
 from licet.client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client
 from licet.client.errors import LicetCallError
+from licet.client.policies import (
+    Policies,
+    PolicyCaseResult,
+    PolicySet,
+    PolicySetPut,
+    PolicyTest,
+)
 from licet.client.proofs import LogCheckpoint, LogExport, LogProof, Proofs
 from licet.client.requests import AuditFilter, AuthorizeRequest, CapabilityFilter, GrantFields
 from licet.client.results import (
@@ -27,6 +34,7 @@ from licet.client.results import (
     Capability,
     CapabilityPage,
     CapabilityTree,
+    ConsideredPolicy,
     Decision,
     Explanation,
     JsonObject,
@@ -59,6 +67,7 @@ __all__ = [
     "CapabilityPage",
     "CapabilityTree",
     "Client",
+    "ConsideredPolicy",
     "Decision",
     "Explanation",
     "GrantFields",
@@ -71,6 +80,11 @@ __all__ = [
     "LogProof",
     "NewApiKey",
     "NewBootstrapToken",
+    "Policies",
+    "PolicyCaseResult",
+    "PolicySet",
+    "PolicySetPut",
+    "PolicyTest",
     "Principals",
     "Proofs",
     "Revocation",

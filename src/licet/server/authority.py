@@ -69,6 +69,16 @@ _IDENTITY: Final[Mapping[str, frozenset[Scope]]] = {
     "DeactivateAgent": frozenset({Scope.IDENTITY}),
     "ActivateAgent": frozenset({Scope.IDENTITY}),
 }
+_POLICY: Final[Mapping[str, frozenset[Scope]]] = dict.fromkeys(
+    (
+        "PutPolicySet",
+        "GetPolicySet",
+        "ListPolicySets",
+        "RollbackPolicySet",
+        "TestPolicySet",
+    ),
+    frozenset({Scope.POLICY}),
+)
 
 RULES: Final[Mapping[str, frozenset[Scope]]] = {
     f"/licet.v1.{service}/{method}": scopes
@@ -76,6 +86,7 @@ RULES: Final[Mapping[str, frozenset[Scope]]] = {
         ("AuthorizationService", _AUTHORIZATION),
         ("AuditService", _AUDIT),
         ("IdentityService", _IDENTITY),
+        ("PolicyService", _POLICY),
     )
     for method, scopes in methods.items()
 }

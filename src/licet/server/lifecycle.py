@@ -23,6 +23,7 @@ from licet.server.identity_service import CHANGES, IdentityService
 from licet.server.interceptor import Interceptor
 from licet.server.lanes import Lane, Shares
 from licet.server.places import Places
+from licet.server.policy_service import PolicyService
 from licet.server.replies import Answering
 from licet.server.service import AuthorizationService, UseCases
 from licet.server.streams import Streams
@@ -34,6 +35,8 @@ from licet.v1 import (
     authorization_pb2,
     identity_pb2,
     identity_pb2_grpc,
+    policy_pb2,
+    policy_pb2_grpc,
 )
 from licet.v1 import authorization_pb2_grpc as pb_grpc
 
@@ -42,6 +45,8 @@ _log: Final = logging.getLogger(__name__)
 SERVICE: Final = authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationService"].full_name
 AUDIT_SERVICE: Final = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 IDENTITY_SERVICE: Final = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name
+POLICY_SERVICE: Final = policy_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name
+SERVICES: Final = (SERVICE, AUDIT_SERVICE, IDENTITY_SERVICE, POLICY_SERVICE)
 _PROBE_SECONDS: Final = 1.0
 # gRPC makes each connection's age longer or shorter by a tenth, so that they do not go together.
 _AGE_JITTER: Final = 1.1
@@ -179,10 +184,13 @@ class Server:
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(
             IdentityService(use_cases.identity, self.mutations), server
         )
+        policy_pb2_grpc.add_PolicyServiceServicer_to_server(
+            PolicyService(use_cases.policies, self.mutations), server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
             (
-                *(SERVICE, AUDIT_SERVICE, IDENTITY_SERVICE),
+                *SERVICES,
                 *(health.SERVICE_NAME, reflection.SERVICE_NAME),
             ),
             server,
@@ -278,7 +286,7 @@ class Server:
                 )
 
     def _set_health(self, status: int) -> None:
-        for service in ("", SERVICE, AUDIT_SERVICE, IDENTITY_SERVICE):
+        for service in ("", *SERVICES):
             self._health.set(service, status)
 
 
@@ -311,6 +319,9 @@ def _pools(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
         f"/{SERVICE}/Revoke": mutation,
         f"/{AUDIT_SERVICE}/ExportAudit": export,
         **{f"/{IDENTITY_SERVICE}/{method}": mutation for method in CHANGES},
+        f"/{POLICY_SERVICE}/PutPolicySet": mutation,
+        f"/{POLICY_SERVICE}/RollbackPolicySet": mutation,
+        f"/{POLICY_SERVICE}/TestPolicySet": mutation,
     }
 
 

@@ -17,6 +17,7 @@ from typing_extensions import override
 from licet.app.authorize import Answer, Authorize
 from licet.app.grant import GrantCapability
 from licet.app.keys import ManageKeys
+from licet.app.policies import ManagePolicies
 from licet.app.ports import AT_ONCE, NotAtOnceError
 from licet.app.prove import ProveAudit, StoredCheckpoint
 from licet.app.read import QueryAudit, ReadCapabilities
@@ -63,6 +64,7 @@ class UseCases:
     watch: WatchChanges
     prove: ProveAudit
     identity: IdentityUseCases
+    policies: ManagePolicies
     latest_checkpoint: Callable[[], StoredCheckpoint | None]
 
 
