@@ -92,6 +92,8 @@ class Authorize:
         # As above: the clock after the set.
         earliest, now = self._clock.reading()
         decision = decide(held, request, now, earliest)
+        if policies is not None:
+            decision = self._judged(policies, decision, request, now, earliest)
         recorded = self._log.record_early(caller, now, (request,), (decision,), deadline)
         explanation = None
         if request.explain:
