@@ -23,7 +23,7 @@ FEW: Final = 10
 MANY: Final = 1000
 MATCHING: Final = 3
 TARGET: Final = Target(Bound.AT_MOST, 1.3)
-# Hours without their approvals, which nothing passes.
+# Not dangerous-tools@1, whose approvals nothing gives yet.
 _BUILT_IN: Final = "system-paths@1, secrets@1, external-destinations@1, business-hours@1"
 
 _PRINCIPAL: Final = Principal("agent:benchmark")

@@ -53,7 +53,12 @@ def test_a_decision_is_json_for_programs(served: Served, licet: Licet) -> None:
     denied = licet("--json", "authorize", "agent:b", "read", "doc:x/y", "--explain")
     assert denied.status == 1
     assert denied.object["decision"] == "DENY"
-    assert denied.object["explanation"] == {"candidates": [], "candidate_count": 0}
+    assert denied.object["explanation"] == {
+        "candidates": [],
+        "candidate_count": 0,
+        "policies": [],
+        "policy_count": 0,
+    }
 
 
 def test_an_explanation_is_a_tree_of_candidates(served: Served, licet: Licet) -> None:
