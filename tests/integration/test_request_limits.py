@@ -122,6 +122,44 @@ def test_a_stream_ends_when_its_caller_has_asked_enough(database: Database) -> N
         limited(lambda: ask(quiet), "caller")
 
 
+@pytest.mark.parametrize("way", ["auto", "stock"])
+def test_a_question_counts_once_though_what_it_needs_is_not_in_memory(
+    database: Database, way: str
+) -> None:
+    """Then it is attempted twice: on gRPC's thread, which must not wait, and on another."""
+    settings = {"caller_rate": SLOW, "address_rate": SLOW, "rate_burst": BURST, "serving": way}
+    with (
+        keyed(database, **settings) as (served, one, _),
+        holding(served.address, one) as busy,
+    ):
+        for number in range(50):
+            questions = [
+                pb.AuthorizeRequest(
+                    principal=f"agent:{number}-{i}", action="read", resource="doc:x"
+                )
+                for i in range(20)
+            ]
+            request = pb.BatchAuthorizeRequest(requests=questions)
+            assert len(busy.authorization.BatchAuthorize(request, timeout=20).responses) == 20
+        refused(lambda: ask(busy))
+
+
+def test_what_is_in_memory_is_answered_while_every_place_is_taken(database: Database) -> None:
+    with (
+        serving(database, threads=2, max_calls=4, audit_durability="none") as served,
+        ThreadPoolExecutor(4) as clients,
+    ):
+        served.authorize("agent:a", "read", "doc:x")
+        with locked(database):
+            ask_unknown = partial(served.authorize, "agent:unknown", "read", "doc:x")
+            waiting = [clients.submit(ask_unknown) for _ in range(4)]
+            assert eventually(lambda: served.licet.server.decisions.under_way == 4)
+            assert refused(ask_unknown).code is TOO_MANY
+            served.authorize("agent:a", "read", "doc:x")
+        for call in waiting:
+            assert call.result(20)
+
+
 def test_who_waits_as_long_as_told_gets_through(database: Database) -> None:
     with (
         keyed(database, caller_rate=2000.0, rate_burst=BURST) as (served, one, _),
