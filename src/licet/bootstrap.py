@@ -16,6 +16,7 @@ from uuid import uuid4
 from licet import bootstrap_audit, bootstrap_callers
 from licet.app.authorize import Authorize
 from licet.app.grant import GrantCapability
+from licet.app.import_audit import ImportAudit
 from licet.app.ports import Deadline
 from licet.app.prefetch import prefetch
 from licet.app.read import QueryAudit, ReadCapabilities
@@ -165,6 +166,7 @@ class Licet:
                 Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
             ),
             prove=trail.prove,
+            import_audit=ImportAudit(changed, clock, ids),
             identity=callers.managed(changed, ids, tokens, settings, self._stack),
             latest_checkpoint=trail.latest,
         )
@@ -174,12 +176,8 @@ class Licet:
             *(self._add_services, tls),
         )
         # (6) What operators see.
-        self._serve_metrics(
-            Watched(
-                *(sets, lease, replica, clock, trail, acknowledgements, feed, retention),
-                *(self.server, lambda: self._newest),
-            )
-        )
+        watched = (sets, lease, replica, clock, trail, acknowledgements, feed, retention)
+        self._serve_metrics(Watched(*watched, self.server, lambda: self._newest))
         self._stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()
 

@@ -18,6 +18,7 @@ from licet.client.agents import (
 from licet.client.callers import ApiKey, CallerIdentity, Callers, KeyRevocation, NewApiKey
 from licet.client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client
 from licet.client.errors import LicetCallError
+from licet.client.imports import AuditImport, ForeignEvent, Imports
 from licet.client.proofs import LogCheckpoint, LogExport, LogProof, Proofs
 from licet.client.requests import AuditFilter, AuthorizeRequest, CapabilityFilter, GrantFields
 from licet.client.results import (
@@ -48,6 +49,7 @@ __all__ = [
     "ApiKey",
     "AuditEvent",
     "AuditFilter",
+    "AuditImport",
     "AuditPage",
     "AuthorizeRequest",
     "BootstrapToken",
@@ -61,8 +63,10 @@ __all__ = [
     "Client",
     "Decision",
     "Explanation",
+    "ForeignEvent",
     "GrantFields",
     "Heartbeat",
+    "Imports",
     "JsonObject",
     "KeyRevocation",
     "LicetCallError",

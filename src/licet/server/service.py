@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from licet.app.authorize import Answer, Authorize
 from licet.app.grant import GrantCapability
+from licet.app.import_audit import ImportAudit
 from licet.app.keys import ManageKeys
 from licet.app.prove import ProveAudit, StoredCheckpoint
 from licet.app.read import QueryAudit, ReadCapabilities
@@ -52,6 +53,7 @@ class UseCases:
     watch: WatchChanges
     prove: ProveAudit
     identity: IdentityUseCases
+    import_audit: ImportAudit
     latest_checkpoint: Callable[[], StoredCheckpoint | None]
 
 
