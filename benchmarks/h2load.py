@@ -27,12 +27,14 @@ class Traffic(NamedTuple):
         streams: calls under way on each.
         rate: calls a second on each; 0: the next one as soon as one is answered.
         credential: sent with each, as `authorization`; empty: none is.
+        messages: how often the request is sent in a call, each with an answer.
     """
 
     connections: int
     streams: int
     rate: int = 0
     credential: str = ""
+    messages: int = 1
 
     @property
     def in_flight(self) -> int:
@@ -101,11 +103,11 @@ class Load:
             BenchmarkError: an answer was something else, or there was none.
         """
         calls, data = self._run(method, request, seconds, traffic)
-        messages = data / (_FRAME_BYTES + response_bytes)
+        answers = data / (_FRAME_BYTES + response_bytes)
         # Some of the answers under way at the end have begun to arrive.
-        if not calls <= messages <= calls + traffic.in_flight:
+        if not calls <= answers / traffic.messages <= calls + traffic.in_flight:
             raise BenchmarkError(
-                f"{calls} calls of {method} brought {messages:.1f} messages of {response_bytes} "
+                f"{calls} calls of {method} brought {answers:.1f} messages of {response_bytes} "
                 "bytes: not all were answered as the first one"
             )
         return calls
@@ -138,7 +140,7 @@ class Load:
         number = next(self._numbers)
         body = self._folder / f"request-{self._port}-{number}"
         message = request.SerializeToString()
-        body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
+        body.write_bytes((b"\0" + len(message).to_bytes(4, "big") + message) * traffic.messages)
         command = [
             self._program,
             f"--clients={traffic.connections}",

@@ -19,6 +19,7 @@ from benchmarks import (
     matching,
     memory,
     mutations,
+    policies,
     protocol,
     reads_and_changes,
     report,
@@ -119,14 +120,18 @@ def main(effort: Effort) -> int:
 def _measure(effort: Effort, progress: Progress) -> list[Figure]:
     h2load.program()  # before minutes are spent
     cores = Cores.of_this_machine()
-    in_memory = matching.measure(effort.in_memory, progress)
+    in_memory = [
+        *matching.measure(effort.in_memory, progress),
+        *policies.measure(effort.in_memory, progress),
+    ]
     on_record = spool.measure(effort.in_memory, progress)
     progress.step(f"filling a database of its own with {sum(_HOLDINGS.values()):,} capabilities")
     with preparing(cores, _HOLDINGS) as site, standing(site, Variant.LICET) as (stand,):
         # Reads first: under load the audit log grows, and PostgreSQL tidies up behind it.
         calls = _one_by_one(stand, effort, progress)
-        with standing(site, Variant.UNSYNCED) as (unsynced,):
-            audited = throughput.measure(stand, unsynced, _FLEET, effort.calls, progress)
+        with standing(site, Variant.UNSYNCED, Variant.STOCK) as others:
+            stands = throughput.Stands(stand, *others)
+            audited = throughput.measure(stands, _FLEET, effort.calls, progress)
         under_load = [
             *audited,
             *flood.measure(stand, _FLEET[0], effort.flood, progress),

@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from math import inf
 from typing import Final
@@ -49,6 +50,8 @@ class Variant(StrEnum):
     """What seals and signs, beside servers of the first two kinds."""
     SUPERVISED = "supervised"
     """`licet serve` itself, with as many workers as LICET_WORKERS says."""
+    STOCK = "stock"
+    """Nothing but the RPC that does nothing, on gRPC's server as it comes."""
 
 
 class WithoutProtocol(Licet):
@@ -105,6 +108,18 @@ def main(variant: Variant) -> None:
             _keep()
         case Variant.SUPERVISED:
             _supervise()
+        case Variant.STOCK:
+            _serve_stock()
+
+
+def _serve_stock() -> None:
+    server = grpc.server(ThreadPoolExecutor())
+    add_no_op(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(port, flush=True)
+    sys.stdin.read()
+    server.stop(None)
 
 
 def _serve(composition: type[Licet], **overrides: object) -> None:

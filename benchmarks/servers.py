@@ -37,7 +37,9 @@ class Server:
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith("LICET_")
         }
-        environment |= ENVIRONMENT
+        environment.pop("GRPC_EXPERIMENTS", None)
+        if variant is not Variant.STOCK:
+            environment |= ENVIRONMENT
         environment |= {
             "LICET_DATABASE_URL": url,
             "LICET_STATE_DIR": str(state),

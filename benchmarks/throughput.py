@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from time import perf_counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
 from benchmarks import seed
 from benchmarks.figures import BenchmarkError, Bound, Figure, Target, ratios, spread
+from benchmarks.h2load import FULL
 from benchmarks.report import Progress
 from benchmarks.seed import FEW, MANY, Match
 from benchmarks.server import NO_OP_METHOD
@@ -33,8 +34,11 @@ UNSYNCED_TARGET: Final = Target(Bound.AT_LEAST, 0.85)
 BATCH_TARGET: Final = Target(Bound.AT_LEAST, 15.0)
 MATCH_TARGET: Final = Target(Bound.AT_MOST, 2.0)
 BATCH: Final = 100
+MESSAGES: Final = 25
+"""How many a stream has, which is then closed, and another one opened."""
 
 _AUTHORIZE: Final = "/licet.v1.AuthorizationService/Authorize"
+_STREAM_AUTHORIZE: Final = "/licet.v1.AuthorizationService/StreamAuthorize"
 _BATCH_AUTHORIZE: Final = "/licet.v1.AuthorizationService/BatchAuthorize"
 _WARM_UP_SECONDS: Final = 0.5
 
@@ -56,6 +60,7 @@ class Kind:
         request: with what.
         response_bytes: the size of each answer.
         decisions: how many one call takes, each an audit event.
+        messages: how often the request is sent in a call.
         rates: calls in a second of the server's core, while the load lasted.
         costs: seconds of the server's core for one call, until its audit events were stored.
         shares: the part of its core that the server had.
@@ -65,6 +70,7 @@ class Kind:
     request: Message
     response_bytes: int
     decisions: int
+    messages: int = 1
     rates: list[float] = field(default_factory=list)
     costs: list[float] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
@@ -75,29 +81,44 @@ class Kind:
         return [rate * share for rate, share in zip(self.rates, self.shares, strict=True)]
 
 
+class Stands(NamedTuple):
+    """What is compared.
+
+    Attributes:
+        group: its decisions are on the disk when they are answered.
+        unsynced: its decisions are on record in memory.
+        stock: it has nothing but the call that does nothing.
+    """
+
+    group: Stand
+    unsynced: Stand
+    stock: Stand
+
+
 def measure(
-    stand: Stand,
-    unsynced: Stand,
-    fleet: Sequence[Principal],
-    rounds: Rounds,
-    progress: Progress,
+    stands: Stands, fleet: Sequence[Principal], rounds: Rounds, progress: Progress
 ) -> list[Figure]:
     """Compare an Authorize with a call that does nothing, and a batch with an Authorize.
 
     Args:
-        stand: whose decisions are on the disk when they are answered.
-        unsynced: whose decisions are on record in memory.
+        stands: the servers.
         fleet: principals, each of whom holds FEW capabilities.
         rounds: of all kinds of calls.
         progress: told what is being measured.
     """
+    stand, unsynced, stock = stands
     no_op = Kind(NO_OP_METHOD, Empty(), 0, 0)
     unary = authorize(stand, fleet[0], Match.EXACT)
     in_memory = authorize(unsynced, fleet[0], Match.EXACT)
     batch = _batch(stand, fleet)
-    on_stands = [(stand, no_op), (stand, unary), (unsynced, in_memory), (stand, batch)]
+    plain, stream = Kind(NO_OP_METHOD, Empty(), 0, 0), _stream(unsynced, fleet[0])
+    on_stands = [
+        *((stand, no_op), (stand, unary), (unsynced, in_memory), (stand, batch)),
+        *((stock, plain), (unsynced, stream)),
+    ]
     _run(on_stands, rounds, progress)
     return [
+        *_against_stock(plain, unary, in_memory, batch, stream),
         Figure(
             SECTION,
             "cached Authorize, audited, durability `none` / no-op RPC",
@@ -153,6 +174,26 @@ def measure(
     ]
 
 
+def _against_stock(
+    plain: Kind, unary: Kind, in_memory: Kind, batch: Kind, stream: Kind
+) -> list[Figure]:
+    """Compare decisions with calls that do nothing on gRPC's server as it comes."""
+    compared = {
+        "cached Authorize, audited, durability `none`": in_memory,
+        "cached Authorize, audited, durability `group`": unary,
+        f"decisions of BatchAuthorize of {BATCH}, `group`": batch,
+        "messages of StreamAuthorize, a decision each, `none`": stream,
+    }
+    return [
+        Figure(
+            SECTION,
+            f"{name} / no-op RPC of stock gRPC",
+            ratios([kind.decisions * rate for rate in kind.rates], plain.rates),
+        )
+        for name, kind in compared.items()
+    ]
+
+
 def measure_matching(
     stand: Stand, few: Principal, many: Principal, rounds: Rounds, progress: Progress
 ) -> list[Figure]:
@@ -191,7 +232,8 @@ def authorize(stand: Stand, principal: Principal, match: Match) -> Kind:
 def burst(stand: Stand, kind: Kind, seconds: float) -> None:
     """Make calls of a kind for some seconds, add what came of it, and wait for the audit log."""
     stored, used, begin = stand.shipped(), stand.server_seconds(), perf_counter()
-    calls = stand.load.burst(kind.method, kind.request, kind.response_bytes, seconds)
+    traffic = FULL._replace(messages=kind.messages)
+    calls = stand.load.burst(kind.method, kind.request, kind.response_bytes, seconds, traffic)
     taken, spent = perf_counter() - begin, stand.server_seconds() - used
     # The next burst must not pay for this one's audit events; and each answer must have one.
     stand.await_shipped(stored + calls * kind.decisions)
@@ -212,6 +254,15 @@ def _batch(stand: Stand, fleet: Sequence[Principal]) -> Kind:
         ]
     )
     return Kind(_BATCH_AUTHORIZE, request, stand.stub.BatchAuthorize(request).ByteSize(), BATCH)
+
+
+def _stream(stand: Stand, principal: Principal) -> Kind:
+    question = pb.AuthorizeRequest(
+        principal=principal, action="read", resource=seed.covered(Match.EXACT, 0)
+    )
+    request = pb.StreamAuthorizeRequest(requests=[question])
+    (response,) = stand.stub.StreamAuthorize(iter([request]))
+    return Kind(_STREAM_AUTHORIZE, request, response.ByteSize(), MESSAGES, MESSAGES)
 
 
 def _run(on_stands: Sequence[tuple[Stand, Kind]], rounds: Rounds, progress: Progress) -> None:

@@ -29,6 +29,14 @@ def _state_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     del os.environ["LICET_STATE_DIR"]
 
 
+@pytest.fixture(scope="module", params=["auto", "stock"])
+def both_ways(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Have the tests that use this run twice, on servers that serve in the one way or the other."""
+    os.environ["LICET_SERVING"] = request.param
+    yield request.param
+    del os.environ["LICET_SERVING"]
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Provide the PostgreSQL of this test run."""

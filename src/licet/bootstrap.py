@@ -13,10 +13,11 @@ from contextlib import ExitStack
 from typing import Final, Self
 from uuid import uuid4
 
-from licet import bootstrap_audit, bootstrap_callers
+from licet import bootstrap_audit, bootstrap_callers, bootstrap_policies
 from licet.app.authorize import Authorize
 from licet.app.grant import GrantCapability
 from licet.app.import_audit import ImportAudit
+from licet.app.policy_ports import ActivePolicies
 from licet.app.ports import Deadline
 from licet.app.prefetch import prefetch
 from licet.app.read import QueryAudit, ReadCapabilities
@@ -139,12 +140,13 @@ class Licet:
         clock = DatabaseClock(boottime)
         capabilities = PostgresCapabilities(database, clock)
         lease = Lease(boottime)
-        sets = CachedCapabilitySets(
-            capabilities.held, lease, settings.cache_bytes, settings.cache_negative
-        )
+        room = (settings.cache_bytes, settings.cache_negative)
+        sets = CachedCapabilitySets(capabilities.held, lease, *room)
         callers = bootstrap_callers.Callers(database, lease, clock, patience, sets)
+        policies = bootstrap_policies.Policies(database, lease)
         feed = MemoryFeed()
-        replica = self._replica(url, Memories(sets, callers.keys), feed, lease, clock)
+        memory = Memories(sets, callers.keys, policies.held)
+        replica = self._replica(url, memory, feed, lease, clock)
         # (3) Decisions go on record.
         self._trail = trail = self._record(database, url, clock)
         # (4) Changes, which wait for every replica.
@@ -153,37 +155,46 @@ class Licet:
         _prefetch(database, sets)
         # (5) The service.
         retention = self._retention(changes := PostgresChanges(database))
+        sources = Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
         changed = callers.changes(acknowledgements, mutations)
         use_cases = UseCases(
-            authorize=Authorize(sets, trail.log, clock),
+            authorize=(authorize := Authorize(sets, trail.log, clock, policies.held)),
             grant=GrantCapability(capabilities, mutations, clock, ids),
             revoke=RevokeCapabilities(capabilities, mutations, clock, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),
             audit=QueryAudit(PostgresAuditPages(database, settings.audit_page_seconds), tokens),
-            watch=WatchChanges(
-                Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
-            ),
+            watch=WatchChanges(sources),
             prove=trail.prove,
             import_audit=ImportAudit(changed, clock, ids),
             identity=callers.managed(changed, ids, tokens, settings, self._stack),
+            policies=policies.managed(changed, ids, tokens),
             latest_checkpoint=trail.latest,
         )
-        self.server = Server(
-            *(use_cases, callers.authority(settings, trail.log, self._stack, tls), settings.listen),
-            *(_server_limits(settings, self._shares_port), self._probe(database, expected)),
-            *(self._add_services, tls),
-        )
+        probe = self._probe(database, expected, policies.held)
+        authority = callers.authority(settings, trail.log, self._stack, tls)
+        limits = _server_limits(settings, self._shares_port)
+        address, add = settings.listen, self._add_services
+        self.server = Server(use_cases, authority, address, limits, probe, add, tls)
         # (6) What operators see.
         watched = (sets, lease, replica, clock, trail, acknowledgements, feed, retention)
-        self._serve_metrics(Watched(*watched, self.server, lambda: self._newest))
+        served = (self.server, lambda: self._newest, authorize, policies.held)
+        self._serve_metrics(Watched(*watched, *served))
         self._stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()
 
-    def _probe(self, database: Database, expected: Sequence[tuple[str, str]]) -> Callable[[], bool]:
+    def _probe(
+        self,
+        database: Database,
+        expected: Sequence[tuple[str, str]],
+        policies: ActivePolicies,
+    ) -> Callable[[], bool]:
         def probe() -> bool:
             try:
+                # A server that cannot use the policies decides nothing; and no request has to wait
+                # until they are compiled.
+                policies(soon(_PROBE_SECONDS))
                 with database.connection(soon(_PROBE_SECONDS)) as connection:
                     ready = schema.check(connection, expected).is_expected
                     if ready:
@@ -356,4 +367,6 @@ def _server_limits(settings: Settings, shares_port: bool) -> ServerLimits:  # no
         message_bytes=settings.max_message_bytes,
         shares_port=shares_port,
         connection_seconds=settings.connection_seconds,
+        hybrid=settings.serving == "auto",
+        waits_for_disk=settings.audit_durability == "group",
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from licet.app.authorize import Authorize
 from licet.bootstrap_audit import AuditTrail
 from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.clock import DatabaseClock
 from licet.replica.coherence import Replica
 from licet.replica.feed import MemoryFeed
 from licet.replica.lease import Lease
+from licet.replica.policies import HeldPolicySet
 from licet.replica.retention import Retention
 from licet.server.authority import ADDRESS, CALLER
 from licet.server.lifecycle import Server
@@ -33,6 +35,8 @@ class Watched(NamedTuple):
     retention: Retention
     server: Server
     newest: Callable[[], int]
+    authorize: Authorize
+    policies: HeldPolicySet
 
 
 def sources_of(of: Watched) -> metrics.Sources:
@@ -58,6 +62,10 @@ def sources_of(of: Watched) -> metrics.Sources:
             "audit_events_pending": ("Audit events that wait to be stored.", lambda: trail.pending),
             "spool_bytes": ("What the spool takes.", lambda: trail.writer.taken),
             "spool_max_bytes": ("What it may take.", lambda: trail.writer.max_bytes),
+            "policy_set_version": (
+                "Version of the policies that memory has.",
+                lambda: of.policies.version,
+            ),
             "watchers": ("Clients that watch changes.", lambda: len(watchers)),
             "streams": ("Open streams of decisions.", lambda: len(of.server.streams)),
             **_under_way(of.server),
@@ -90,6 +98,11 @@ def _counters(of: Watched) -> dict[str, tuple[str, Callable[[], float]]]:
         "replicas_fenced": ("Replicas this one shut out.", lambda: of.acknowledgements.fenced),
         "watchers_dropped": ("Watches ended for being slow.", lambda: watchers.dropped),
         "history_trimmed": ("Changes and keys trimmed.", lambda: of.retention.trimmed),
+        "policy_denials": ("ALLOWs that a policy denied.", lambda: of.authorize.policy_denials),
+        "policy_errors": (
+            "Of these, those because a policy could not be told.",
+            lambda: of.authorize.policy_errors,
+        ),
         "calls_refused": ("Calls not let in.", lambda: of.server.authority.failures.total),
         **_limits(of.server),
         "decisions_refused": (

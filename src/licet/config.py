@@ -112,6 +112,11 @@ class Settings(BaseSettings):
     threads: Annotated[int, Field(ge=1, le=256)] = Field(
         default=16, description="Calls that run at once."
     )
+    serving: Literal["auto", "stock"] = Field(
+        default="auto",
+        description="Who answers decisions from memory. `auto`: gRPC's own thread, if its version"
+        " is known; `stock`: a thread each, as gRPC does it.",
+    )
     max_mutations: Annotated[int, Field(ge=1, le=4096)] = Field(
         default=256, description="Grants and revocations at once."
     )

@@ -9,6 +9,7 @@ What a tag means to the tests of this folder:
   are shown, the first ones; ids, instants and revisions are examples: only their form is compared.
 - `python`, `js`: run, each block a program of its own.
 - `sql`: run as the database's administrator.
+- `yaml`: a policy document that can be used, or cases for one that pass with the document before.
 - `sh`: not run, because it needs docker, git or another database: only make's targets are checked.
 - `text`, `toml`, `proto`: not run.
 """
@@ -27,7 +28,7 @@ from typing_extensions import override
 ROOT: Final = Path(__file__).parents[2]
 DOCUMENTED_ADDRESS: Final = "127.0.0.1:50051"
 
-LANGUAGES: Final = {"bash", "json", "python", "js", "sql", "sh", "text", "toml", "proto"}
+LANGUAGES: Final = {"bash", "json", "python", "js", "sql", "yaml", "sh", "text", "toml", "proto"}
 
 _FENCE = re.compile(r"^```(\S*) *(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -7,14 +7,14 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
-from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import pytest
 
 from licet.app.recording import Acknowledge
-from licet.server import deferred
+from licet.server import hybrid
+from licet.server.streams import GO_ON_ELSEWHERE
 from licet.spool.system import System
 from licet.spool.writer import SpoolWriter
 from licet.v1 import authorization_pb2 as pb
@@ -60,8 +60,10 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     made = Disk()
     when = SpoolWriter.when
 
-    def noting(writer: SpoolWriter, sequence: int, acknowledge: Acknowledge) -> None:
-        when(writer, sequence, acknowledge)
+    def noting(
+        writer: SpoolWriter, sequence: int, acknowledge: Acknowledge, *, waits: bool = True
+    ) -> None:
+        when(writer, sequence, acknowledge, waits=waits)
         made.asked.append(sequence)
 
     monkeypatch.setattr(System, "sync", lambda _, descriptor: made.sync(descriptor))
@@ -219,42 +221,45 @@ def test_draining_waits_for_those_who_wait_for_the_disk(database: Database, disk
     assert set(ids) < set(stored_decisions(database))
 
 
+def test_a_stream_that_waits_for_the_disk_is_answered_before_the_server_goes(
+    database: Database, disk: Disk
+) -> None:
+    over = Event()
+
+    def one_message() -> Iterator[pb.StreamAuthorizeRequest]:
+        asked = pb.AuthorizeRequest(principal="agent:a", action="read", resource="doc:x")
+        yield pb.StreamAuthorizeRequest(requests=[asked])
+        over.wait(PATIENCE)
+
+    with (
+        serving(database, drain_seconds=PATIENCE) as served,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        warm(served)
+        disk.stop()
+        stream: Any = served.stub.StreamAuthorize(one_message(), timeout=PATIENCE)
+        assert disk.has_been_asked(1)
+        stopping = pool.submit(served.licet.stop)
+        assert eventually(lambda: not takes_other_calls(served))
+        pause = Event()
+        pause.wait(0.2)  # in which the server looks for idle streams several times
+        disk.goes_on.set()
+        (answer,) = next(stream).responses
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stream)
+        over.set()
+        assert failure(caught.value).message == GO_ON_ELSEWHERE
+        stopping.result(PATIENCE)
+    assert answer.decision_id in stored_decisions(database)
+
+
 def test_without_what_is_private_to_grpc_decisions_wait_in_their_threads(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deferred, "is_possible", lambda: False)
+    monkeypatch.setattr(hybrid, "is_possible", lambda: False)
     with serving(database) as served:
         warm(served)
         answered(ask(served, CLIENTS))
-
-
-def test_the_grpc_that_is_installed_is_the_one_that_is_known() -> None:
-    """When this fails, read `grpc/_server.py` again: what `deferred.py` says of it has changed."""
-    assert deferred.is_possible()
-
-
-class _Known:
-    _rpc_event: object
-    _state: object
-
-
-class _Unknown:
-    _call: object
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {},
-        {"_Context": _Known},
-        {"_Context": _Known, "_status": lambda rpc_event, state: (rpc_event, state)},
-        {"_Context": _Known, "_status": None},
-        {"_Context": _Unknown, "_status": lambda rpc_event, state, serialized_response: None},  # noqa: ARG005 - the names count
-    ],
-    ids=["nothing", "no-function", "other-arguments", "no-callable", "other-context"],
-)
-def test_another_grpc_is_noticed(other: dict[str, object]) -> None:
-    assert not deferred.is_possible(cast("ModuleType", SimpleNamespace(**other)))
 
 
 def test_what_waits_for_the_disk_is_under_way_and_one_more_is_refused(

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
+from licet.app.ports import NotAtOnceError
 from licet.domain.errors import UnavailableError
 from licet.spool.folder import SpoolFolder
 from licet.spool.reader import SpoolReader
@@ -411,3 +412,29 @@ def test_a_batch_is_stored_frame_by_frame(tmp_path: Path) -> None:
     lengths = [FRAME.unpack_from(frame)[1] for frame in stored]
     assert sequences == [1, 2, 3]
     assert all(0 <= len(f) - FRAME_BYTES - n < 8 for f, n in zip(stored, lengths, strict=True))
+
+
+def test_who_must_not_wait_for_a_segment_is_told_so_and_nothing_was_appended(
+    tmp_path: Path,
+) -> None:
+    system = FaultySystem()
+    with writing(tmp_path, system=system) as writer:
+        system.fail("create")
+        taken = until_refused(writer)
+        with pytest.raises(NotAtOnceError):
+            writer.append(BODY, waits=False)
+        with pytest.raises(NotAtOnceError):
+            writer.append_all([BODY] * 2, waits=False)
+        assert writer.appended == taken
+        system.heal()
+        until_taken(writer)
+        # In the next segment, which is there.
+        assert writer.append(BODY, waits=False) == writer.appended == taken + 2
+    assert_all_on_record(tmp_path, taken + 2)
+
+
+def test_a_spool_that_takes_nothing_any_more_says_so_at_once(tmp_path: Path) -> None:
+    with writing(tmp_path) as writer:
+        writer.close()
+        with pytest.raises(UnavailableError, match="stopping"):
+            writer.append(BODY, waits=False)

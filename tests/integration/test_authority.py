@@ -161,6 +161,7 @@ def test_a_revocation_is_within_the_limits(admin: As, caller: Calls) -> None:
     assert revoke(limited, inside).already_ended
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_questions_are_within_the_limits(caller: Calls) -> None:
     limited = caller("authorize", principals=("agent:a",), resources=("doc:team/**",))
 

@@ -16,13 +16,13 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from licet.client.transport import health_check
 from licet.domain.caller import Scope
 from licet.server.authority import CREDENTIALS, RULES
-from licet.v1 import agents_pb2, audit_service_pb2, authorization_pb2, identity_pb2
+from licet.v1 import agents_pb2, audit_service_pb2, authorization_pb2, identity_pb2, policy_pb2
 from tests.fakes.agents import make_agent, make_bootstrap
 from tests.fakes.callers import As, calling, holding, make_key
 from tests.fakes.postgres import Cluster, Database
 from tests.fakes.serving import Failure, Served, failure, serving
 
-FILES = (authorization_pb2, audit_service_pb2, identity_pb2)
+FILES = (authorization_pb2, audit_service_pb2, identity_pb2, policy_pb2)
 METHODS: dict[str, MethodDescriptor] = {
     f"/{service.full_name}/{method.name}": method
     for file in FILES
@@ -102,9 +102,10 @@ def check_scope(services: As, method: str, scope: Scope, stranger: str) -> None:
 
 @pytest.fixture(scope="module")
 def required(
-    cluster: Cluster, migrated_template: Database
+    cluster: Cluster, migrated_template: Database, both_ways: str
 ) -> Iterator[tuple[Served, dict[str, str]]]:
     """Provide a server that asks for credentials, and a key of each scope by its name."""
+    assert both_ways
     with cluster.database(migrated_template) as database:
         with serving(database) as served, calling(served.address) as admin:
             tokens = {scope.value: make_key(admin, scope).token for scope in Scope}

@@ -181,6 +181,27 @@ def test_while_a_sync_does_not_return_all_are_refused_and_nobody_is_told_twice(
         assert not made.refusals
 
 
+def test_when_very_many_wait_who_must_not_wait_is_told_before_and_added_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_sync, "MAX_PENDING", 2)
+    with rig(tmp_path) as made:
+        crowded = [made.sync.is_crowded]
+        made.ask(1)
+        assert made.disk.has_begun()
+        crowded.append(made.sync.is_crowded)
+        made.ask(1)
+        crowded.append(made.sync.is_crowded)
+        assert crowded == [False, False, True]
+        late: list[UnavailableError | None] = []
+        made.appended += 1
+        made.sync.when(made.appended, late.append, waits=False)
+        assert late == []
+        made.let(2)
+        made.await_told()
+        assert eventually(lambda: late == [None])
+
+
 def test_when_very_many_wait_the_next_one_waits_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -172,6 +172,16 @@ IMPORTED = KEY | {
         }
     ],
 }
+POLICIES = {
+    "kind": "policy.put",
+    "request_id": "p1",
+    "digest": "00" * 32,
+    "actor": "user:alice",
+    "trace_id": "",
+    "source": "version: 1",
+    "comment": "",
+    "facts": {},
+}
 USER = {
     "kind": "user.created",
     "request_id": "u1",
@@ -292,7 +302,8 @@ def fill(database: Database) -> None:
         connection.execute(DECISION)
         connection.execute(WRITER)
         connection.execute(QUARANTINED)
-        for change in (KEY, ROTATED, USER, DISABLED, SUSPENDED, BOOTSTRAP, REGISTERED, IMPORTED):
+        first = (KEY, ROTATED, USER, DISABLED, SUSPENDED)
+        for change in (*first, BOOTSTRAP, REGISTERED, POLICIES, IMPORTED):
             row = connection.execute(CHANGE_KEY, {"change": Jsonb(change)}).fetchone()
             assert row == ("done",)
         connection.execute(USED)

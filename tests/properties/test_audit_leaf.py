@@ -19,7 +19,7 @@ from licet.domain.audit_event import (
     leaf_start,
 )
 from licet.domain.canonical_json import JsonObject
-from licet.domain.decision import Decision, Reason, Request
+from licet.domain.decision import Decision, Judgement, Reason, Request
 from licet.domain.decision_event import decision_body, decision_event
 from licet.domain.instant import EARLIEST, LATEST, Instant
 from licet.domain.names import Action, Caller, Principal, Resource
@@ -87,13 +87,23 @@ requests = st.builds(
     trace_id=names_of_any_length,
 )
 decisions = st.builds(
-    lambda allowed, reason, capability, revision: Decision(
-        allowed, Reason.GRANTED if allowed else reason, capability, None, revision
+    lambda allowed, reason, capability, revision, judgement: Decision(
+        allowed, Reason.GRANTED if allowed else reason, capability, None, revision, judgement
     ),
     st.booleans(),
     st.sampled_from([reason for reason in Reason if reason is not Reason.GRANTED]),
     st.none() | st.just(held(1)),
     st.integers(0, (1 << 63) - 1),
+    st.none()
+    | st.builds(
+        Judgement,
+        st.integers(1, (1 << 63) - 1),
+        names_of_any_length,
+        st.none(),
+        st.just("a detail"),
+        st.none(),
+        st.none(),
+    ),
 )
 instants = st.integers(EARLIEST, LATEST).map(Instant)
 

@@ -63,7 +63,7 @@ def test_an_explanation_agrees_with_the_decision(
     read_at, now = reading
     held = holding(*capabilities, now=read_at)
     decision = decide(held, request, now)
-    candidates, total = explain(held, request, now)
+    candidates, total, *_ = explain(held, request, now)
     verdicts = {candidate.capability.id: candidate.verdict for candidate in candidates}
     assert verdicts.keys() == {c.id for c in capabilities if matches(c.resource, request.resource)}
     assert total == len(candidates) == len(verdicts)

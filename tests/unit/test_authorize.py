@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import pytest
 
 from licet.app.authorize import Answer, Authorize
-from licet.app.ports import Deadline
+from licet.app.ports import AT_ONCE, Deadline, NotAtOnceError
 from licet.app.recording import Acknowledge, Recorded
 from licet.domain.audit_event import AuditEvent, Result, event_id, event_id_text
 from licet.domain.capability_set import CapabilitySet, HeldCapability
@@ -16,6 +16,7 @@ from licet.domain.decision_event import decision_event
 from licet.domain.errors import UnavailableError
 from licet.domain.instant import Instant
 from licet.domain.names import Caller, EventId, Principal
+from licet.domain.policy_set import PolicySet
 from tests.unit.builders import (
     CALLER,
     HOLDER,
@@ -28,6 +29,7 @@ from tests.unit.builders import (
     holding,
     identifier,
 )
+from tests.unit.policies import policy_set
 
 
 class Memory:
@@ -63,17 +65,22 @@ class Log:
     def record(self, caller: Caller, now: Instant, request: Request, decision: Decision) -> EventId:
         return self.record_all(caller, now, [request], [decision])[0]
 
-    @property
-    def waits(self) -> bool:
-        return True
-
     def record_early(
-        self, caller: Caller, now: Instant, request: Request, decision: Decision
+        self,
+        caller: Caller,
+        now: Instant,
+        requests: Sequence[Request],
+        decisions: Sequence[Decision],
+        deadline: Deadline,
     ) -> Recorded:
-        return Recorded(self.record(caller, now, request, decision), len(self.events))
+        assert deadline is PATIENT
+        return Recorded(self.record_all(caller, now, requests, decisions), len(self.events))
 
-    def when_durable(self, recorded: Recorded, acknowledge: Acknowledge) -> None:
-        assert recorded.sequence <= len(self.events)
+    def when_durable(
+        self, recorded: Recorded, acknowledge: Acknowledge, deadline: Deadline
+    ) -> None:
+        assert deadline is PATIENT
+        assert recorded.sequence == len(self.events)
         self.waiting.append(acknowledge)
 
     def record_all(
@@ -91,9 +98,14 @@ class Log:
         return [event_id_text(event_id(1, first + i)) for i in range(len(requests))]
 
 
+def no_policies(_: Deadline) -> PolicySet | None:
+    """Hold no policies."""
+    return None
+
+
 def test_an_allow_is_on_record_before_it_is_returned() -> None:
     clock, log = StillClock(), Log()
-    authorize = Authorize(Memory(clock, held(1)), log, clock)
+    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies)
     request = asking()._replace(session_id="s", trace_id="t")
     answer = authorize(request, CALLER, PATIENT)
     assert answer.request is request
@@ -114,21 +126,23 @@ def test_a_denial_is_on_record_with_its_reason(
     capability: HeldCapability, reason: str, closest: str
 ) -> None:
     clock, log = StillClock(), Log()
-    answer = Authorize(Memory(clock, capability), log, clock)(asking(), CALLER, PATIENT)
+    answer = Authorize(Memory(clock, capability), log, clock, no_policies)(
+        asking(), CALLER, PATIENT
+    )
     assert not answer.decision.allowed
     assert log.events == [event(result=Result.DENY, reason=reason, capability_id=closest)]
 
 
 def test_what_cannot_be_recorded_is_not_returned() -> None:
     clock = StillClock()
-    authorize = Authorize(Memory(clock, held(1)), Log(room=0), clock)
+    authorize = Authorize(Memory(clock, held(1)), Log(room=0), clock, no_policies)
     with pytest.raises(UnavailableError):
         authorize(asking(), CALLER, PATIENT)
 
 
 def test_a_deferred_answer_is_on_record_before_it_is_prepared_and_leaves_when_it_is_told() -> None:
     clock, log = StillClock(), Log()
-    authorize = Authorize(Memory(clock, held(1)), log, clock)
+    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies)
     prepared: list[Answer] = []
     told: list[UnavailableError | None] = []
 
@@ -142,8 +156,31 @@ def test_a_deferred_answer_is_on_record_before_it_is_prepared_and_leaves_when_it
     assert told == []
     leave(None)
     assert told == [None]
-    assert answer == Authorize(Memory(clock, held(1)), Log(), clock)(
+    assert answer == Authorize(Memory(clock, held(1)), Log(), clock, no_policies)(
         answer.request, CALLER, PATIENT
+    )
+
+
+def test_a_deferred_batch_is_on_record_before_it_is_prepared_and_leaves_when_it_is_told() -> None:
+    clock, log = StillClock(), Log()
+    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies)
+    prepared: list[list[Answer]] = []
+    told: list[UnavailableError | None] = []
+    requests = [asking()._replace(explain=True), asking(action="write")]
+
+    def prepare(answers: list[Answer]) -> Acknowledge:
+        assert len(log.events) == 2
+        prepared.append(answers)
+        return told.append
+
+    authorize.batch_deferred(requests, CALLER, PATIENT, prepare)
+    (answers,), (leave,) = prepared, log.waiting
+    assert told == []
+    leave(None)
+    assert told == [None]
+    assert [answer.decision.allowed for answer in answers] == [True, False]
+    assert answers == Authorize(Memory(clock, held(1)), Log(), clock, no_policies).batch(
+        requests, CALLER, PATIENT
     )
 
 
@@ -156,7 +193,9 @@ def test_what_cannot_be_recorded_is_not_even_prepared() -> None:
         raise AssertionError
 
     with pytest.raises(UnavailableError):
-        Authorize(Memory(clock, held(1)), log, clock).deferred(asking(), CALLER, PATIENT, prepare)
+        Authorize(Memory(clock, held(1)), log, clock, no_policies).deferred(
+            asking(), CALLER, PATIENT, prepare
+        )
     assert not prepared
     assert not log.waiting
 
@@ -164,7 +203,7 @@ def test_what_cannot_be_recorded_is_not_even_prepared() -> None:
 def test_the_clock_is_read_after_the_look_up_so_that_a_slow_one_can_only_deny() -> None:
     clock = StillClock()
     memory = Memory(clock, held(1, expires_at=NOW + 1_000_000))
-    authorize = Authorize(memory, Log(), clock)
+    authorize = Authorize(memory, Log(), clock, no_policies)
     assert authorize(asking(), CALLER, PATIENT).decision.allowed
     memory.seconds = 1
     assert not authorize(asking(), CALLER, PATIENT).decision.allowed
@@ -173,14 +212,58 @@ def test_the_clock_is_read_after_the_look_up_so_that_a_slow_one_can_only_deny() 
 
 def test_an_explanation_is_given_when_it_is_asked_for() -> None:
     clock = StillClock()
-    authorize = Authorize(Memory(clock, held(1)), Log(), clock)
+    authorize = Authorize(Memory(clock, held(1)), Log(), clock, no_policies)
     answer = authorize(asking()._replace(explain=True), CALLER, PATIENT)
     assert answer.explanation == Explanation((Candidate(held(1), Verdict.APPLIES),), 1)
 
 
+def test_policies_are_asked_after_the_lookup_and_their_denial_is_on_record() -> None:
+    clock, log = StillClock(), Log()
+    policies = policy_set("name: stop, deny: nothing goes")
+    authorize = Authorize(Memory(clock, held(1)), log, clock, lambda _: policies)
+    single = authorize(asking()._replace(explain=True), CALLER, PATIENT)
+    (batched,) = authorize.batch([asking()], CALLER, PATIENT)
+    prepared: list[Answer] = []
+
+    def prepare(answer: Answer) -> Acknowledge:
+        prepared.append(answer)
+        return lambda _: None
+
+    authorize.deferred(asking(), CALLER, PATIENT, prepare)
+    for answer in (single, batched, *prepared):
+        assert answer.decision.reason is Reason.POLICY_DENIED
+    assert {recorded.policy_id for recorded in log.events} == {"stop"}
+    assert single.explanation is not None
+    assert [policy.policy_id for policy in single.explanation.policies] == ["stop"]
+    assert (authorize.policy_denials, authorize.policy_errors) == (3, 0)
+
+
+def test_nothing_is_decided_when_the_policies_cannot_be_known() -> None:
+    def unknown(_: Deadline) -> PolicySet | None:
+        raise UnavailableError("the set cannot be used")
+
+    clock, log = StillClock(), Log()
+    authorize = Authorize(Memory(clock, held(1)), log, clock, unknown)
+    with pytest.raises(UnavailableError):
+        authorize(asking(), CALLER, PATIENT)
+    with pytest.raises(UnavailableError):
+        authorize.batch([asking()], CALLER, PATIENT)
+    with pytest.raises(UnavailableError):
+        authorize.deferred(asking(), CALLER, PATIENT, lambda _: lambda _: None)
+    assert not log.events
+
+
+def test_a_policy_that_cannot_be_told_is_counted() -> None:
+    clock = StillClock()
+    policies = policy_set("name: p, when: context.x == 1, deny: nope")
+    authorize = Authorize(Memory(clock, held(1)), Log(), clock, lambda _: policies)
+    assert authorize(asking(), CALLER, PATIENT).decision.reason is Reason.POLICY_ERROR
+    assert (authorize.policy_denials, authorize.policy_errors) == (1, 1)
+
+
 def test_a_batch_is_decided_in_order_at_one_instant() -> None:
     clock, log = StillClock(), Log()
-    authorize = Authorize(Memory(clock, held(1)), log, clock)
+    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies)
     requests = [
         asking(),
         asking(action="write"),
@@ -198,7 +281,29 @@ def test_a_batch_is_decided_in_order_at_one_instant() -> None:
 
 def test_a_batch_that_cannot_be_recorded_whole_is_not_returned() -> None:
     clock, log = StillClock(), Log(room=1)
-    authorize = Authorize(Memory(clock, held(1)), log, clock)
+    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies)
     with pytest.raises(UnavailableError):
         authorize.batch([asking(), asking()], CALLER, PATIENT)
     assert not log.events
+
+
+@pytest.mark.parametrize(("count", "is_at_once"), [(50, True), (51, False)])
+def test_with_many_conditions_of_policies_nothing_is_decided_at_once(
+    count: int, is_at_once: bool
+) -> None:
+    policies = policy_set(
+        *(f"name: p{number}, when: action == 'write', deny: nope" for number in range(count))
+    )
+    clock, log = StillClock(), Log()
+    authorize = Authorize(Memory(clock, held(1)), log, clock, lambda _: policies)
+    told: list[UnavailableError | None] = []
+    try:
+        authorize.deferred(asking(), CALLER, AT_ONCE, lambda _: told.append)
+    except NotAtOnceError:
+        assert not is_at_once
+        assert not log.events
+    else:
+        assert is_at_once
+        assert len(log.events) == 1
+    authorize.deferred(asking(), CALLER, PATIENT, lambda _: told.append)
+    assert log.events

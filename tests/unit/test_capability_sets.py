@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import pytest
 
-from licet.app.ports import Deadline
+from licet.app.ports import AT_ONCE, Deadline, NotAtOnceError
 from licet.domain.capability_set import CapabilitySet, Standing
 from licet.domain.errors import UnavailableError
 from licet.domain.names import Principal
@@ -316,6 +316,32 @@ def test_without_a_lease_every_request_reads_and_what_it_reads_is_kept() -> None
     now = 1.0  # the lease ends at its deadline, not after it
     get(sets, "a")
     assert len(state.reads) == 7
+
+
+def test_what_is_wanted_at_once_comes_from_memory_or_nothing_happens() -> None:
+    state = State(a=1)
+    now = 0.0
+    lease = Lease(lambda: now)
+    lease.extend(1.0)
+    sets = CachedCapabilitySets(state, lease, 9 * ONE, 9)
+    sets.reset(1)
+
+    def nothing_happens(*names: str) -> None:
+        before = sets.misses, sets.reads, sets.joined
+        with pytest.raises(NotAtOnceError):
+            sets.get(agent(names[0]), AT_ONCE)
+        with pytest.raises(NotAtOnceError):
+            sets.get_many(set(map(agent, names)), AT_ONCE)
+        assert (sets.misses, sets.reads, sets.joined) == before
+
+    nothing_happens("a")
+    known = sets.get(agent("a"), PATIENT)
+    assert sets.get(agent("a"), AT_ONCE) is known
+    assert sets.get_many({agent("a")}, AT_ONCE) == {agent("a"): known}
+    nothing_happens("b", "a")
+    now = 1.0
+    nothing_happens("a")
+    assert len(state.reads) == 1
 
 
 def test_before_it_is_registered_a_replica_keeps_nothing() -> None:

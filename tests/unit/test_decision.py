@@ -10,6 +10,7 @@ from licet.domain.decision import (
     MAX_CANDIDATES,
     Candidate,
     Decision,
+    Explanation,
     Reason,
     Request,
     Verdict,
@@ -328,7 +329,7 @@ def test_an_explanation_is_cut_and_counts_what_it_left_out(count: int) -> None:
 
 
 def test_an_explanation_of_nothing_is_empty() -> None:
-    assert explain(CapabilitySet(HOLDER, 1, []), asking(), NOW) == ((), 0)
+    assert explain(CapabilitySet(HOLDER, 1, []), asking(), NOW) == Explanation((), 0)
 
 
 @pytest.mark.parametrize(
@@ -409,6 +410,14 @@ def test_the_values_that_are_stored_and_sent_stay() -> None:
         "CAPABILITY_EXPIRED",
         "CAPABILITY_REVOKED",
         "NOT_YET_VALID",
+        "POLICY_DENIED",
+        "POLICY_ERROR",
+        "RATE_LIMITED",
+        "OUTSIDE_TIME_WINDOW",
+        "MFA_REQUIRED",
+        "SECURITY_LEVEL_TOO_LOW",
+        "SESSION_REQUIRED",
+        "APPROVAL_REQUIRED",
         "PRINCIPAL_SUSPENDED",
     }
     assert set(EndCause) == {"REVOKED", "CASCADE", "EXPIRED", "SESSION_ENDED"}

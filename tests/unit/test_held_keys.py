@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import pytest
 
-from licet.app.ports import Deadline
+from licet.app.ports import AT_ONCE, Deadline, NotAtOnceError
 from licet.domain import api_key
 from licet.domain.api_key import KeyId
 from licet.domain.caller import UNLIMITED, Identity, Scope
@@ -229,3 +229,20 @@ def test_which_keys_were_used_is_told_once() -> None:
     scene.who(header(1))
     scene.who(header(2))
     assert set(scene.keys.drain_used()) == {key_id(1), key_id(2)}
+
+
+def test_a_caller_who_is_wanted_at_once_comes_from_memory() -> None:
+    scene = Scene(1)
+    with pytest.raises(NotAtOnceError):
+        scene.keys(header(1), AT_ONCE)
+    assert scene.reads == []
+    assert scene.keys.drain_used() == []
+    scene.who(header(1))
+    assert scene.keys(header(1), AT_ONCE).key_id == key_id(1)
+    # What is no key needs no looking up.
+    with pytest.raises(UnauthenticatedError):
+        scene.keys("Bearer nonsense", AT_ONCE)
+    scene.time = 1.0
+    with pytest.raises(NotAtOnceError):
+        scene.keys(header(1), AT_ONCE)
+    assert len(scene.reads) == 1

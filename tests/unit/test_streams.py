@@ -10,7 +10,10 @@ import grpc
 import pytest
 
 from licet.domain.errors import ExhaustedError, UnavailableError
-from licet.server.streams import Stream, Streams
+from licet.server.status import status_of
+from licet.server.streams import GO_ON_ELSEWHERE, Stream, Streams
+
+ELSEWHERE = status_of(UnavailableError(GO_ON_ELSEWHERE))
 
 
 class Call:
@@ -93,7 +96,7 @@ def test_a_message_that_came_when_the_stream_had_ended_is_not_answered() -> None
     stream = call.stream()
 
     def late() -> Iterator[int]:
-        stream.end()
+        stream.end_idle(ELSEWHERE)
         yield 1
 
     assert list(Streams(1).answered(stream, late(), echo)) == []
@@ -106,7 +109,7 @@ def test_one_that_answers_is_not_ended_from_outside() -> None:
     stream = call.stream()
     answers = Streams(1).answered(stream, [1], echo)
     next(answers)
-    stream.end()
+    stream.end_idle(ELSEWHERE)
     assert call.sent == []
     assert list(answers) == []
     stream.finish()

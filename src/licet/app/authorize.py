@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from licet.app.ports import CapabilitySets, Clock, Deadline
+from licet.app.policy_ports import ActivePolicies
+from licet.app.ports import AT_ONCE, CapabilitySets, Clock, Deadline, NotAtOnceError
 from licet.app.recording import Acknowledge, AuditLog
-from licet.domain.decision import Decision, Explanation, Request, decide, explain
-from licet.domain.names import Caller, EventId
+from licet.domain.capability_set import CapabilitySet
+from licet.domain.decision import Decision, Explanation, Reason, Request, decide, explain
+from licet.domain.instant import Instant
+from licet.domain.names import Caller, EventId, Principal
+from licet.domain.policy_set import PolicySet
 
 # A named tuple's own constructor is written in Python and costs twice as much.
 _new: Final = tuple.__new__
+
+MAX_CONDITIONS_AT_ONCE: Final = 50
+"""With more conditions of policies, nothing is decided on the thread that all others wait for: each
+takes some microseconds."""
 
 
 class Answer(NamedTuple):
@@ -29,16 +37,18 @@ class Authorize:
     There is no path from an exception to ALLOW: a decision is returned or an error is raised.
     """
 
-    def __init__(self, sets: CapabilitySets, log: AuditLog, clock: Clock) -> None:
+    def __init__(
+        self, sets: CapabilitySets, log: AuditLog, clock: Clock, policies: ActivePolicies
+    ) -> None:
         """Compose the use case."""
         self._sets = sets
+        self._policies = policies
+        self.policy_denials = 0
+        """How many decisions a policy denied. Not exact: threads count at once."""
+        self.policy_errors = 0
+        """How many of them because a policy could not be told."""
         self._log = log
         self._clock = clock
-
-    @property
-    def waits(self) -> bool:
-        """Whether `deferred` is worth its price: see `recording.AuditLog.waits`."""
-        return self._log.waits
 
     def __call__(self, request: Request, caller: Caller, deadline: Deadline) -> Answer:
         """Decide one request.
@@ -48,12 +58,17 @@ class Authorize:
                 recorded. DeadlineError: the deadline passed first.
         """
         held = self._sets.get(request.principal, deadline)
+        policies = self._policies(deadline)
         # The clock is read after the set was looked up, so a slow look-up can only make a
         # capability expire.
         earliest, now = self._clock.reading()
         decision = decide(held, request, now, earliest)
+        if policies is not None:
+            decision = self._judged(policies, decision, request, now, earliest)
         event_id = self._log.record(caller, now, request, decision)
-        explanation = explain(held, request, now, earliest) if request.explain else None
+        explanation = None
+        if request.explain:
+            explanation = _explain(held, policies, decision, request, now, earliest)
         return _new(Answer, (request, decision, event_id, explanation))
 
     def deferred(
@@ -69,16 +84,21 @@ class Authorize:
 
         Raises:
             UnavailableError, DeadlineError: as for one; nobody is told anything.
+            NotAtOnceError: the deadline is `AT_ONCE`, and there is something to wait for but the
+                disk; nothing has happened.
         """
         held = self._sets.get(request.principal, deadline)
+        policies = self._policies_in_time(deadline)
         # As above: the clock after the set.
         earliest, now = self._clock.reading()
         decision = decide(held, request, now, earliest)
-        recorded = self._log.record_early(caller, now, request, decision)
-        explanation = explain(held, request, now, earliest) if request.explain else None
-        leave = prepare(_new(Answer, (request, decision, recorded.event_id, explanation)))
+        recorded = self._log.record_early(caller, now, (request,), (decision,), deadline)
+        explanation = None
+        if request.explain:
+            explanation = _explain(held, policies, decision, request, now, earliest)
+        leave = prepare(_new(Answer, (request, decision, recorded.event_ids[0], explanation)))
         # Last, so that nothing can fail once somebody may be told.
-        self._log.when_durable(recorded, leave)
+        self._log.when_durable(recorded, leave, deadline)
 
     def batch(
         self, requests: Sequence[Request], caller: Caller, deadline: Deadline
@@ -89,12 +109,74 @@ class Authorize:
             UnavailableError: as for one; of the batch, no decision is on record then.
             DeadlineError: the deadline passed first.
         """
+        taken = self._taken(requests, deadline)
+        ids = self._log.record_all(caller, taken.now, requests, taken.decisions)
+        return taken.answers(requests, ids)
+
+    def batch_deferred(
+        self,
+        requests: Sequence[Request],
+        caller: Caller,
+        deadline: Deadline,
+        prepare: Callable[[list[Answer]], Acknowledge],
+    ) -> None:
+        """Decide several requests, as `batch` does, in the manner of `deferred`. Raises as it."""
+        taken = self._taken(requests, deadline)
+        recorded = self._log.record_early(caller, taken.now, requests, taken.decisions, deadline)
+        leave = prepare(taken.answers(requests, recorded.event_ids))
+        # Last, as above.
+        self._log.when_durable(recorded, leave, deadline)
+
+    def _taken(self, requests: Sequence[Request], deadline: Deadline) -> _Taken:
         sets = self._sets.get_many({request.principal for request in requests}, deadline)
+        policies = self._policies_in_time(deadline)
         earliest, now = self._clock.reading()
         decisions = [
             decide(sets[request.principal], request, now, earliest) for request in requests
         ]
-        ids = self._log.record_all(caller, now, requests, decisions)
+        if policies is not None:
+            decisions = [
+                self._judged(policies, decision, request, now, earliest)
+                for request, decision in zip(requests, decisions, strict=True)
+            ]
+        return _Taken(sets, policies, earliest, now, decisions)
+
+    def _policies_in_time(self, deadline: Deadline) -> PolicySet | None:
+        policies = self._policies(deadline)
+        if (
+            deadline is AT_ONCE
+            and policies is not None
+            and policies.conditions > MAX_CONDITIONS_AT_ONCE
+        ):
+            raise NotAtOnceError
+        return policies
+
+    def _judged(
+        self,
+        policies: PolicySet,
+        decision: Decision,
+        request: Request,
+        now: Instant,
+        earliest: Instant,
+    ) -> Decision:
+        judged = policies.judge(decision, request, now, earliest)
+        if decision.allowed and not judged.allowed:
+            self.policy_denials += 1
+            self.policy_errors += judged.reason is Reason.POLICY_ERROR
+        return judged
+
+
+class _Taken(NamedTuple):
+    """The decisions of a batch, and what they were taken by."""
+
+    sets: Mapping[Principal, CapabilitySet]
+    policies: PolicySet | None
+    earliest: Instant
+    now: Instant
+    decisions: list[Decision]
+
+    def answers(self, requests: Sequence[Request], ids: Sequence[EventId]) -> list[Answer]:
+        sets, policies, earliest, now, decisions = self
         return [
             _new(
                 Answer,
@@ -102,10 +184,24 @@ class Authorize:
                     request,
                     decision,
                     event_id,
-                    explain(sets[request.principal], request, now, earliest)
+                    _explain(sets[request.principal], policies, decision, request, now, earliest)
                     if request.explain
                     else None,
                 ),
             )
             for request, decision, event_id in zip(requests, decisions, ids, strict=True)
         ]
+
+
+def _explain(  # noqa: PLR0913, PLR0917 - all that decided
+    held: CapabilitySet,
+    policies: PolicySet | None,
+    decision: Decision,
+    request: Request,
+    now: Instant,
+    earliest: Instant,
+) -> Explanation:
+    explanation = explain(held, request, now, earliest)
+    if policies is None:
+        return explanation
+    return policies.explain(explanation, decision, request, now, earliest)

@@ -4,13 +4,13 @@ The adapters that provide it are named in `bootstrap.py` only.
 
 Rules for every port: no exception but those of `domain/errors.py` leaves it, and each method says
 what state the system is in when it raises. A method that may block takes a `Deadline` and is
-bounded by it.
+bounded by it; given `AT_ONCE`, it does not block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 from uuid import UUID
 
 from licet.domain.audit_event import AuditEvent
@@ -47,6 +47,19 @@ class Deadline:
         """Return the seconds left, never more than `at_most` and never less than 0."""
         left = self._remaining()
         return at_most if left is None else min(max(left, 0.0), at_most)
+
+
+class NotAtOnceError(Exception):
+    """An answer that was wanted `AT_ONCE` has to wait for something.
+
+    Nothing has happened, and nothing was counted: the same may be asked again with a deadline. It
+    is no `LicetError`, because no caller is ever told.
+    """
+
+
+AT_ONCE: Final = Deadline(lambda: 0.0)
+"""The deadline of a thread that must never wait. A port with this one answers from memory, or
+raises `NotAtOnceError`."""
 
 
 class Reading(NamedTuple):
@@ -89,6 +102,7 @@ class CapabilitySets(Protocol):
         Raises:
             UnavailableError: it can be known neither from memory nor from the database.
             DeadlineError: the deadline passed first.
+            NotAtOnceError: it was `AT_ONCE`, and memory cannot tell.
         """
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
+from licet.app.ports import Deadline
 from licet.domain.decision import Decision, Request
 from licet.domain.errors import UnavailableError
 from licet.domain.instant import Instant
@@ -16,42 +17,25 @@ others are told by the same thread."""
 
 
 class Recorded(NamedTuple):
-    """A decision that is in the log; it may leave when `AuditLog.when_durable` says so."""
+    """Decisions that are in the log; they may leave when `AuditLog.when_durable` says so.
 
-    event_id: EventId
+    Attributes:
+        event_ids: one for each decision.
+        sequence: of the last event.
+    """
+
+    event_ids: Sequence[EventId]
     sequence: int
 
 
 class AuditLog(Protocol):
     """Where decisions are recorded before they leave."""
 
-    @property
-    def waits(self) -> bool:
-        """Whether a decision has to wait, for the disk, until it may leave."""
-        ...
-
     def record(self, caller: Caller, now: Instant, request: Request, decision: Decision) -> EventId:
         """Take a decision into the log and return its event's id, once it may leave.
 
         Raises:
             UnavailableError: it is not on record, or may not be; it must not leave.
-        """
-        ...
-
-    def record_early(
-        self, caller: Caller, now: Instant, request: Request, decision: Decision
-    ) -> Recorded:
-        """Do as `record` does, but return before the decision may leave.
-
-        Raises:
-            UnavailableError: it is not on record and never will be.
-        """
-        ...
-
-    def when_durable(self, recorded: Recorded, acknowledge: Acknowledge) -> None:
-        """Have `acknowledge` told that a decision may leave, or why it must not.
-
-        Now and by this thread, or later by another.
         """
         ...
 
@@ -63,4 +47,29 @@ class AuditLog(Protocol):
         decisions: Sequence[Decision],
     ) -> Sequence[EventId]:
         """Take one decision for each request, all or none. As `record` otherwise."""
+        ...
+
+    def record_early(
+        self,
+        caller: Caller,
+        now: Instant,
+        requests: Sequence[Request],
+        decisions: Sequence[Decision],
+        deadline: Deadline,
+    ) -> Recorded:
+        """Do as `record_all` does, but return before the decisions may leave.
+
+        Raises:
+            UnavailableError: none is on record and none ever will be.
+            NotAtOnceError: the deadline is `AT_ONCE`, and there is something to wait for.
+        """
+        ...
+
+    def when_durable(
+        self, recorded: Recorded, acknowledge: Acknowledge, deadline: Deadline
+    ) -> None:
+        """Have `acknowledge` told that decisions may leave, or why they must not.
+
+        Now and by this thread, or later by another. The deadline is that of `record_early`.
+        """
         ...

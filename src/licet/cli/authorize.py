@@ -12,7 +12,7 @@ from licet.cli.invocation import Invocation
 from licet.cli.values import SessionOption, TraceOption, json_object
 
 if TYPE_CHECKING:  # importing it would import gRPC
-    from licet.client import Candidate, Decision
+    from licet.client import Candidate, ConsideredPolicy, Decision
 
 ALLOWED: Final = 0
 DENIED: Final = 1
@@ -64,6 +64,8 @@ def _print(decision: Decision, question: str) -> None:
     headline.append(f" {decision.reason}: ", style="bold")
     headline.append_text(output.text(decision.detail))
     facts = [headline]
+    if decision.retry_after is not None:
+        facts.append(output.text(f"ask again in {decision.retry_after}"))
     if decision.valid_until is not None:
         facts.append(output.text(f"valid until {output.moment(decision.valid_until)}"))
     if decision.explanation is None:
@@ -72,7 +74,19 @@ def _print(decision: Decision, question: str) -> None:
     shown, count = decision.explanation.candidates, decision.explanation.candidate_count
     title = f"candidate capabilities: {count}" if count else "no candidate capability"
     candidates = [*map(_candidate, shown), *_rest(count - len(shown))]
-    output.print_tree(output.text(question), [*facts, (output.text(title), candidates)])
+    branches: list[Text | tuple[Text, list[Text]]] = [*facts, (output.text(title), candidates)]
+    asked, total = decision.explanation.policies, decision.explanation.policy_count
+    if total:
+        policies = [*map(_policy, asked), *_rest(total - len(asked))]
+        branches.append((output.text(f"policies: {total}"), policies))
+    output.print_tree(output.text(question), branches)
+
+
+def _policy(policy: ConsideredPolicy) -> Text:
+    line = output.text(policy.outcome)
+    line.append_text(output.text(f" {policy.policy_id} ", "dim"))
+    line.append_text(output.text(f"{policy.effect}: {policy.detail}"))
+    return line
 
 
 def _candidate(candidate: Candidate) -> Text:

@@ -2,7 +2,8 @@
 
 0    it is done; the decision is ALLOW
 1    the decision is DENY; the server is not serving; a replica is not renewing; the audit log is
-     not as it was written; some records of an import were rejected
+     not as it was written; a policy document cannot be used, or a case of it came out otherwise;
+     some records of an import were rejected
 2    it could not be done: wrong usage, or an error
 130  Ctrl-C
 """
@@ -28,6 +29,8 @@ from licet.cli import (
     epoch,
     keys,
     migrate,
+    policy,
+    policy_sets,
     principals,
     users,
 )
@@ -83,6 +86,11 @@ audit.app.command()(command(audit_proofs.export))
 audit.app.command()(audit_archive.archive)
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
+policy.app.command()(command(policy_sets.put))
+policy.app.command()(command(policy_sets.show))
+policy.app.command()(command(policy_sets.history))
+policy.app.command()(command(policy_sets.rollback))
+app.add_typer(policy.app, name="policy")
 app.add_typer(users.app, name="users")
 app.add_typer(principals.app, name="principals")
 app.add_typer(agents.app, name="agents")

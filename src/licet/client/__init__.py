@@ -19,6 +19,13 @@ from licet.client.callers import ApiKey, CallerIdentity, Callers, KeyRevocation,
 from licet.client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client
 from licet.client.errors import LicetCallError
 from licet.client.imports import AuditImport, ForeignEvent, Imports
+from licet.client.policies import (
+    Policies,
+    PolicyCaseResult,
+    PolicySet,
+    PolicySetPut,
+    PolicyTest,
+)
 from licet.client.proofs import LogCheckpoint, LogExport, LogProof, Proofs
 from licet.client.requests import AuditFilter, AuthorizeRequest, CapabilityFilter, GrantFields
 from licet.client.results import (
@@ -28,6 +35,7 @@ from licet.client.results import (
     Capability,
     CapabilityPage,
     CapabilityTree,
+    ConsideredPolicy,
     Decision,
     Explanation,
     JsonObject,
@@ -61,6 +69,7 @@ __all__ = [
     "CapabilityPage",
     "CapabilityTree",
     "Client",
+    "ConsideredPolicy",
     "Decision",
     "Explanation",
     "ForeignEvent",
@@ -75,6 +84,11 @@ __all__ = [
     "LogProof",
     "NewApiKey",
     "NewBootstrapToken",
+    "Policies",
+    "PolicyCaseResult",
+    "PolicySet",
+    "PolicySetPut",
+    "PolicyTest",
     "Principals",
     "Proofs",
     "Revocation",

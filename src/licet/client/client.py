@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from types import TracebackType
 from typing import Final, Self
 from uuid import uuid4
 
@@ -15,6 +14,7 @@ from licet.client.agents import Agents
 from licet.client.callers import Callers
 from licet.client.errors import LicetCallError
 from licet.client.imports import Imports
+from licet.client.policies import Policies
 from licet.client.proofs import Proofs
 from licet.client.requests import AuditFilter, AuthorizeRequest, CapabilityFilter, GrantFields
 from licet.client.results import (
@@ -73,6 +73,8 @@ class Client:
         self._stub = AuthorizationServiceStub(self._channel)
         self.callers = Callers(self._channel, self._seconds)
         """The calls about who may call."""
+        self.policies = Policies(self._channel, self._seconds)
+        """The calls about policies."""
         self.agents = Agents(self._channel, self._seconds)
         """The calls about agents."""
         self.proofs = Proofs(self._channel, self._seconds)
@@ -84,12 +86,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

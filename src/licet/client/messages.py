@@ -20,6 +20,7 @@ from licet.client.results import (
     Candidate,
     Capability,
     CapabilityTree,
+    ConsideredPolicy,
     Decision,
     Explanation,
     JsonObject,
@@ -294,7 +295,22 @@ def _explanation(message: decision_pb2.Explanation) -> Explanation:
             for candidate in message.candidates
         ),
         candidate_count=message.candidate_count,
+        policies=tuple(
+            ConsideredPolicy(
+                policy_id=policy.policy_id,
+                outcome=_name(decision_pb2.PolicyOutcome.DESCRIPTOR, policy.outcome),
+                effect=policy.effect,
+                detail=policy.detail,
+            )
+            for policy in message.policies
+        ),
+        policy_count=message.policy_count,
     )
+
+
+def reason_name(number: int) -> str:
+    """Return the name of a decision's reason."""
+    return _name(decision_pb2.Reason.DESCRIPTOR, number)
 
 
 def _name(kind: EnumDescriptor, number: int) -> str:

@@ -30,11 +30,26 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsideredPolicy:
+    """A policy by itself, and what came of it; `effect` is what it demands."""
+
+    policy_id: str
+    outcome: str
+    effect: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
-    """The candidates, the applicable ones first, at most 100; `candidate_count` counts all."""
+    """The candidates, the applicable ones first, at most 100; `candidate_count` counts all.
+
+    Likewise the policies, those that matched first; none when no capability allows.
+    """
 
     candidates: tuple[Candidate, ...]
     candidate_count: int
+    policies: tuple[ConsideredPolicy, ...]
+    policy_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +65,7 @@ class Decision:
         decision_id: the id of the decision's audit event.
         revision: the revision of authorization state on which the decision rests.
         valid_until: when this ALLOW ends by itself.
-        retry_after: with RATE_LIMITED, when asking again can succeed.
+        retry_after: of a policy's DENY, when asking again can succeed, if that is known.
         explanation: only when it was asked for.
         correlation_id: the request's.
     """

@@ -69,6 +69,8 @@ class EventType(StrEnum):
     KEY_CREATED = "key.created"
     KEY_ROTATED = "key.rotated"
     KEY_REVOKED = "key.revoked"
+    POLICY_PUT = "policy.put"
+    POLICY_ROLLED_BACK = "policy.rolled_back"
     USER_CREATED = "user.created"
     USER_UPDATED = "user.updated"
     USER_DISABLED = "user.disabled"

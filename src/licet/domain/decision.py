@@ -9,6 +9,7 @@ The steps, in the order in which they are taken:
 (2) One covers them but is not valid yet: DENY, NOT_YET_VALID.
 (3) One covered them and has ended: DENY, for the reason that the latest one ended.
 (4) None: DENY, NO_CAPABILITY.
+(5) What (1) allows, a policy may deny: see `policy_set.py`.
 
 A capability is dead from `expires_at` on and alive from `not_before` on, to the microsecond. Where
 the clock's reading has an error, it is dead as soon as it can be, and alive only when it must be.
@@ -36,6 +37,14 @@ class Reason(StrEnum):
     CAPABILITY_EXPIRED = "CAPABILITY_EXPIRED"
     CAPABILITY_REVOKED = "CAPABILITY_REVOKED"
     NOT_YET_VALID = "NOT_YET_VALID"
+    POLICY_DENIED = "POLICY_DENIED"
+    POLICY_ERROR = "POLICY_ERROR"
+    RATE_LIMITED = "RATE_LIMITED"
+    OUTSIDE_TIME_WINDOW = "OUTSIDE_TIME_WINDOW"
+    MFA_REQUIRED = "MFA_REQUIRED"
+    SECURITY_LEVEL_TOO_LOW = "SECURITY_LEVEL_TOO_LOW"
+    SESSION_REQUIRED = "SESSION_REQUIRED"
+    APPROVAL_REQUIRED = "APPROVAL_REQUIRED"
     PRINCIPAL_SUSPENDED = "PRINCIPAL_SUSPENDED"
 
 
@@ -70,6 +79,27 @@ class Request(NamedTuple):
     explain: bool = False
 
 
+class Judgement(NamedTuple):
+    """What the policies have to say of an ALLOW: nothing against it, when `reason` is None.
+
+    Attributes:
+        version: of the policy set that was looked at.
+        policy_id: the policy that denies; empty: none.
+        reason: why it denies.
+        detail: one sentence for people.
+        retry_after: of a denial, in how many microseconds asking again can succeed, if that is
+            known.
+        until: nothing against it until then, as far as hours and ages go.
+    """
+
+    version: int
+    policy_id: str
+    reason: Reason | None
+    detail: str
+    retry_after: int | None
+    until: Instant | None
+
+
 class Decision(NamedTuple):
     """One answer.
 
@@ -79,6 +109,7 @@ class Decision(NamedTuple):
         capability: the one that allowed; with a DENY the one that came closest, if any.
         valid_until: when an ALLOW ends by itself, if it does.
         revision: of the authorization state that was looked at.
+        judgement: of the policies, where there are any and a capability allows.
     """
 
     allowed: bool
@@ -86,6 +117,7 @@ class Decision(NamedTuple):
     capability: HeldCapability | None
     valid_until: Instant | None
     revision: int
+    judgement: Judgement | None = None
 
 
 class Candidate(NamedTuple):
@@ -95,11 +127,36 @@ class Candidate(NamedTuple):
     verdict: Verdict
 
 
+class PolicyOutcome(StrEnum):
+    """What came of a policy; the values are sent."""
+
+    NOT_MATCHED = "NOT_MATCHED"
+    CONDITION_FALSE = "CONDITION_FALSE"
+    PASSED = "PASSED"
+    DENIED = "DENIED"
+    FAILED = "FAILED"
+
+
+class ConsideredPolicy(NamedTuple):
+    """A policy by itself, and what came of it. `effect` says what it demands."""
+
+    policy_id: str
+    outcome: PolicyOutcome
+    effect: str
+    detail: str
+
+
 class Explanation(NamedTuple):
-    """The first candidates, the applicable ones in front, and how many there are in all."""
+    """The first candidates, the applicable ones in front, and how many there are in all.
+
+    The same of policies, those that matched in front; none when no capability allows, because then
+    they are not asked.
+    """
 
     candidates: tuple[Candidate, ...]
     total: int
+    policies: tuple[ConsideredPolicy, ...] = ()
+    policy_total: int = 0
 
 
 def decide(  # noqa: C901, PLR0912 - hot
@@ -191,11 +248,11 @@ def _verdict(
 def _allow(capability: HeldCapability, held: CapabilitySet) -> Decision:
     expiry = capability.expires_at
     until = None if expiry == NEVER else expiry
-    return _new(Decision, (True, _GRANTED, capability, until, held.revision))
+    return _new(Decision, (True, _GRANTED, capability, until, held.revision, None))
 
 
 def _deny(reason: Reason, closest: HeldCapability | None, held: CapabilitySet) -> Decision:
-    return _new(Decision, (False, reason, closest, None, held.revision))
+    return _new(Decision, (False, reason, closest, None, held.revision, None))
 
 
 def _later(one: HeldCapability | None, other: HeldCapability) -> HeldCapability:
@@ -223,7 +280,13 @@ def describe(decision: Decision, request: Request) -> str:
         return f"{request.principal} holds no capability for {what}"
     if decision.allowed:
         return f"capability {capability.id} allows {what}"
-    match decision.reason:
+    if decision.judgement is not None:
+        return decision.judgement.detail
+    return _describe_denial(decision.reason, capability, what)
+
+
+def _describe_denial(reason: Reason, capability: HeldCapability, what: str) -> str:
+    match reason:
         case Reason.NOT_YET_VALID:
             return (
                 f"capability {capability.id} allows {what} from {rfc3339(capability.not_before)} on"
@@ -235,7 +298,7 @@ def describe(decision: Decision, request: Request) -> str:
             end = f"it was revoked at {rfc3339(capability.ended_at)}"
             return f"capability {capability.id} allowed {what} until {end}"
         case _:
-            message = f"{decision.reason} comes without a capability, or with an ALLOW"
+            message = f"{reason} comes without a capability, or with an ALLOW"
             raise AssertionError(message)
 
 

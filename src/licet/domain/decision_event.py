@@ -16,6 +16,7 @@ from licet.domain.audit_event import (
     Result,
     leaf_body,
 )
+from licet.domain.canonical_json import EMPTY, JsonObject
 from licet.domain.decision import Decision, Request
 from licet.domain.instant import Instant
 from licet.domain.names import Caller
@@ -26,7 +27,7 @@ _ALLOW: Final = Result.ALLOW
 _DENY: Final = Result.DENY
 
 _TIME: Final = Struct(">iq")  # occurred_at with its length
-_TAIL: Final = Struct(">iqiB2s")  # revision with its length; metadata: length, version and `{}`
+_TAIL: Final = Struct(">iqiB")  # revision with its length; length of metadata, its version
 # The length of an ASCII text below 128 as the text whose UTF-8 is that length in four bytes.
 _LENGTHS: Final = tuple(f"\0\0\0{chr(length)}" for length in range(128))
 
@@ -34,8 +35,12 @@ _LENGTHS: Final = tuple(f"\0\0\0{chr(length)}" for length in range(128))
 def decision_event(
     caller: Caller, now: Instant, request: Request, decision: Decision
 ) -> AuditEvent:
-    """Return what is recorded of a decision. A plain ALLOW has no reason."""
+    """Return what is recorded of a decision. A plain ALLOW has no reason.
+
+    A decision that policies were asked about names the set that they are of.
+    """
     capability = decision.capability
+    judgement = decision.judgement
     return AuditEvent(
         now,
         _DECISION,
@@ -46,29 +51,34 @@ def decision_event(
         capability.id if capability is not None else "",
         _ALLOW if decision.allowed else _DENY,
         "" if decision.allowed else decision.reason,
-        "",
+        "" if judgement is None else judgement.policy_id,
         request.session_id,
         request.trace_id,
         decision.revision,
+        EMPTY if judgement is None else JsonObject(f'{{"policy_set": {judgement.version}}}'),
     )
 
 
 def decision_body(caller: Caller, now: Instant, request: Request, decision: Decision) -> bytes:
     """Return what follows the id in the leaf of a decision, as `leaf_body` of its event."""
     principal, action, resource, _, _, session, trace, _, _ = request
-    allowed, reason, capability, _, revision = decision
+    allowed, reason, capability, _, revision, judgement = decision
     capability_id = "" if capability is None else capability.id
     if allowed:
         reason_text, outcome = "", "\0\0\0\5allow"
     else:
         reason_text, outcome = reason, "\0\0\0\4deny"
+    policy_id, metadata = "", b"{}"
+    if judgement is not None:
+        policy_id, metadata = judgement.policy_id, b'{"policy_set": %d}' % judgement.version
     length = _LENGTHS
     try:
         texts = (
             f"\0\0\0\x08decision{length[len(caller)]}{caller}"
             f"{length[len(principal)]}{principal}{length[len(action)]}{action}"
             f"{length[len(resource)]}{resource}{length[len(capability_id)]}{capability_id}"
-            f"{outcome}{length[len(reason_text)]}{reason_text}\0\0\0\0"
+            f"{outcome}{length[len(reason_text)]}{reason_text}"
+            f"{length[len(policy_id)]}{policy_id}"
             f"{length[len(session)]}{session}{length[len(trace)]}{trace}"
         )
     except IndexError:  # some text is longer
@@ -76,5 +86,8 @@ def decision_body(caller: Caller, now: Instant, request: Request, decision: Deci
     if not texts.isascii():
         return leaf_body(decision_event(caller, now, request, decision))
     return (
-        _TIME.pack(8, now - POSTGRES_EPOCH) + texts.encode() + _TAIL.pack(8, revision, 3, 1, b"{}")
+        _TIME.pack(8, now - POSTGRES_EPOCH)
+        + texts.encode()
+        + _TAIL.pack(8, revision, len(metadata) + 1, 1)
+        + metadata
     )

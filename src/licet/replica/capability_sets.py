@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterable, Mapping
 from threading import Event, Lock
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
-from licet.app.ports import Deadline
+from licet.app.ports import AT_ONCE, Deadline, NotAtOnceError
 from licet.domain.capability_set import CapabilitySet
 from licet.domain.names import Principal
 from licet.replica.lease import Lease
@@ -146,6 +146,8 @@ class Cached(Generic[_Name, _Entry]):
                     (entry.revision for entry in found.values()), default=0
                 ):
                     return found
+        if deadline is AT_ONCE:
+            raise NotAtOnceError
         with self._mutex:
             self.misses += len(principals)
         # One statement for all of them, cached or not: entries and rows together would be of two
@@ -215,6 +217,8 @@ class Cached(Generic[_Name, _Entry]):
         than a revocation that the request must know. So it lets such a read land and looks for the
         entry it left, under the lease; only the next read, which began after it, may be shared.
         """
+        if deadline is AT_ONCE:
+            raise NotAtOnceError
         with self._mutex:
             self.misses += 1
         flight, leads = self._board(principal)

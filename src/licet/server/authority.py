@@ -70,6 +70,16 @@ _IDENTITY: Final[Mapping[str, frozenset[Scope]]] = {
     "DeactivateAgent": frozenset({Scope.IDENTITY}),
     "ActivateAgent": frozenset({Scope.IDENTITY}),
 }
+_POLICY: Final[Mapping[str, frozenset[Scope]]] = dict.fromkeys(
+    (
+        "PutPolicySet",
+        "GetPolicySet",
+        "ListPolicySets",
+        "RollbackPolicySet",
+        "TestPolicySet",
+    ),
+    frozenset({Scope.POLICY}),
+)
 
 RULES: Final[Mapping[str, frozenset[Scope]]] = {
     f"/licet.v1.{service}/{method}": scopes
@@ -77,6 +87,7 @@ RULES: Final[Mapping[str, frozenset[Scope]]] = {
         ("AuthorizationService", _AUTHORIZATION),
         ("AuditService", _AUDIT),
         ("IdentityService", _IDENTITY),
+        ("PolicyService", _POLICY),
     )
     for method, scopes in methods.items()
 }
@@ -173,10 +184,11 @@ class Authority:
         names = " or ".join(sorted(scopes))
 
         def admit(context: grpc.ServicerContext, questions: int = 1) -> None:
-            if addresses is not None and questions:
-                _take(addresses, ADDRESS, network_of(context.peer()), questions)
             identity = authenticate(context)
             attach(context, identity)
+            # Not before: who has to be looked for elsewhere comes here a second time.
+            if addresses is not None and questions:
+                _take(addresses, ADDRESS, network_of(context.peer()), questions)
             # Also of a caller who lacks the scope: to be told so costs as much.
             if callers is not None and questions:
                 _take(callers, CALLER, identity.caller, questions)

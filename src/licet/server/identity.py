@@ -12,7 +12,7 @@ from typing import Final, Protocol, cast
 
 import grpc
 
-from licet.app.ports import Deadline
+from licet.app.ports import AT_ONCE, Deadline
 from licet.domain.api_key import EXPECTED
 from licet.domain.caller import Identity
 from licet.domain.errors import UnauthenticatedError
@@ -149,8 +149,25 @@ def attach(context: grpc.ServicerContext, identity: Identity) -> None:
 
 
 def deadline_of(context: grpc.ServicerContext) -> Deadline:
-    """Return how long the caller still waits."""
+    """Return how long the caller still waits; on the thread that must never wait, `AT_ONCE`."""
+    if getattr(context, "licet_at_once", False):
+        return AT_ONCE
     return Deadline(context.time_remaining)
+
+
+def want_at_once(context: grpc.ServicerContext, *, at_once: bool) -> None:
+    """Choose what `deadline_of` a call is, until it is chosen again."""
+    context.licet_at_once = at_once  # type: ignore[attr-defined] # as for `attach`
+
+
+def note_counted(context: grpc.ServicerContext) -> None:
+    """Note that what a message asks was counted already: it is about to be attempted again."""
+    context.licet_counted = True  # type: ignore[attr-defined] # as for `attach`
+
+
+def was_counted(context: grpc.ServicerContext) -> bool:
+    """Say whether that was noted of the message that is attempted now, and forget it."""
+    return vars(context).pop("licet_counted", False) is True
 
 
 def identity_of(context: grpc.ServicerContext) -> Identity:

@@ -17,11 +17,12 @@ import grpc
 from google.protobuf.message import DecodeError
 from typing_extensions import override
 
+from licet.app.ports import AT_ONCE, NotAtOnceError
 from licet.domain.errors import ExhaustedError, InvalidRequestError, LicetError
 from licet.server.authority import Admit, Authority
-from licet.server.deferred import Deferred, End
-from licet.server.identity import identity_of
+from licet.server.identity import deadline_of, identity_of, note_counted, was_counted
 from licet.server.lanes import TOO_MANY, Lane, Shares
+from licet.server.replies import Answering, Attempt, Hybrid, Reply, attach
 from licet.server.status import internal, status_of
 from licet.server.streams import Stream, Streams
 from licet.v1 import authorization_pb2 as pb
@@ -56,7 +57,7 @@ class _Route:
         usual: those of callers who are known.
         lane: of those; None: they have places instead, and go there whoever they are.
         strange: those of strangers.
-        shed: those that come when the lane is full.
+        shed: those that come when the lane is full; None: whoever serves them sees to that.
     """
 
     usual: _Handler
@@ -75,19 +76,20 @@ class Interceptor(grpc.ServerInterceptor):
         shares: Shares,
         lane: Lane,
         pools: Mapping[str, ThreadPoolExecutor],
-        deferred: Mapping[str, Deferred],
+        hybrid: Mapping[str, Answering],
     ) -> None:
         """Run streams and changes on pools of their own, one for each method, by its name.
 
         On the shared one, a few idle streams, or changes that wait for a replica that is stopped,
-        would shut out every other call. Methods in `deferred` are answered by that. Those without
-        a pool run in `lane`, which is gRPC's own; `shares` are each caller's part of the streams.
+        would shut out every other call. Methods in `hybrid`, which the server's lane knows how to
+        serve, are answered by that instead. Those without a pool run in `lane`, which is gRPC's
+        own; `shares` are each caller's part of the streams.
         """
         self._authority = authority
         self._streams = streams
         self._shares = shares
         self._lane = lane
-        self._deferred = deferred
+        self._hybrid = hybrid
         self._pools = pools
         self._foreign_pool = ThreadPoolExecutor(_FOREIGN_STREAMS, "licet-reflection")
         # Whoever asks for health is to be answered however many others wait.
@@ -115,13 +117,16 @@ class Interceptor(grpc.ServerInterceptor):
             return route.usual
         if not self._authority.knows(handler_call_details.invocation_metadata):
             return route.strange
-        return route.shed if route.lane.is_full else route.usual
+        return route.shed if route.shed is not None and route.lane.is_full else route.usual
 
     def _route(self, method: str, handler: _Handler) -> _Route:
         if not method.startswith(_OURS):
             return _Route(self._apart(handler))
         note, pool = self._authority.note, self._pools.get(method, self._lane)
         usual = self._wrap(method, handler, pool, note)
+        hybrid = self._hybrid.get(method)
+        if hybrid is not None:
+            usual = self._answered(method, handler, hybrid, note)
         if not isinstance(pool, Lane):
             return _Route(usual)
         strangers = self._authority.strangers
@@ -131,7 +136,9 @@ class Interceptor(grpc.ServerInterceptor):
             strangers.slow_down(error)
 
         strange = self._wrap(method, handler, strangers.lane, note_slowly)
-        return _Route(usual, pool, strange, _shedding(pool, self._refusing))
+        # What is answered at once has room in a full lane; who is handed over is refused there.
+        shed = None if hybrid is not None else _shedding(pool, self._refusing)
+        return _Route(usual, pool, strange, shed)
 
     def _apart(self, handler: _Handler) -> _Handler:
         """Run another service's calls apart, too: reflection's may idle as long as they like."""
@@ -158,6 +165,20 @@ class Interceptor(grpc.ServerInterceptor):
             handler.response_serializer,
         )
 
+    def _answered(self, method: str, handler: _Handler, hybrid: Answering, note: _Note) -> _Handler:
+        """Return what gRPC gives to its own lane, which serves it as `hybrid.py` says."""
+        admit = self._authority.admission(method)
+        wrapped = self._wrap(method, handler, self._lane, note)
+        if handler.stream_stream is not None:
+            attach(
+                wrapped.stream_stream,
+                _conversation(hybrid, self._streams, self._shares, admit, note),
+            )
+        else:
+            holding = self._lane if self._lane.holds else None
+            attach(wrapped.unary_unary, Hybrid(_attempt(hybrid, admit, note, holding)))
+        return wrapped
+
     def _wrap(
         self, method: str, handler: _Handler, pool: ThreadPoolExecutor, note: _Note
     ) -> _Handler:
@@ -166,11 +187,6 @@ class Interceptor(grpc.ServerInterceptor):
             handler.response_serializer,
         )
         admit = self._authority.admission(method)
-        if method in self._deferred:
-            later = _on(pool, _later(self._deferred[method], self._lane, admit, note))
-            later.experimental_non_blocking = True  # type: ignore[attr-defined] # so that its return is not the end
-            # On the wire, a stream of one message is no different from one message.
-            return grpc.unary_stream_rpc_method_handler(later, deserialize, serialize)
         if handler.unary_unary is not None:
             behavior = _on(pool, _unary(handler.unary_unary, admit, note))
             return grpc.unary_unary_rpc_method_handler(behavior, deserialize, serialize)
@@ -243,12 +259,23 @@ def _unary(behavior: _Behavior, admit: Admit, note: _Note) -> _Behavior:
     return call
 
 
-def _later(behavior: Deferred, lane: Lane, admit: Admit, note: _Note) -> Deferred:
-    def call(request: Any, context: grpc.ServicerContext, end: End) -> None:  # noqa: ANN401 - any message
+def _attempt(answer: Answering, admit: Admit, note: _Note, holding: Lane | None = None) -> Attempt:
+    """Return what answers a message; `holding` is the lane of those that wait for the disk."""
+
+    def call(request: Any, context: grpc.ServicerContext, reply: Reply) -> bool:  # noqa: ANN401 - any message
+        counted = was_counted(context)
         try:
-            admit(context)
-            lane.hold(context)
-            behavior(_check(request), context, end)
+            admit(context, 0 if counted else _questions(request))
+            counted = True
+            if holding is not None and deadline_of(context) is AT_ONCE:
+                holding.check()
+            answer(_check(request), context, reply)
+            if holding is not None and context.is_active():
+                holding.hold(context)
+        except NotAtOnceError:
+            if counted:
+                note_counted(context)
+            return False
         except LicetError as exc:
             note(exc, context)
             status = status_of(exc)
@@ -256,10 +283,35 @@ def _later(behavior: Deferred, lane: Lane, admit: Admit, note: _Note) -> Deferre
             _log.exception("a request failed on a bug")
             status = internal()
         else:
-            return
-        context.abort_with_status(status)
+            return True
+        reply.end(status)
+        return True
 
     return call
+
+
+def _conversation(
+    answer: Answering, streams: Streams, shares: Shares, admit: Admit, note: _Note
+) -> Hybrid:
+    """Do as `_streaming` does, one message after the other."""
+    callers: dict[Reply, str] = {}
+
+    def opened(_request: Any, context: grpc.ServicerContext, reply: Reply) -> None:  # noqa: ANN401 - none
+        caller = identity_of(context).caller
+        shares.take(caller)
+        callers[reply] = caller
+        streams.open(reply)
+        if not context.is_active():
+            closed(reply)  # told already, perhaps, before it was open
+        reply.proceed()
+
+    def closed(reply: Reply) -> None:
+        streams.close(reply)
+        caller = callers.pop(reply, None)
+        if caller is not None:
+            shares.give(caller)
+
+    return Hybrid(_attempt(answer, admit, note), _attempt(opened, admit, note), closed)
 
 
 def _streaming(

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from threading import Lock, local
 from typing import Final, ParamSpec, Protocol, TypeVar
 
+import grpc
 from typing_extensions import override
 
 from licet.domain.errors import ExhaustedError
+from licet.server.status import status_of
 
 TOO_MANY: Final = "this replica has too many calls under way"
 
@@ -63,8 +65,12 @@ class _Thread(local):
 class Lane(ThreadPoolExecutor):
     """See the module. gRPC submits each call to it, whether it is full or not: ask before."""
 
-    def __init__(self, threads: int, name: str, limit: int) -> None:
-        """Have so many threads, and `limit` calls under way at most."""
+    def __init__(self, threads: int, name: str, limit: int, *, holds: bool = False) -> None:
+        """Have so many threads, and `limit` calls under way at most.
+
+        `holds`: whether answers may wait for the disk without a thread, see `hold`.
+        """
+        self.holds: Final = holds
         super().__init__(threads, thread_name_prefix=f"licet-{name}")
         self._limit = limit
         # One for each call. Its ends are changed without a lock, by any thread (see `deque`).
@@ -94,6 +100,27 @@ class Lane(ThreadPoolExecutor):
         """See `Executor.submit`."""
         self._calls.append(None)
         return super().submit(self._counted, fn, *args, **kwargs)  # type: ignore[arg-type] # the same parameters
+
+    def check(self) -> None:
+        """Check that there is a place for a call that this lane was not given.
+
+        Raises:
+            ExhaustedError: there is none.
+        """
+        if self.is_full:
+            self.shed.add()
+            raise ExhaustedError(TOO_MANY)
+
+    def offer(
+        self, fn: Callable[..., object], refuse: Callable[[grpc.Status], None], *args: object
+    ) -> None:
+        """Run a call if there is a place for it, else have it refused at once."""
+        try:
+            self.check()
+        except ExhaustedError as exc:
+            refuse(status_of(exc))
+        else:
+            Lane.submit(self, fn, *args)
 
     def hold(self, call: Ending) -> None:
         """Count the call that this thread runs until it ends, which may be after that."""
@@ -145,6 +172,14 @@ class Shares:
         Raises:
             ExhaustedError: the caller has as many as it may.
         """
+        self.take(caller)
+        try:
+            yield
+        finally:
+            self.give(caller)
+
+    def take(self, caller: str) -> None:
+        """Have one more, until it is given back. Raises as `of`."""
         with self._mutex:
             count = self._counts.get(caller, 0)
             refused = count >= self._limit
@@ -153,12 +188,12 @@ class Shares:
         if refused:
             self.refused.add()
             raise ExhaustedError(f"a caller may have {self._limit} streams open on this replica")
-        try:
-            yield
-        finally:
-            with self._mutex:
-                left = self._counts[caller] - 1
-                if left:
-                    self._counts[caller] = left
-                else:
-                    del self._counts[caller]
+
+    def give(self, caller: str) -> None:
+        """Give one back."""
+        with self._mutex:
+            left = self._counts[caller] - 1
+            if left:
+                self._counts[caller] = left
+            else:
+                del self._counts[caller]

@@ -15,14 +15,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from licet.domain.errors import UnavailableError
-from licet.server import connections, deferred, strangers
+from licet.server import connections, hybrid, strangers
 from licet.server.audit_service import AuditService
 from licet.server.authority import Authority
-from licet.server.deferred import Deferred
+from licet.server.hybrid import HybridLane
 from licet.server.identity_service import CHANGES, IdentityService
 from licet.server.interceptor import Interceptor
 from licet.server.lanes import Lane, Shares
 from licet.server.places import Places
+from licet.server.policy_service import PolicyService
+from licet.server.replies import Answering
 from licet.server.service import AuthorizationService, UseCases
 from licet.server.streams import Streams
 from licet.server.tls import ServerTls
@@ -33,6 +35,8 @@ from licet.v1 import (
     authorization_pb2,
     identity_pb2,
     identity_pb2_grpc,
+    policy_pb2,
+    policy_pb2_grpc,
 )
 from licet.v1 import authorization_pb2_grpc as pb_grpc
 
@@ -41,6 +45,8 @@ _log: Final = logging.getLogger(__name__)
 SERVICE: Final = authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationService"].full_name
 AUDIT_SERVICE: Final = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 IDENTITY_SERVICE: Final = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name
+POLICY_SERVICE: Final = policy_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name
+SERVICES: Final = (SERVICE, AUDIT_SERVICE, IDENTITY_SERVICE, POLICY_SERVICE)
 _PROBE_SECONDS: Final = 1.0
 # gRPC makes each connection's age longer or shorter by a tenth, so that they do not go together.
 _AGE_JITTER: Final = 1.1
@@ -86,6 +92,8 @@ class ServerLimits:
         shares_port: other workers of this host listen on the same port.
         connection_seconds: how long a connection is kept where the port is shared, or clients have
             certificates.
+        hybrid: decisions from memory hold no thread, where gRPC's version is known.
+        waits_for_disk: decisions leave when they are on the disk.
     """
 
     threads: int = 16
@@ -100,6 +108,8 @@ class ServerLimits:
     connection_calls: int = 256
     shares_port: bool = False
     connection_seconds: float = 30.0
+    hybrid: bool = True
+    waits_for_disk: bool = True
 
 
 class Server:
@@ -130,7 +140,9 @@ class Server:
         self._limits = limits
         self.tls = tls
         self._health = health.HealthServicer()
-        self.decisions = Lane(limits.threads, "rpc", limits.calls)
+        self._is_hybrid = limits.hybrid and _knows_grpc()
+        lane = HybridLane if self._is_hybrid else Lane
+        self.decisions = lane(limits.threads, "rpc", limits.calls, holds=limits.waits_for_disk)
         """The threads of decisions; read by metrics, as the following are."""
         self.reads = Lane(max(limits.threads // 2, 1), "read", limits.calls)
         self.mutations = Places(limits.mutations, "too many changes are being made")
@@ -152,10 +164,10 @@ class Server:
         """Return gRPC's server with all our services, bound to no address."""
         limits, tls = self._limits, self.tls
         service = AuthorizationService(use_cases, self.mutations, self._watchers)
-        waiting = _deferred(service) if use_cases.authorize.waits else {}
+        answered = _hybrid(service) if self._is_hybrid else {}
         interceptor = Interceptor(
             *(self.authority, self._streams, self.shares, self.decisions),
-            *(self._pools, waiting),
+            *(self._pools, answered),
         )
         server = grpc.server(
             self.decisions,
@@ -173,10 +185,13 @@ class Server:
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(
             IdentityService(use_cases.identity, self.mutations), server
         )
+        policy_pb2_grpc.add_PolicyServiceServicer_to_server(
+            PolicyService(use_cases.policies, self.mutations), server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
             (
-                *(SERVICE, AUDIT_SERVICE, IDENTITY_SERVICE),
+                *SERVICES,
                 *(health.SERVICE_NAME, reflection.SERVICE_NAME),
             ),
             server,
@@ -272,7 +287,7 @@ class Server:
                 )
 
     def _set_health(self, status: int) -> None:
-        for service in ("", SERVICE, AUDIT_SERVICE, IDENTITY_SERVICE):
+        for service in ("", *SERVICES):
             self._health.set(service, status)
 
 
@@ -306,15 +321,25 @@ def _pools(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
         f"/{AUDIT_SERVICE}/ExportAudit": export,
         f"/{AUDIT_SERVICE}/ImportAudit": mutation,
         **{f"/{IDENTITY_SERVICE}/{method}": mutation for method in CHANGES},
+        f"/{POLICY_SERVICE}/PutPolicySet": mutation,
+        f"/{POLICY_SERVICE}/RollbackPolicySet": mutation,
+        f"/{POLICY_SERVICE}/TestPolicySet": mutation,
     }
 
 
-def _deferred(service: AuthorizationService) -> dict[str, Deferred]:
-    """Return the methods whose answers wait without a thread."""
-    if not deferred.is_possible():
-        _log.warning("this version of grpcio is not known: decisions hold a thread each")
-        return {}
-    return {f"/{SERVICE}/Authorize": service.authorize_deferred}
+def _hybrid(service: AuthorizationService) -> dict[str, Answering]:
+    """Return what is answered without threads that wait, by method."""
+    return {f"/{SERVICE}/{method}": answer for method, answer in service.hybrid().items()}
+
+
+def _knows_grpc() -> bool:
+    if hybrid.is_possible():
+        return True
+    _log.warning(
+        "grpcio %s is not known: each decision is handed to a thread, and holds it",
+        grpc.__version__,
+    )
+    return False
 
 
 def _options(limits: ServerLimits, *, has_age: bool) -> list[tuple[str, int]]:

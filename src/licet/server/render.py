@@ -21,6 +21,7 @@ from licet.domain.capability import Capability
 from licet.domain.decision import (
     Candidate,
     Explanation,
+    PolicyOutcome,
     Reason,
     Verdict,
     describe,
@@ -32,9 +33,13 @@ from licet.v1 import authorization_pb2 as pb
 from licet.v1 import capability_pb2, decision_pb2
 from licet.v1.audit_pb2 import AuditEvent
 
-_REASONS: Final = {reason: decision_pb2.Reason.Value(f"REASON_{reason.name}") for reason in Reason}
+REASONS: Final = {reason: decision_pb2.Reason.Value(f"REASON_{reason.name}") for reason in Reason}
 _ALLOW: Final = decision_pb2.DECISION_ALLOW
 _DENY: Final = decision_pb2.DECISION_DENY
+_OUTCOMES: Final = {
+    outcome: decision_pb2.PolicyOutcome.Value(f"POLICY_OUTCOME_{outcome.name}")
+    for outcome in PolicyOutcome
+}
 _VERDICTS: Final = {
     verdict: decision_pb2.CandidateVerdict.Value(f"CANDIDATE_VERDICT_{verdict.name}")
     for verdict in Verdict
@@ -56,12 +61,20 @@ def batch(answers: Iterable[Answer]) -> pb.BatchAuthorizeResponse:
     return response
 
 
+def stream(answers: Iterable[Answer]) -> pb.StreamAuthorizeResponse:
+    """Render the answers to a message of a stream, as those of a batch."""
+    response = pb.StreamAuthorizeResponse()
+    for answer in answers:
+        _fill(response.responses.add(), answer)
+    return response
+
+
 def _fill(response: pb.AuthorizeResponse, answer: Answer) -> None:
     # Field by field, which costs less than keyword arguments.
     request, decision, event_id, explanation = answer
     capability = decision.capability
     response.decision = _ALLOW if decision.allowed else _DENY
-    response.reason = _REASONS[decision.reason]
+    response.reason = REASONS[decision.reason]
     response.detail = describe(decision, request)
     if capability is not None:
         response.capability_id = capability.id
@@ -71,6 +84,11 @@ def _fill(response: pb.AuthorizeResponse, answer: Answer) -> None:
         response.correlation_id = request.correlation_id
     if decision.valid_until is not None:
         response.valid_until.CopyFrom(timestamp(decision.valid_until))
+    judgement = decision.judgement
+    if judgement is not None and judgement.reason is not None:
+        response.policy_id = judgement.policy_id
+        if judgement.retry_after is not None:
+            response.retry_after.FromMicroseconds(judgement.retry_after)
     if explanation is not None:
         response.explanation.CopyFrom(_explanation(explanation))
 
@@ -186,6 +204,16 @@ def _explanation(explanation: Explanation) -> decision_pb2.Explanation:
     return decision_pb2.Explanation(
         candidates=[_candidate(candidate) for candidate in explanation.candidates],
         candidate_count=explanation.total,
+        policies=[
+            decision_pb2.ConsideredPolicy(
+                policy_id=policy.policy_id,
+                outcome=_OUTCOMES[policy.outcome],
+                effect=policy.effect,
+                detail=policy.detail,
+            )
+            for policy in explanation.policies
+        ],
+        policy_count=explanation.policy_total,
     )
 
 

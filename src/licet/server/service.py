@@ -5,30 +5,42 @@ What may be asked is checked in `convert.py`, what is done is in `app`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import grpc
+from google.protobuf.message import Message
 from typing_extensions import override
 
 from licet.app.authorize import Answer, Authorize
 from licet.app.grant import GrantCapability
 from licet.app.import_audit import ImportAudit
 from licet.app.keys import ManageKeys
+from licet.app.policies import ManagePolicies
+from licet.app.ports import AT_ONCE, NotAtOnceError
 from licet.app.prove import ProveAudit, StoredCheckpoint
 from licet.app.read import QueryAudit, ReadCapabilities
+from licet.app.recording import Acknowledge
 from licet.app.revoke import RevokeCapabilities
 from licet.app.suspend import SuspendPrincipals
 from licet.app.users import ManageUsers
 from licet.app.watch import WatchChanges
+from licet.domain.decision import Request
+from licet.domain.names import Caller
 from licet.server import convert, proofs, render
 from licet.server.agent_methods import AgentUseCases
-from licet.server.deferred import End, Reply
 from licet.server.identity import deadline_of, identity_of
 from licet.server.places import Places
+from licet.server.replies import Answering, Reply, when_told
 from licet.server.watchers import Watchers
 from licet.v1 import authorization_pb2 as pb
 from licet.v1 import authorization_pb2_grpc as pb_grpc
+
+MAX_AT_ONCE: Final = 32
+"""How many decisions are taken together on the thread that all others wait for; of a larger batch,
+handing it to another thread is a small part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,7 @@ class UseCases:
     prove: ProveAudit
     identity: IdentityUseCases
     import_audit: ImportAudit
+    policies: ManagePolicies
     latest_checkpoint: Callable[[], StoredCheckpoint | None]
 
 
@@ -74,15 +87,6 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
         caller.check_question(question.principal, question.resource)
         return render.authorize(self._do.authorize(question, caller.caller, deadline_of(context)))
 
-    def authorize_deferred(
-        self, request: pb.AuthorizeRequest, context: grpc.ServicerContext, end: End
-    ) -> None:
-        """Do as `Authorize` does, without a thread that waits for the disk."""
-        caller, question = identity_of(context), convert.authorize(request)
-        caller.check_question(question.principal, question.resource)
-        reply = Reply(context, end, _rendered)
-        self._do.authorize.deferred(question, caller.caller, deadline_of(context), reply.prepare)
-
     @override
     def BatchAuthorize(
         self, request: pb.BatchAuthorizeRequest, context: grpc.ServicerContext
@@ -94,10 +98,7 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
         self, request_iterator: Iterator[pb.StreamAuthorizeRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.StreamAuthorizeResponse]:
         for message in request_iterator:
-            answers = self._batch(message.requests, context)
-            yield pb.StreamAuthorizeResponse(
-                responses=[render.authorize(answer) for answer in answers]
-            )
+            yield render.stream(self._batch(message.requests, context))
 
     @override
     def Grant(self, request: pb.GrantRequest, context: grpc.ServicerContext) -> pb.GrantResponse:
@@ -158,20 +159,66 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
                 with place.sending():
                     yield render.watch(event)
 
+    def hybrid(self) -> dict[str, Answering]:
+        """Return, of some methods, what answers without a thread that waits for the disk.
+
+        Given no time, it does not wait for anything: it raises NotAtOnceError.
+        """
+        return {
+            "Authorize": self._answer_authorize,
+            "BatchAuthorize": partial(self._answer_batch, render.batch),
+            "StreamAuthorize": partial(self._answer_batch, render.stream),
+        }
+
+    def _answer_authorize(
+        self, request: pb.AuthorizeRequest, context: grpc.ServicerContext, reply: Reply
+    ) -> None:
+        caller, question = identity_of(context), convert.authorize(request)
+        caller.check_question(question.principal, question.resource)
+        deadline = deadline_of(context)
+        if request.explain and deadline is AT_ONCE:
+            raise NotAtOnceError
+
+        def prepare(answer: Answer) -> Acknowledge:
+            return when_told(reply, render.authorize(answer).SerializeToString())
+
+        self._do.authorize.deferred(question, caller.caller, deadline, prepare)
+
+    def _answer_batch(
+        self,
+        rendered: Callable[[Iterable[Answer]], Message],
+        message: pb.BatchAuthorizeRequest | pb.StreamAuthorizeRequest,
+        context: grpc.ServicerContext,
+        reply: Reply,
+    ) -> None:
+        deadline = deadline_of(context)
+        if deadline is AT_ONCE and (
+            len(message.requests) > MAX_AT_ONCE or any(asked.explain for asked in message.requests)
+        ):
+            raise NotAtOnceError
+        caller, questions = self._asked(message.requests, context)
+
+        def prepare(answers: list[Answer]) -> Acknowledge:
+            return when_told(reply, rendered(answers).SerializeToString())
+
+        self._do.authorize.batch_deferred(questions, caller, deadline, prepare)
+
     def _batch(
         self, messages: Sequence[pb.AuthorizeRequest], context: grpc.ServicerContext
     ) -> list[Answer]:
+        caller, questions = self._asked(messages, context)
+        return self._do.authorize.batch(questions, caller, deadline_of(context))
+
+    def _asked(
+        self, messages: Sequence[pb.AuthorizeRequest], context: grpc.ServicerContext
+    ) -> tuple[Caller, list[Request]]:
         caller, questions = identity_of(context), convert.batch(messages)
         for question in questions:
             caller.check_question(question.principal, question.resource)
-        return self._do.authorize.batch(questions, caller.caller, deadline_of(context))
+        return caller.caller, questions
 
     def _tell_checkpoint(self, context: grpc.ServicerContext) -> StoredCheckpoint | None:
         """Send the latest checkpoint along: whoever keeps it can tell if the log is cut off."""
         checkpoint = self._do.latest_checkpoint()
         context.set_trailing_metadata(proofs.checkpoint_metadata(checkpoint))
         return checkpoint
-
-
-def _rendered(answer: Answer) -> bytes:
-    return render.authorize(answer).SerializeToString()

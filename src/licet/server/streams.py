@@ -1,9 +1,9 @@
 """The open streams of decisions: so many at once, and told to go on elsewhere when the server goes.
 
 A stream is told between two messages: what was asked has been answered, and nothing was asked
-since. Its own thread may wait for the client's next message then, for ever, and cannot be woken; so
-another one ends the call, with a status like any other. (To cancel it would tell the client nothing
-on a connection that is closing.)
+since. If it has a thread, that may wait for the client's next message then, for ever, and cannot be
+woken; so another one ends the call, with a status like any other. (To cancel it would tell the
+client nothing on a connection that is closing.)
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Event, Lock
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 
@@ -26,8 +26,16 @@ _POLL_SECONDS: Final = 0.05
 _Message = TypeVar("_Message")
 
 
+class Idling(Protocol):
+    """A stream of either kind, as far as the server's going concerns it."""
+
+    def end_idle(self, status: grpc.Status) -> None:
+        """End it with a status, from another thread, if it waits for a message."""
+        ...
+
+
 class Stream:
-    """One stream. `send` sends an answer, and with None ends the call: once only."""
+    """One stream with a thread. `send` sends an answer, and with None ends the call: once only."""
 
     __slots__ = ("_busy", "_call", "_ended", "_mutex", "_send")
 
@@ -58,14 +66,13 @@ class Stream:
             self._busy = False
 
     def finish(self) -> None:
-        """End the call with OK, from its own thread, unless `end` has ended it."""
+        """End the call with OK, from its own thread, unless `end_idle` has ended it."""
         if self._claim(from_outside=False):
             self._send(None)
 
-    def end(self) -> None:
-        """End the call with UNAVAILABLE from another thread, if it waits for a message."""
+    def end_idle(self, status: grpc.Status) -> None:
+        """See `Idling`."""
         if self._claim(from_outside=True):
-            status = status_of(UnavailableError(GO_ON_ELSEWHERE))
             self._call.set_code(status.code)
             self._call.set_details(status.details)
             self._call.set_trailing_metadata(status.trailing_metadata)
@@ -87,7 +94,7 @@ class Streams:
         self._limit = limit
         # Guards the set of streams.
         self._mutex = Lock()
-        self._open: set[Stream] = set()
+        self._open: set[Idling] = set()
         self._ending = Event()
         self.refused = Tally()
         """How many found no room; read by metrics."""
@@ -116,14 +123,15 @@ class Streams:
         Returns when none is left, or when the server has stopped.
         """
         self._ending.set()
+        status = status_of(UnavailableError(GO_ON_ELSEWHERE))
         while self._open and not stopped.wait(_POLL_SECONDS):
             with self._mutex:
                 streams = list(self._open)
             for stream in streams:
-                stream.end()
+                stream.end_idle(status)
 
-    @contextmanager
-    def _opened(self, stream: Stream) -> Iterator[None]:
+    def open(self, stream: Idling) -> None:
+        """Count a stream. Raises as `answered` does."""
         if self._ending.is_set():
             raise UnavailableError(GO_ON_ELSEWHERE)
         with self._mutex:
@@ -131,8 +139,16 @@ class Streams:
                 self.refused.add()
                 raise ExhaustedError("too many streams are open")
             self._open.add(stream)
+
+    def close(self, stream: Idling) -> None:
+        """Count it no more, if it was."""
+        with self._mutex:
+            self._open.discard(stream)
+
+    @contextmanager
+    def _opened(self, stream: Stream) -> Iterator[None]:
+        self.open(stream)
         try:
             yield
         finally:
-            with self._mutex:
-                self._open.discard(stream)
+            self.close(stream)

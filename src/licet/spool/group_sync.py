@@ -96,11 +96,16 @@ class GroupSync:
         """Up to which sequence everything is on disk."""
         return self._durable
 
-    def when(self, sequence: int, acknowledge: Acknowledge) -> None:
+    @property
+    def is_crowded(self) -> bool:
+        """Whether very many wait to be told."""
+        return len(self._waiting) + len(self._syncing) >= MAX_PENDING
+
+    def when(self, sequence: int, acknowledge: Acknowledge, *, waits: bool = True) -> None:
         """Have an event's fate told, which was appended before: at once, or by another thread.
 
         When very many wait to be told, this one's caller waits as well: what waits takes memory,
-        and of threads there are so many.
+        and of threads there are so many. But not if `waits` says no; then it has seen to that.
         """
         if sequence <= self._durable:
             acknowledge(None)
@@ -109,7 +114,7 @@ class GroupSync:
         with self._lock:
             is_open = not self._closing
             if is_open:
-                if len(self._waiting) + len(self._syncing) >= MAX_PENDING:
+                if waits and self.is_crowded:
                     waiter = _Waiter()
                 self._waiting.append(waiter or acknowledge)
                 count = len(self._waiting)

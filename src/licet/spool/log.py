@@ -9,6 +9,7 @@ from itertools import repeat
 from threading import Lock
 from typing import Final
 
+from licet.app.ports import AT_ONCE, Deadline, NotAtOnceError
 from licet.app.recording import Acknowledge, Recorded
 from licet.domain.audit_event import (
     AuditEvent,
@@ -62,23 +63,6 @@ class SpoolAuditLog:
             raise
         return EventId(f"{self._id_start}{sequence:012x}")
 
-    def record_early(
-        self, caller: Caller, now: Instant, request: Request, decision: Decision
-    ) -> Recorded:
-        """See `recording.AuditLog.record_early`."""
-        try:
-            if self._steps:
-                self._tell_steps()
-            sequence = self._writer.append(decision_body(caller, now, request, decision))
-        except UnavailableError:
-            self._refused(1)
-            raise
-        return _new(Recorded, (f"{self._id_start}{sequence:012x}", sequence))
-
-    def when_durable(self, recorded: Recorded, acknowledge: Acknowledge) -> None:
-        """See `recording.AuditLog.when_durable`."""
-        self._writer.when(recorded.sequence, partial(self._tell, acknowledge))
-
     def record_all(
         self,
         caller: Caller,
@@ -97,13 +81,45 @@ class SpoolAuditLog:
         except UnavailableError:
             self._refused(len(bodies))
             raise
-        start = self._id_start
-        return [EventId(f"{start}{number:012x}") for number in range(first, first + len(bodies))]
+        return self._ids(first, len(bodies))
 
-    @property
-    def waits(self) -> bool:
-        """See `recording.AuditLog.waits`."""
-        return self._writer.is_synced
+    def record_early(
+        self,
+        caller: Caller,
+        now: Instant,
+        requests: Sequence[Request],
+        decisions: Sequence[Decision],
+        deadline: Deadline,
+    ) -> Recorded:
+        """See `recording.AuditLog.record_early`."""
+        writer, waits, count = self._writer, deadline is not AT_ONCE, len(decisions)
+        # A step is recorded first, and that may wait for the next segment.
+        if not waits and (self._steps or writer.is_crowded):
+            raise NotAtOnceError
+        try:
+            if self._steps:
+                self._tell_steps()
+            if count == 1:
+                body = decision_body(caller, now, requests[0], decisions[0])
+                first = writer.append(body, waits=waits)
+            else:
+                bodies = list(map(decision_body, repeat(caller), repeat(now), requests, decisions))
+                first = writer.append_all(bodies, waits=waits)
+        except UnavailableError:
+            self._refused(count)
+            raise
+        return _new(Recorded, (self._ids(first, count), first + count - 1))
+
+    def when_durable(
+        self, recorded: Recorded, acknowledge: Acknowledge, deadline: Deadline
+    ) -> None:
+        """See `recording.AuditLog.when_durable`."""
+        writer = self._writer
+        if writer.is_synced:
+            told = partial(self._tell, acknowledge, len(recorded.event_ids))
+            writer.when(recorded.sequence, told, waits=deadline is not AT_ONCE)
+        else:
+            acknowledge(None)
 
     @property
     def decisions(self) -> int:
@@ -184,9 +200,13 @@ class SpoolAuditLog:
         self._writer.append(leaf_body(event))
         self._own += 1
 
-    def _tell(self, acknowledge: Acknowledge, error: UnavailableError | None) -> None:
+    def _ids(self, first: int, count: int) -> list[EventId]:
+        start = self._id_start
+        return [EventId(f"{start}{number:012x}") for number in range(first, first + count)]
+
+    def _tell(self, acknowledge: Acknowledge, count: int, error: UnavailableError | None) -> None:
         if error is not None:
-            self._refused(1)
+            self._refused(count)
         acknowledge(error)
 
     def _refused(self, count: int) -> None:

@@ -23,6 +23,7 @@ from threading import Condition, Lock, Thread
 from typing import Final
 from zlib import crc32
 
+from licet.app.ports import NotAtOnceError
 from licet.app.recording import Acknowledge
 from licet.domain.audit_event import ID_LOW, MAX_LEAF_BYTES, leaf_start
 from licet.domain.errors import UnavailableError
@@ -112,14 +113,16 @@ class SpoolWriter:
         if self._sync is not None:
             self._sync.start()
 
-    def append(self, body: bytes) -> int:
+    def append(self, body: bytes, *, waits: bool = True) -> int:
         """Append an event, and return its sequence.
 
         Args:
             body: see `audit_event.leaf_body`.
+            waits: for the next segment, if that is still being made.
 
         Raises:
             UnavailableError: it is not on record, and never will be.
+            NotAtOnceError: nor is it, but it may be for somebody who waits.
         """
         length = _START_BYTES + len(body)
         if length > MAX_LEAF_BYTES:
@@ -135,13 +138,12 @@ class SpoolWriter:
                     self._offset = (end + 7) & ~7
                     self._sequence = sequence
                     return sequence
-            self._make_room(FRAME_BYTES + length)
+            self._make_room(FRAME_BYTES + length, waits=waits)
 
-    def append_all(self, bodies: Sequence[bytes]) -> int:
+    def append_all(self, bodies: Sequence[bytes], *, waits: bool = True) -> int:
         """Append events, all or none, and return the first one's sequence; the others follow it.
 
-        Raises:
-            UnavailableError: none is on record, and none ever will be.
+        Raises as `append` does.
         """
         start = self._start
         while True:
@@ -169,7 +171,7 @@ class SpoolWriter:
                     self._offset = end
                     self._sequence = sequence - 1
                     return first
-            self._make_room(size)
+            self._make_room(size, waits=waits)
 
     @property
     def appended(self) -> int:
@@ -217,15 +219,20 @@ class SpoolWriter:
         if self._sync is not None:
             self._sync.wait(sequence, seconds)
 
-    def when(self, sequence: int, acknowledge: Acknowledge) -> None:
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many wait for the disk that one more is to hold a thread."""
+        return self._sync is not None and self._sync.is_crowded
+
+    def when(self, sequence: int, acknowledge: Acknowledge, *, waits: bool = True) -> None:
         """Have `acknowledge` told what `wait` would return or raise, without waiting for it.
 
-        Once, and in the end, whatever the disk does.
+        Once, and in the end, whatever the disk does. With `waits`, see `is_crowded`.
         """
         if self._sync is None:
             acknowledge(None)
         else:
-            self._sync.when(sequence, acknowledge)
+            self._sync.when(sequence, acknowledge, waits=waits)
 
     def close(self) -> None:
         """Refuse further events, and bring all to the disk. The folder stays held."""
@@ -265,7 +272,7 @@ class SpoolWriter:
         first.begin(1)
         return first
 
-    def _make_room(self, size: int) -> None:
+    def _make_room(self, size: int, *, waits: bool) -> None:
         """Go on in the next segment, unless another thread did. Raises as `append` does."""
         if size > self._segment_bytes - HEADER_BYTES:
             raise ValueError(f"{size} bytes do not fit in a segment")
@@ -277,6 +284,8 @@ class SpoolWriter:
             if self._following is not None:
                 self._roll(self._following)
                 return
+        if not waits:
+            raise NotAtOnceError
         with self._room:
             if not self._room.wait_for(lambda: self._is_settled(size), _ROOM_SECONDS):
                 raise UnavailableError("the decision cannot be recorded: the disk is too slow")

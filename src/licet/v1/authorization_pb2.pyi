@@ -130,11 +130,13 @@ class AuthorizeResponse(_message.Message):
     """The request's."""
     @_builtins.property
     def valid_until(self) -> _timestamp_pb2.Timestamp:
-        """When this ALLOW ends by itself. Unset: never, or a DENY."""
+        """When this ALLOW ends by itself: the capability, the hours of a policy, or the age of an authentication. Unset: never,
+        or a DENY. A condition of a policy that reads `now` is not known here.
+        """
 
     @_builtins.property
     def retry_after(self) -> _duration_pb2.Duration:
-        """With RATE_LIMITED: when asking again can succeed."""
+        """With RATE_LIMITED and OUTSIDE_TIME_WINDOW: when asking again can succeed. Unset: not known, or never."""
 
     @_builtins.property
     def explanation(self) -> _decision_pb2.Explanation:

@@ -24,21 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17licet/v1/decision.proto\x12\x08licet.v1\"Y\n\x0b\x45xplanation\x12\x31\n\ncandidates\x18\x01 \x03(\x0b\x32\x1d.licet.v1.CandidateCapability\x12\x17\n\x0f\x63\x61ndidate_count\x18\x02 \x01(\x05\"\x8c\x01\n\x13\x43\x61ndidateCapability\x12\x15\n\rcapability_id\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x03 \x03(\t\x12+\n\x07verdict\x18\x04 \x01(\x0e\x32\x1a.licet.v1.CandidateVerdict\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t*K\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_ALLOW\x10\x01\x12\x11\n\rDECISION_DENY\x10\x02*\x90\x03\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_GRANTED\x10\x01\x12\x18\n\x14REASON_NO_CAPABILITY\x10\x02\x12\x1d\n\x19REASON_CAPABILITY_EXPIRED\x10\x03\x12\x1d\n\x19REASON_CAPABILITY_REVOKED\x10\x04\x12\x18\n\x14REASON_NOT_YET_VALID\x10\x05\x12\x1b\n\x17REASON_CONDITION_FAILED\x10\x06\x12\x18\n\x14REASON_POLICY_DENIED\x10\x07\x12\x17\n\x13REASON_RATE_LIMITED\x10\x08\x12\x1e\n\x1aREASON_OUTSIDE_TIME_WINDOW\x10\t\x12\x17\n\x13REASON_MFA_REQUIRED\x10\n\x12!\n\x1dREASON_SECURITY_LEVEL_TOO_LOW\x10\x0b\x12\x1c\n\x18REASON_APPROVAL_REQUIRED\x10\x0c\x12\x1e\n\x1aREASON_PRINCIPAL_SUSPENDED\x10\r*\x80\x02\n\x10\x43\x61ndidateVerdict\x12!\n\x1d\x43\x41NDIDATE_VERDICT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43\x41NDIDATE_VERDICT_APPLIES\x10\x01\x12\"\n\x1e\x43\x41NDIDATE_VERDICT_OTHER_ACTION\x10\x02\x12\x1d\n\x19\x43\x41NDIDATE_VERDICT_EXPIRED\x10\x03\x12\x1d\n\x19\x43\x41NDIDATE_VERDICT_REVOKED\x10\x04\x12#\n\x1f\x43\x41NDIDATE_VERDICT_NOT_YET_VALID\x10\x05\x12#\n\x1f\x43\x41NDIDATE_VERDICT_NOT_REQUESTED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17licet/v1/decision.proto\x12\x08licet.v1\"\x9d\x01\n\x0b\x45xplanation\x12\x31\n\ncandidates\x18\x01 \x03(\x0b\x32\x1d.licet.v1.CandidateCapability\x12\x17\n\x0f\x63\x61ndidate_count\x18\x02 \x01(\x05\x12,\n\x08policies\x18\x03 \x03(\x0b\x32\x1a.licet.v1.ConsideredPolicy\x12\x14\n\x0cpolicy_count\x18\x04 \x01(\x05\"\x8c\x01\n\x13\x43\x61ndidateCapability\x12\x15\n\rcapability_id\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x03 \x03(\t\x12+\n\x07verdict\x18\x04 \x01(\x0e\x32\x1a.licet.v1.CandidateVerdict\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\"o\n\x10\x43onsideredPolicy\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12(\n\x07outcome\x18\x02 \x01(\x0e\x32\x17.licet.v1.PolicyOutcome\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t*K\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_ALLOW\x10\x01\x12\x11\n\rDECISION_DENY\x10\x02*\xc6\x03\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_GRANTED\x10\x01\x12\x18\n\x14REASON_NO_CAPABILITY\x10\x02\x12\x1d\n\x19REASON_CAPABILITY_EXPIRED\x10\x03\x12\x1d\n\x19REASON_CAPABILITY_REVOKED\x10\x04\x12\x18\n\x14REASON_NOT_YET_VALID\x10\x05\x12\x1b\n\x17REASON_CONDITION_FAILED\x10\x06\x12\x18\n\x14REASON_POLICY_DENIED\x10\x07\x12\x17\n\x13REASON_RATE_LIMITED\x10\x08\x12\x1e\n\x1aREASON_OUTSIDE_TIME_WINDOW\x10\t\x12\x17\n\x13REASON_MFA_REQUIRED\x10\n\x12!\n\x1dREASON_SECURITY_LEVEL_TOO_LOW\x10\x0b\x12\x1c\n\x18REASON_APPROVAL_REQUIRED\x10\x0c\x12\x1e\n\x1aREASON_PRINCIPAL_SUSPENDED\x10\r\x12\x17\n\x13REASON_POLICY_ERROR\x10\x0e\x12\x1b\n\x17REASON_SESSION_REQUIRED\x10\x0f*\x80\x02\n\x10\x43\x61ndidateVerdict\x12!\n\x1d\x43\x41NDIDATE_VERDICT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43\x41NDIDATE_VERDICT_APPLIES\x10\x01\x12\"\n\x1e\x43\x41NDIDATE_VERDICT_OTHER_ACTION\x10\x02\x12\x1d\n\x19\x43\x41NDIDATE_VERDICT_EXPIRED\x10\x03\x12\x1d\n\x19\x43\x41NDIDATE_VERDICT_REVOKED\x10\x04\x12#\n\x1f\x43\x41NDIDATE_VERDICT_NOT_YET_VALID\x10\x05\x12#\n\x1f\x43\x41NDIDATE_VERDICT_NOT_REQUESTED\x10\x06*\xc4\x01\n\rPolicyOutcome\x12\x1e\n\x1aPOLICY_OUTCOME_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPOLICY_OUTCOME_NOT_MATCHED\x10\x01\x12\"\n\x1ePOLICY_OUTCOME_CONDITION_FALSE\x10\x02\x12\x19\n\x15POLICY_OUTCOME_PASSED\x10\x03\x12\x19\n\x15POLICY_OUTCOME_DENIED\x10\x04\x12\x19\n\x15POLICY_OUTCOME_FAILED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'licet.v1.decision_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECISION']._serialized_start=271
-  _globals['_DECISION']._serialized_end=346
-  _globals['_REASON']._serialized_start=349
-  _globals['_REASON']._serialized_end=749
-  _globals['_CANDIDATEVERDICT']._serialized_start=752
-  _globals['_CANDIDATEVERDICT']._serialized_end=1008
-  _globals['_EXPLANATION']._serialized_start=37
-  _globals['_EXPLANATION']._serialized_end=126
-  _globals['_CANDIDATECAPABILITY']._serialized_start=129
-  _globals['_CANDIDATECAPABILITY']._serialized_end=269
+  _globals['_DECISION']._serialized_start=453
+  _globals['_DECISION']._serialized_end=528
+  _globals['_REASON']._serialized_start=531
+  _globals['_REASON']._serialized_end=985
+  _globals['_CANDIDATEVERDICT']._serialized_start=988
+  _globals['_CANDIDATEVERDICT']._serialized_end=1244
+  _globals['_POLICYOUTCOME']._serialized_start=1247
+  _globals['_POLICYOUTCOME']._serialized_end=1443
+  _globals['_EXPLANATION']._serialized_start=38
+  _globals['_EXPLANATION']._serialized_end=195
+  _globals['_CANDIDATECAPABILITY']._serialized_start=198
+  _globals['_CANDIDATECAPABILITY']._serialized_end=338
+  _globals['_CONSIDEREDPOLICY']._serialized_start=340
+  _globals['_CONSIDEREDPOLICY']._serialized_end=451
 # @@protoc_insertion_point(module_scope)

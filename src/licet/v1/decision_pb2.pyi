@@ -77,6 +77,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A policy demands an approval."""
     REASON_PRINCIPAL_SUSPENDED: _Reason.ValueType  # 13
     """The principal is suspended, whatever it holds."""
+    REASON_POLICY_ERROR: _Reason.ValueType  # 14
+    """A policy could not be told, because its condition failed: `1 / 0`, or a member of the context that is not there."""
+    REASON_SESSION_REQUIRED: _Reason.ValueType  # 15
+    """A policy demands that the request names its session."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a decision came out as it did. New values may be added: treat an unknown one as the reason of a DENY."""
@@ -109,6 +113,10 @@ REASON_APPROVAL_REQUIRED: Reason.ValueType  # 12
 """A policy demands an approval."""
 REASON_PRINCIPAL_SUSPENDED: Reason.ValueType  # 13
 """The principal is suspended, whatever it holds."""
+REASON_POLICY_ERROR: Reason.ValueType  # 14
+"""A policy could not be told, because its condition failed: `1 / 0`, or a member of the context that is not there."""
+REASON_SESSION_REQUIRED: Reason.ValueType  # 15
+"""A policy demands that the request names its session."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _CandidateVerdict:
@@ -151,6 +159,42 @@ CANDIDATE_VERDICT_NOT_REQUESTED: CandidateVerdict.ValueType  # 6
 """The request asks for another capability by id."""
 Global___CandidateVerdict: _TypeAlias = CandidateVerdict  # noqa: Y015
 
+class _PolicyOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PolicyOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicyOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POLICY_OUTCOME_UNSPECIFIED: _PolicyOutcome.ValueType  # 0
+    """Never sent by the server."""
+    POLICY_OUTCOME_NOT_MATCHED: _PolicyOutcome.ValueType  # 1
+    """It is about other principals, actions or resources."""
+    POLICY_OUTCOME_CONDITION_FALSE: _PolicyOutcome.ValueType  # 2
+    """Its condition does not hold."""
+    POLICY_OUTCOME_PASSED: _PolicyOutcome.ValueType  # 3
+    """It has nothing against the request. Limits are not counted for an explanation and always here."""
+    POLICY_OUTCOME_DENIED: _PolicyOutcome.ValueType  # 4
+    """It denies."""
+    POLICY_OUTCOME_FAILED: _PolicyOutcome.ValueType  # 5
+    """It cannot be told, and so denies."""
+
+class PolicyOutcome(_PolicyOutcome, metaclass=_PolicyOutcomeEnumTypeWrapper):
+    """What came of a policy."""
+
+POLICY_OUTCOME_UNSPECIFIED: PolicyOutcome.ValueType  # 0
+"""Never sent by the server."""
+POLICY_OUTCOME_NOT_MATCHED: PolicyOutcome.ValueType  # 1
+"""It is about other principals, actions or resources."""
+POLICY_OUTCOME_CONDITION_FALSE: PolicyOutcome.ValueType  # 2
+"""Its condition does not hold."""
+POLICY_OUTCOME_PASSED: PolicyOutcome.ValueType  # 3
+"""It has nothing against the request. Limits are not counted for an explanation and always here."""
+POLICY_OUTCOME_DENIED: PolicyOutcome.ValueType  # 4
+"""It denies."""
+POLICY_OUTCOME_FAILED: PolicyOutcome.ValueType  # 5
+"""It cannot be told, and so denies."""
+Global___PolicyOutcome: _TypeAlias = PolicyOutcome  # noqa: Y015
+
 @_typing.final
 class Explanation(_message.Message):
     """Every candidate that was looked at, the applicable one first."""
@@ -159,21 +203,31 @@ class Explanation(_message.Message):
 
     CANDIDATES_FIELD_NUMBER: _builtins.int
     CANDIDATE_COUNT_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    POLICY_COUNT_FIELD_NUMBER: _builtins.int
     candidate_count: _builtins.int
+    """How many there are in all."""
+    policy_count: _builtins.int
     """How many there are in all."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___CandidateCapability]:
         """The capabilities whose resource pattern covers the resource, at most 100."""
+
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsideredPolicy]:
+        """The policies, those that matched first, at most 100. Empty when no capability allows: then they are not asked."""
 
     def __init__(
         self,
         *,
         candidates: _abc.Iterable[Global___CandidateCapability] | None = ...,
         candidate_count: _builtins.int = ...,
+        policies: _abc.Iterable[Global___ConsideredPolicy] | None = ...,
+        policy_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_count", b"candidate_count", "candidates", b"candidates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_count", b"candidate_count", "candidates", b"candidates", "policies", b"policies", "policy_count", b"policy_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,3 +272,37 @@ class CandidateCapability(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CandidateCapability: _TypeAlias = CandidateCapability  # noqa: Y015
+
+@_typing.final
+class ConsideredPolicy(_message.Message):
+    """One policy by itself, and what came of it; the first DENIED or FAILED one is that of the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    policy_id: _builtins.str
+    """The policy."""
+    outcome: Global___PolicyOutcome.ValueType
+    """What came of it."""
+    effect: _builtins.str
+    """What it demands, in a few words for people."""
+    detail: _builtins.str
+    """One sentence for people."""
+    def __init__(
+        self,
+        *,
+        policy_id: _builtins.str = ...,
+        outcome: Global___PolicyOutcome.ValueType = ...,
+        effect: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "effect", b"effect", "outcome", b"outcome", "policy_id", b"policy_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsideredPolicy: _TypeAlias = ConsideredPolicy  # noqa: Y015

@@ -1,0 +1,43 @@
+"""The composition of policies: the part of `bootstrap.py` that is about them."""
+
+from __future__ import annotations
+
+from licet.app.administration import AdminChanges
+from licet.app.policies import ManagePolicies
+from licet.domain import policy_cases
+from licet.domain.policy_cases import Cases
+from licet.domain.policy_document import PolicyDocument
+from licet.policies.reading import compile_set, read_document
+from licet.policies.yaml_tree import parse
+from licet.replica.lease import Lease
+from licet.replica.policies import HeldPolicySet
+from licet.storage.policies import PostgresPolicySets
+from licet.storage.pool import Database
+from licet.storage.tokens import SignedPageTokens
+from licet.writer.ids import TimeOrderedIds
+
+
+class Policies:
+    """The policy sets of a database."""
+
+    def __init__(self, database: Database, lease: Lease) -> None:
+        """Read nothing yet."""
+        self._stored = PostgresPolicySets(database)
+        self.held = HeldPolicySet(self._stored.held, compile_set, lease)
+        """The set that holds, as this replica remembers it."""
+
+    def managed(
+        self, changes: AdminChanges, ids: TimeOrderedIds, tokens: SignedPageTokens
+    ) -> ManagePolicies:
+        """Return the use cases that change them."""
+        return ManagePolicies(changes, self._stored, _Documents(), ids, tokens)
+
+
+class _Documents:
+    """See `app.policy_ports.ReadDocuments`."""
+
+    def policies(self, source: str) -> PolicyDocument:
+        return read_document(source)
+
+    def cases(self, source: str) -> Cases:
+        return policy_cases.read(parse(source))

@@ -1,0 +1,250 @@
+"""All the policies that hold together, compiled: which of them match, and what comes out.
+
+Invariants:
+
+- It never allows: `judge` returns an ALLOW only for an ALLOW.
+- Whatever goes wrong while a policy is looked at denies, with POLICY_ERROR.
+- The policies are looked at in this order, and the first that has something against the request is
+  the one that denies: those that deny, those that require something, hours, limits, each as the
+  document has them. A limit comes last, so that nothing is counted that is denied anyway.
+- What matches depends on principal, action and resource alone, and is remembered; its cost does not
+  depend on how many policies there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from licet.domain.capability_set import HeldCapability
+from licet.domain.decision import (
+    MAX_CANDIDATES,
+    ConsideredPolicy,
+    Decision,
+    Explanation,
+    Judgement,
+    Reason,
+    Request,
+)
+from licet.domain.decision import PolicyOutcome as Outcome
+from licet.domain.instant import Instant
+from licet.domain.names import Action, Principal, Resource
+from licet.domain.pattern import ResourcePattern
+from licet.domain.pattern_index import PatternIndex
+from licet.domain.policy import (
+    Deny,
+    ExpressionError,
+    Finding,
+    Limit,
+    OpenOnly,
+    Policy,
+    Require,
+    Take,
+    describe,
+    find,
+)
+from licet.domain.policy_facts import Facts
+
+MAX_REMEMBERED: Final = 8192
+"""Of how many triples of principal, action and resource it is remembered what matches."""
+# A named tuple's own constructor is written in Python and costs twice as much.
+_new: Final = tuple.__new__
+_ORDER: Final = (Deny, Require, OpenOnly, Limit)
+
+
+class Considered(NamedTuple):
+    """A policy, and what came of it."""
+
+    policy: Policy
+    outcome: Outcome
+    finding: Finding
+
+
+class PolicySet:
+    """The policies of one version. Immutable, but for what it remembers; threads share it."""
+
+    def __init__(
+        self, policies: Sequence[Policy], version: int = 0, take: Take | None = None
+    ) -> None:
+        """Index the policies.
+
+        Args:
+            policies: in the order of the document, each with a name of its own.
+            version: of the set as stored; 0: it is not.
+            take: takes tokens; without it, what a limit is about is denied.
+        """
+        self.policies = tuple(policies)
+        self.version = version
+        self.conditions: Final = sum(policy.condition is not None for policy in self.policies)
+        """How many of the policies have a condition."""
+        self._take = take
+        self._ordered = sorted(self.policies, key=lambda policy: _ORDER.index(type(policy.effect)))
+        self._index = _Index(self._ordered)
+        self._matching: Callable[[Principal, Action, Resource], tuple[Policy, ...]] = lru_cache(
+            MAX_REMEMBERED
+        )(self._index.matching)
+        self._passed = Judgement(version, "", None, "", None, None)
+
+    def judge(
+        self, decision: Decision, request: Request, now: Instant, earliest: Instant | None = None
+    ) -> Decision:
+        """Return the decision, or the DENY that a policy makes of an ALLOW."""
+        capability = decision.capability
+        if not decision.allowed or capability is None:
+            return decision
+        judgement = self.evaluate(request, capability, now, earliest)
+        until = decision.valid_until
+        if judgement.reason is not None:
+            return decision._replace(
+                allowed=False, reason=judgement.reason, valid_until=None, judgement=judgement
+            )
+        if judgement.until is not None and (until is None or judgement.until < until):
+            until = judgement.until
+        return _new(
+            Decision, (True, decision.reason, capability, until, decision.revision, judgement)
+        )
+
+    def evaluate(
+        self,
+        request: Request,
+        capability: HeldCapability,
+        now: Instant,
+        earliest: Instant | None = None,
+    ) -> Judgement:
+        """Return what the policies say of a request that a capability allows. Never raises."""
+        matching = self._matching(request.principal, request.action, request.resource)
+        if not matching:
+            return self._passed
+        facts = Facts(request, capability, now, now if earliest is None else earliest)
+        until: int | None = None
+        for policy in matching:
+            finding = _find(policy, facts, self._take)
+            if finding.reason is not None:
+                detail = f"policy {policy.id}: {finding.detail}"
+                retry_after = None if finding.until is None else finding.until - now
+                return Judgement(self.version, policy.id, finding.reason, detail, retry_after, None)
+            if finding.until is not None and (until is None or finding.until < until):
+                until = finding.until
+        if until is None:
+            return self._passed
+        return self._passed._replace(until=Instant(until))
+
+    def explain(
+        self,
+        explanation: Explanation,
+        decision: Decision,
+        request: Request,
+        now: Instant,
+        earliest: Instant | None = None,
+    ) -> Explanation:
+        """Add what comes of each policy to the explanation of a decision."""
+        capability = decision.capability
+        if decision.judgement is None or capability is None:
+            return explanation
+        considered = self.consider(request, capability, now, earliest)
+        considered.sort(key=lambda one: one.outcome is Outcome.NOT_MATCHED)
+        policies = tuple(
+            ConsideredPolicy(
+                one.policy.id, one.outcome, describe(one.policy.effect), one.finding.detail
+            )
+            for one in considered[:MAX_CANDIDATES]
+        )
+        return explanation._replace(policies=policies, policy_total=len(considered))
+
+    def consider(
+        self,
+        request: Request,
+        capability: HeldCapability,
+        now: Instant,
+        earliest: Instant | None = None,
+    ) -> list[Considered]:
+        """Return what comes of each policy by itself, in the order in which they are looked at.
+
+        No token is taken: a limit counts as kept.
+        """
+        facts = Facts(request, capability, now, now if earliest is None else earliest)
+        matching = {
+            policy.id
+            for policy in self._matching(request.principal, request.action, request.resource)
+        }
+        considered = []
+        for policy in self._ordered:
+            finding = _find(policy, facts, full_bucket) if policy.id in matching else _NOT_MATCHED
+            outcome = Outcome.NOT_MATCHED if finding is _NOT_MATCHED else _outcome(finding)
+            considered.append(Considered(policy, outcome, finding))
+        return considered
+
+
+_NOT_MATCHED: Final = Finding(None, "is about something else")
+_CONDITION_FALSE: Final = Finding(None, "its condition does not hold")
+
+
+def full_bucket(policy: Policy, limit: Limit, facts: Facts) -> Finding:  # noqa: ARG001 - a Take
+    """Take a token where there always is one."""
+    return Finding(None, "its limit is not looked at here")
+
+
+def _find(policy: Policy, facts: Facts, take: Take | None) -> Finding:
+    try:
+        if policy.condition is not None and not policy.condition(facts):
+            return _CONDITION_FALSE
+        return find(policy, facts, take)
+    except ExpressionError as exc:
+        return Finding(Reason.POLICY_ERROR, f"its condition cannot be told: {exc}")
+    except Exception as exc:  # noqa: BLE001 - whatever it is, it denies
+        return Finding(Reason.POLICY_ERROR, f"it cannot be told: {type(exc).__name__}")
+
+
+def _outcome(finding: Finding) -> Outcome:
+    if finding is _CONDITION_FALSE:
+        return Outcome.CONDITION_FALSE
+    if finding.reason is None:
+        return Outcome.PASSED
+    return Outcome.FAILED if finding.reason is Reason.POLICY_ERROR else Outcome.DENIED
+
+
+class _Index:
+    """Finds the policies that match: one set of bits for each of the three, and what all have."""
+
+    def __init__(self, ordered: Sequence[Policy]) -> None:
+        self._ordered = tuple(ordered)
+        self._principals = _Patterns(policy.match.principals for policy in ordered)
+        self._resources = _Patterns(policy.match.resources for policy in ordered)
+        self._any_action = 0
+        self._actions: dict[Action, int] = {}
+        for number, policy in enumerate(ordered):
+            if not policy.match.actions:
+                self._any_action |= 1 << number
+            for action in policy.match.actions:
+                self._actions[action] = self._actions.get(action, 0) | 1 << number
+
+    def matching(
+        self, principal: Principal, action: Action, resource: Resource
+    ) -> tuple[Policy, ...]:
+        bits = self._actions.get(action, 0) | self._any_action
+        if bits:
+            bits &= self._resources.matching(resource)
+        if bits:
+            bits &= self._principals.matching(Resource(principal))
+        found = []
+        while bits:
+            lowest = bits & -bits
+            found.append(self._ordered[lowest.bit_length() - 1])
+            bits ^= lowest
+        return tuple(found)
+
+
+class _Patterns:
+    def __init__(self, patterns: Iterable[Sequence[ResourcePattern]]) -> None:
+        self._any = 0
+        merged: dict[ResourcePattern, int] = {}
+        for number, several in enumerate(patterns):
+            if not several:
+                self._any |= 1 << number
+            for pattern in several:
+                merged[pattern] = merged.get(pattern, 0) | 1 << number
+        self._index = PatternIndex(merged)
+
+    def matching(self, resource: Resource) -> int:
+        return self._any | self._index.covering(resource)

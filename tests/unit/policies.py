@@ -1,0 +1,68 @@
+"""Policy documents for tests, and what they say of a request."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from licet.domain.canonical_json import JsonValue, canonical
+from licet.domain.capability_set import HeldCapability
+from licet.domain.decision import Judgement, Request
+from licet.domain.document import DocumentError, Fault
+from licet.domain.instant import Instant
+from licet.domain.names import Action, Principal, Resource
+from licet.domain.policy import Take
+from licet.domain.policy_set import PolicySet
+from licet.policies.reading import compile_set
+from tests.unit.builders import HOLDER, NOW, held
+
+ANYTHING: Final = held(1, "doc:**", "*")
+"""A capability for any action."""
+
+
+def policy_set(*policies: str, take: Take | None = None) -> PolicySet:
+    """Return a set of policies, each in the flow style of YAML and without its braces."""
+    return compile_set(document(*policies), 3, take)
+
+
+def document(*policies: str) -> str:
+    """Return a document of policies, one a line from line 3 on."""
+    if not policies:
+        return "version: 1"
+    return "version: 1\npolicies:\n" + "".join(f"  - {{{policy}}}\n" for policy in policies)
+
+
+def faults(source: str) -> list[Fault]:
+    """Return the faults of a document; none when it can be used."""
+    try:
+        compile_set(source)
+    except DocumentError as exc:
+        return list(exc.faults)
+    return []
+
+
+def question(
+    resource: str = "doc:a/b",
+    action: str = "read",
+    principal: str = HOLDER,
+    *,
+    session_id: str = "",
+    **context: JsonValue,
+) -> Request:
+    """Return a question with a context."""
+    return Request(
+        Principal(principal),
+        Action(action),
+        Resource(resource),
+        canonical(context),
+        session_id=session_id,
+    )
+
+
+def judged(
+    policies: PolicySet,
+    asked: Request,
+    now: int = NOW,
+    capability: HeldCapability = ANYTHING,
+) -> Judgement:
+    """Return what a set says of a question."""
+    return policies.evaluate(asked, capability, Instant(now))
