@@ -16,6 +16,7 @@ from uuid import uuid4
 from licet import bootstrap_audit, bootstrap_callers, bootstrap_policies
 from licet.app.authorize import Authorize
 from licet.app.grant import GrantCapability
+from licet.app.import_audit import ImportAudit
 from licet.app.policy_ports import ActivePolicies
 from licet.app.ports import Deadline
 from licet.app.prefetch import prefetch
@@ -166,6 +167,7 @@ class Licet:
             audit=QueryAudit(PostgresAuditPages(database, settings.audit_page_seconds), tokens),
             watch=WatchChanges(sources),
             prove=trail.prove,
+            import_audit=ImportAudit(changed, clock, ids),
             identity=callers.managed(changed, ids, tokens, settings, self._stack),
             policies=policies.managed(changed, ids, tokens),
             latest_checkpoint=trail.latest,

@@ -78,7 +78,7 @@ class Callers:
     def changes(
         self, acknowledgements: Acknowledgements, mutations: MutationWriter
     ) -> AdminChangeWriter:
-        """Return what makes changes of who may call."""
+        """Return what makes changes of licet's own administration."""
         return AdminChangeWriter(
             PostgresAdminChanges(self._database), acknowledgements, mutations.refuse
         )

@@ -37,7 +37,9 @@ MAY_INSERT: Final = {
     },
     "licet_auditor": set[str](),
 }
-APPEND_ONLY: Final = {"events", "batches", "nodes", "checkpoints", "quarantine", "archives"}
+APPEND_ONLY: Final = {
+    *("events", "batches", "nodes", "checkpoints", "quarantine", "archives", "imported")
+}
 UPDATE: Final = "UPDATE audit.{0} SET {1} = {2}"
 DELETE: Final = "DELETE FROM audit.{0}"
 INSERT: Final = "INSERT INTO audit.{0} OVERRIDING SYSTEM VALUE SELECT * FROM audit.{0} LIMIT 0"

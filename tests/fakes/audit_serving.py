@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import grpc
+from typing_extensions import override
 
+from licet.app.administration import AdminChange, AdminChanges
+from licet.app.import_audit import ImportAudit
+from licet.app.ports import Applied, Deadline
 from licet.app.prove import ProveAudit
+from licet.domain.audit_event import AuditEvent
+from licet.replica.clock import SystemClock
 from licet.server.audit_service import AuditService
 from licet.server.interceptor import Interceptor
 from licet.server.lanes import Lane, Shares
 from licet.server.lifecycle import AUDIT_SERVICE
+from licet.server.places import Places
 from licet.server.streams import Streams
 from licet.server.watchers import Watchers
 from licet.storage.pool import Database as Pool
@@ -23,6 +30,7 @@ from licet.v1.audit_service_pb2_grpc import (
     AuditServiceStub,
     add_AuditServiceServicer_to_server,
 )
+from licet.writer.ids import TimeOrderedIds
 from tests.fakes.callers import open_to_all
 from tests.fakes.postgres import Database
 
@@ -34,6 +42,20 @@ class ServedProofs:
     address: str
     stub: AuditServiceStub
     pool: Pool
+
+
+class _NoChanges(AdminChanges):
+    """Makes none: what is served here is read only."""
+
+    @override
+    def make(
+        self, change: AdminChange, raise_refusal: Callable[[str], None], deadline: Deadline
+    ) -> Applied:
+        raise AssertionError
+
+    @override
+    def refuse(self, event: AuditEvent, deadline: Deadline) -> None:
+        raise AssertionError
 
 
 @contextmanager
@@ -60,7 +82,10 @@ def serving_proofs(
         ],
     )
     prove = ProveAudit(PostgresSealedLogs(pool), public_key)
-    add_AuditServiceServicer_to_server(AuditService(prove, places), server)
+    clock = SystemClock()
+    imports = ImportAudit(_NoChanges(), clock, TimeOrderedIds(clock))
+    service = AuditService(prove, places, imports, Places(1, "no change is made here"))
+    add_AuditServiceServicer_to_server(service, server)
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:

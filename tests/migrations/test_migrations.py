@@ -155,6 +155,23 @@ ROTATED = KEY | {
     "overlap_seconds": 60,
     "key": KEY["key"] | {"id": "123456789abcdefg"},  # type: ignore[operator] # it is a dict
 }
+IMPORTED = KEY | {
+    "kind": "import.event",
+    "request_id": "i1",
+    "events": [
+        {
+            "key": "22" * 32,
+            "digest": "33" * 32,
+            "principal": "agent:bob",
+            "action": "read",
+            "resource": "doc:a/b",
+            "capability_id": "",
+            "session_id": "",
+            "trace_id": "",
+            "metadata": {"imported": {"source": "old", "id": "e-1"}},
+        }
+    ],
+}
 POLICIES = {
     "kind": "policy.put",
     "request_id": "p1",
@@ -285,7 +302,8 @@ def fill(database: Database) -> None:
         connection.execute(DECISION)
         connection.execute(WRITER)
         connection.execute(QUARANTINED)
-        for change in (KEY, ROTATED, USER, DISABLED, SUSPENDED, BOOTSTRAP, REGISTERED, POLICIES):
+        first = (KEY, ROTATED, USER, DISABLED, SUSPENDED)
+        for change in (*first, BOOTSTRAP, REGISTERED, POLICIES, IMPORTED):
             row = connection.execute(CHANGE_KEY, {"change": Jsonb(change)}).fetchone()
             assert row == ("done",)
         connection.execute(USED)

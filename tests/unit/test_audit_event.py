@@ -105,7 +105,7 @@ def test_the_stored_format_stays() -> None:
     own = "heartbeat writer_opened writer_closed writer_recovered incident epoch"
     own += " partition_archived quarantined refused clock_step"
     asked_for = {"decision", "grant", "delegate", "revoke"}
-    asked_for |= {"key.created", "key.rotated", "key.revoked", "auth.failed"}
+    asked_for |= {"key.created", "key.rotated", "key.revoked", "auth.failed", "import.event"}
     asked_for |= {"user.created", "user.updated", "user.disabled", "user.enabled"}
     asked_for |= {"principal.suspended", "principal.resumed"}
     asked_for |= {"policy.put", "policy.rolled_back"}

@@ -23,9 +23,7 @@ if TYPE_CHECKING:  # importing it would import gRPC
 
 _Types: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option(
-        "--type", help="Of this type: decision, grant, delegate or revoke. May be repeated."
-    ),
+    typer.Option("--type", help="Of this type, like decision or grant. May be repeated."),
 ]
 _Principal: TypeAlias = Annotated[str, typer.Option(help="Whose rights are concerned.")]
 _Actor: TypeAlias = Annotated[str, typer.Option(metavar="CALLER", help="Who caused it.")]

@@ -2,7 +2,8 @@
 
 0    it is done; the decision is ALLOW
 1    the decision is DENY; the server is not serving; a replica is not renewing; the audit log is
-     not as it was written; a policy document cannot be used, or a case of it came out otherwise
+     not as it was written; a policy document cannot be used, or a case of it came out otherwise;
+     some records of an import were rejected
 2    it could not be done: wrong usage, or an error
 130  Ctrl-C
 """
@@ -37,6 +38,7 @@ from licet.cli.authorize import authorize
 from licet.cli.errors import CommandError
 from licet.cli.grant import delegate, grant
 from licet.cli.health import health
+from licet.cli.import_ import import_
 from licet.cli.init import init
 from licet.cli.invocation import (
     AddressOption,
@@ -92,6 +94,7 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(users.app, name="users")
 app.add_typer(principals.app, name="principals")
 app.add_typer(agents.app, name="agents")
+app.command("import")(command(import_))
 app.command()(command(keys.whoami))
 app.command()(command(health))
 

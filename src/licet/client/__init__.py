@@ -18,6 +18,7 @@ from licet.client.agents import (
 from licet.client.callers import ApiKey, CallerIdentity, Callers, KeyRevocation, NewApiKey
 from licet.client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client
 from licet.client.errors import LicetCallError
+from licet.client.imports import AuditImport, ForeignEvent, Imports
 from licet.client.policies import (
     Policies,
     PolicyCaseResult,
@@ -56,6 +57,7 @@ __all__ = [
     "ApiKey",
     "AuditEvent",
     "AuditFilter",
+    "AuditImport",
     "AuditPage",
     "AuthorizeRequest",
     "BootstrapToken",
@@ -70,8 +72,10 @@ __all__ = [
     "ConsideredPolicy",
     "Decision",
     "Explanation",
+    "ForeignEvent",
     "GrantFields",
     "Heartbeat",
+    "Imports",
     "JsonObject",
     "KeyRevocation",
     "LicetCallError",

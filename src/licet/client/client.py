@@ -13,6 +13,7 @@ from licet.client import credentials, messages, streaming, transport
 from licet.client.agents import Agents
 from licet.client.callers import Callers
 from licet.client.errors import LicetCallError
+from licet.client.imports import Imports
 from licet.client.policies import Policies
 from licet.client.proofs import Proofs
 from licet.client.requests import AuditFilter, AuthorizeRequest, CapabilityFilter, GrantFields
@@ -78,6 +79,8 @@ class Client:
         """The calls about agents."""
         self.proofs = Proofs(self._channel, self._seconds)
         """The calls that prove what the audit log holds."""
+        self.imports = Imports(self._channel, self._seconds)
+        """The call that takes over the log of another system."""
         self._check_health = transport.health_check(self._channel)
 
     def __enter__(self) -> Self:
@@ -122,7 +125,7 @@ class Client:
         request = messages.authorize_request(
             AuthorizeRequest(
                 *(principal, action, resource, context, capability_id, session_id, trace_id),
-                *("", explain),
+                explain=explain,
             )
         )
         return messages.decision(

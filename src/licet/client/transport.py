@@ -52,13 +52,13 @@ _REPEATABLE_CALLERS: Final = (
     "RevokeApiKey",
     "RotateApiKey",
 )
-_REPEATABLE_PROOFS: Final = ("GetCheckpoint", "ProveInclusion", "ProveConsistency")
+_REPEATABLE_AUDIT: Final = ("GetCheckpoint", "ImportAudit", "ProveInclusion", "ProveConsistency")
 _SERVICE_CONFIG: Final = {
     "methodConfig": [
         {
             "name": [
                 *({"service": SERVICE, "method": method} for method in _REPEATABLE),
-                *({"service": AUDIT_SERVICE, "method": method} for method in _REPEATABLE_PROOFS),
+                *({"service": AUDIT_SERVICE, "method": method} for method in _REPEATABLE_AUDIT),
                 *(
                     {"service": IDENTITY_SERVICE, "method": method}
                     for method in _REPEATABLE_CALLERS

@@ -86,6 +86,7 @@ class EventType(StrEnum):
     AGENT_OFFLINE = "agent.offline"
     AGENT_ONLINE = "agent.online"
     AUTH_FAILED = "auth.failed"
+    IMPORTED = "import.event"
     HEARTBEAT = "audit.heartbeat"
     WRITER_OPENED = "audit.writer_opened"
     WRITER_CLOSED = "audit.writer_closed"

@@ -12,12 +12,14 @@ Invariants of a stored capability, kept by constraints of the database as well:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from licet.domain import names
 from licet.domain.canonical_json import JsonObject
-from licet.domain.errors import NotPermittedError, PreconditionError
+from licet.domain.errors import InvalidRequestError, NotPermittedError, PreconditionError
 from licet.domain.instant import Instant
 from licet.domain.names import ANY_ACTION, Action, Caller, CapabilityId, Principal
 from licet.domain.pattern import ResourcePattern, contains
@@ -73,6 +75,26 @@ class Capability:
     granted_at: Instant
     revision: int
     end: End | None
+
+
+def checked_actions(actions: Sequence[str], field: str = "actions") -> tuple[Action, ...]:
+    """Check the actions of a capability.
+
+    Raises:
+        InvalidRequestError: there are none or too many, two are the same, or one is no action.
+    """
+    if list(actions) == [ANY_ACTION]:
+        return (ANY_ACTION,)
+    if not 1 <= len(actions) <= MAX_ACTIONS:
+        raise InvalidRequestError.of(
+            field, f"must have 1 to {MAX_ACTIONS} items, not {len(actions)}"
+        )
+    if ANY_ACTION in actions:
+        raise InvalidRequestError.of(field, "must have `*` alone or not at all")
+    checked = tuple(names.action(action, f"{field}[{i}]") for i, action in enumerate(actions))
+    if len(set(checked)) != len(checked):
+        raise InvalidRequestError.of(field, "must be distinct")
+    return checked
 
 
 def inherit(terms: Terms, parent: Capability) -> Terms:

@@ -1,4 +1,4 @@
-"""AuditService: three lines an RPC. What may be asked is checked in `proofs.py`."""
+"""AuditService: three lines an RPC. `proofs.py` and `imports.py` check what may be asked."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import grpc
 from typing_extensions import override
 
+from licet.app.import_audit import ImportAudit
 from licet.app.prove import ProveAudit
-from licet.server import proofs
-from licet.server.identity import deadline_of
+from licet.server import imports, proofs
+from licet.server.identity import deadline_of, identity_of
+from licet.server.places import Places
 from licet.server.watchers import Watchers
 from licet.v1 import audit_service_pb2 as pb
 from licet.v1 import audit_service_pb2_grpc as pb_grpc
@@ -18,10 +20,17 @@ from licet.v1 import audit_service_pb2_grpc as pb_grpc
 class AuditService(pb_grpc.AuditServiceServicer):
     """Serves `licet.v1.AuditService`."""
 
-    def __init__(self, prove: ProveAudit, exports: Watchers) -> None:
-        """Serve these proofs, and as many exports at once as there are places."""
+    def __init__(
+        self, prove: ProveAudit, exports: Watchers, import_audit: ImportAudit, mutations: Places
+    ) -> None:
+        """Serve these proofs, and as many exports at once as there are places.
+
+        An import is a change, and takes one of their places.
+        """
         self._prove = prove
         self._exports = exports
+        self._import = import_audit
+        self._mutations = mutations
 
     @override
     def GetCheckpoint(
@@ -59,3 +68,11 @@ class AuditService(pb_grpc.AuditServiceServicer):
             for message in proofs.export(export):
                 with place.sending():
                     yield message
+
+    @override
+    def ImportAudit(
+        self, request: pb.ImportAuditRequest, context: grpc.ServicerContext
+    ) -> pb.ImportAuditResponse:
+        command, caller = imports.command(request), identity_of(context)
+        with self._mutations:
+            return imports.outcome(self._import(command, caller, deadline_of(context)))

@@ -45,6 +45,7 @@ _AUDIT: Final[Mapping[str, frozenset[Scope]]] = {
     "ProveInclusion": frozenset({Scope.AUDIT}),
     "ProveConsistency": frozenset({Scope.AUDIT}),
     "ExportAudit": frozenset({Scope.AUDIT}),
+    "ImportAudit": frozenset({Scope.ADMIN}),
 }
 _IDENTITY: Final[Mapping[str, frozenset[Scope]]] = {
     "CreateApiKey": frozenset({Scope.IDENTITY}),

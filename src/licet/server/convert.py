@@ -26,11 +26,11 @@ from licet.domain.canonical_json import (
     NotCanonicalError,
     canonical,
 )
-from licet.domain.capability import MAX_ACTIONS, MAX_DELEGATION_DEPTH, Terms
+from licet.domain.capability import MAX_DELEGATION_DEPTH, Terms, checked_actions
 from licet.domain.decision import Request
 from licet.domain.errors import InvalidRequestError, Violation
 from licet.domain.instant import EARLIEST, LATEST, Instant
-from licet.domain.names import ANY_ACTION, Action, Caller, CapabilityId
+from licet.domain.names import Caller, CapabilityId
 from licet.domain.pattern import resource_pattern
 from licet.v1 import authorization_pb2 as pb
 from licet.v1 import decision_pb2
@@ -73,7 +73,7 @@ def authorize(message: pb.AuthorizeRequest) -> Request:
             names.principal(message.principal),
             names.action(message.action),
             names.resource(message.resource),
-            _json(message.context, "context") if message.HasField("context") else EMPTY,
+            json_object(message.context, "context") if message.HasField("context") else EMPTY,
             names.capability_id(capability_id) if capability_id else None,
             names.label(session_id, "session_id") if session_id else "",
             names.label(trace_id, "trace_id") if trace_id else "",
@@ -114,14 +114,14 @@ def grant(message: pb.GrantRequest) -> GrantCommand:
     return GrantCommand(
         terms=Terms(
             principal=names.principal(message.principal),
-            actions=_actions(message.actions),
+            actions=checked_actions(message.actions),
             resource=resource_pattern(message.resource),
             # Rounded to the microsecond so that the time shrinks rather than grows.
             not_before=instant(message, "not_before", message.not_before, up=True),
             expires_at=instant(message, "expires_at", message.expires_at, up=False),
             delegation_depth=message.delegation_depth,
             session_id=names.label(message.session_id, "session_id"),
-            metadata=_json(message.metadata, "metadata"),
+            metadata=json_object(message.metadata, "metadata"),
         ),
         ttl=ttl(message.ttl) if message.HasField("ttl") else None,
         parent_id=_optional(
@@ -184,7 +184,9 @@ def audit_filter(message: pb.QueryAuditRequest) -> AuditFilter:
         policy_id=_optional(message.policy_id, "policy_id", names.label),
         session_id=_optional(message.session_id, "session_id", names.label),
         trace_id=_optional(message.trace_id, "trace_id", names.label),
-        metadata=_json(message.metadata, "metadata") if message.HasField("metadata") else None,
+        metadata=json_object(message.metadata, "metadata")
+        if message.HasField("metadata")
+        else None,
         since=instant(message, "from", getattr(message, "from"), up=True),
         until=instant(message, "to", message.to, up=True),
     )
@@ -227,21 +229,6 @@ def _epoch(text: str, field: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise InvalidRequestError.of(field, "must be a UUID") from None
-
-
-def _actions(actions: Sequence[str]) -> tuple[Action, ...]:
-    if list(actions) == [ANY_ACTION]:
-        return (ANY_ACTION,)
-    if not 1 <= len(actions) <= MAX_ACTIONS:
-        raise InvalidRequestError.of(
-            "actions", f"must have 1 to {MAX_ACTIONS} items, not {len(actions)}"
-        )
-    if ANY_ACTION in actions:
-        raise InvalidRequestError.of("actions", "must have `*` alone or not at all")
-    checked = tuple(names.action(action, f"actions[{i}]") for i, action in enumerate(actions))
-    if len(set(checked)) != len(checked):
-        raise InvalidRequestError.of("actions", "must be distinct")
-    return checked
 
 
 def _revoke_filter(message: pb.RevokeFilter) -> RevokeTarget:
@@ -298,7 +285,8 @@ def ttl(duration: Duration) -> int:
     return micros
 
 
-def _json(struct: Struct, field: str) -> JsonObject:
+def json_object(struct: Struct, field: str) -> JsonObject:
+    """Check a JSON object and return its canonical text. Raises InvalidRequestError."""
     if not struct.fields:
         return EMPTY
     rule = f"must have at most {names.JSON_BYTES} bytes as JSON"

@@ -179,7 +179,8 @@ class Server:
         )
         pb_grpc.add_AuthorizationServiceServicer_to_server(service, server)
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
-            AuditService(use_cases.prove, self._exports), server
+            AuditService(use_cases.prove, self._exports, use_cases.import_audit, self.mutations),
+            server,
         )
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(
             IdentityService(use_cases.identity, self.mutations), server
@@ -318,6 +319,7 @@ def _pools(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
         f"/{SERVICE}/Grant": mutation,
         f"/{SERVICE}/Revoke": mutation,
         f"/{AUDIT_SERVICE}/ExportAudit": export,
+        f"/{AUDIT_SERVICE}/ImportAudit": mutation,
         **{f"/{IDENTITY_SERVICE}/{method}": mutation for method in CHANGES},
         f"/{POLICY_SERVICE}/PutPolicySet": mutation,
         f"/{POLICY_SERVICE}/RollbackPolicySet": mutation,

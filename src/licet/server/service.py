@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from licet.app.authorize import Answer, Authorize
 from licet.app.grant import GrantCapability
+from licet.app.import_audit import ImportAudit
 from licet.app.keys import ManageKeys
 from licet.app.policies import ManagePolicies
 from licet.app.ports import AT_ONCE, NotAtOnceError
@@ -64,6 +65,7 @@ class UseCases:
     watch: WatchChanges
     prove: ProveAudit
     identity: IdentityUseCases
+    import_audit: ImportAudit
     policies: ManagePolicies
     latest_checkpoint: Callable[[], StoredCheckpoint | None]
 

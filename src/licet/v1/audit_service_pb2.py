@@ -22,36 +22,43 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clicet/v1/audit_service.proto\x12\x08licet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"3\n\x14GetCheckpointRequest\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\"\x85\x01\n\nCheckpoint\x12\x0c\n\x04note\x18\x01 \x01(\t\x12\x0e\n\x06origin\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12\x0c\n\x04root\x18\x04 \x01(\x0c\x12\r\n\x05\x65poch\x18\x05 \x01(\x05\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x15GetCheckpointResponse\x12(\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x14.licet.v1.Checkpoint\x12\x12\n\npublic_key\x18\x02 \x01(\t\")\n\x15ProveInclusionRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\"\x83\x01\n\x16ProveInclusionResponse\x12\x0c\n\x04leaf\x18\x01 \x01(\x0c\x12\x12\n\nleaf_index\x18\x02 \x01(\x03\x12(\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x14.licet.v1.Checkpoint\x12\x0e\n\x06hashes\x18\x04 \x03(\x0c\x12\r\n\x05proof\x18\x05 \x01(\t\"L\n\x17ProveConsistencyRequest\x12\x11\n\tfrom_size\x18\x01 \x01(\x03\x12\x0f\n\x07to_size\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\"c\n\x18ProveConsistencyResponse\x12(\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x14.licet.v1.Checkpoint\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x12\r\n\x05proof\x18\x03 \x01(\t\"I\n\x12\x45xportAuditRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x12\n\nfirst_leaf\x18\x02 \x01(\x03\x12\x10\n\x08\x65nd_leaf\x18\x03 \x01(\x03\"Z\n\x13\x45xportAuditResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.licet.v1.ExportHeaderH\x00\x12\x11\n\x07\x61rchive\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"m\n\x0c\x45xportHeader\x12(\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x14.licet.v1.Checkpoint\x12\x12\n\nfirst_leaf\x18\x02 \x01(\x03\x12\x10\n\x08\x65nd_leaf\x18\x03 \x01(\x03\x12\r\n\x05\x63over\x18\x04 \x01(\t2\xde\x02\n\x0c\x41uditService\x12P\n\rGetCheckpoint\x12\x1e.licet.v1.GetCheckpointRequest\x1a\x1f.licet.v1.GetCheckpointResponse\x12S\n\x0eProveInclusion\x12\x1f.licet.v1.ProveInclusionRequest\x1a .licet.v1.ProveInclusionResponse\x12Y\n\x10ProveConsistency\x12!.licet.v1.ProveConsistencyRequest\x1a\".licet.v1.ProveConsistencyResponse\x12L\n\x0b\x45xportAudit\x12\x1c.licet.v1.ExportAuditRequest\x1a\x1d.licet.v1.ExportAuditResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clicet/v1/audit_service.proto\x12\x08licet.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"3\n\x14GetCheckpointRequest\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\"\x85\x01\n\nCheckpoint\x12\x0c\n\x04note\x18\x01 \x01(\t\x12\x0e\n\x06origin\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12\x0c\n\x04root\x18\x04 \x01(\x0c\x12\r\n\x05\x65poch\x18\x05 \x01(\x05\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x15GetCheckpointResponse\x12(\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x14.licet.v1.Checkpoint\x12\x12\n\npublic_key\x18\x02 \x01(\t\")\n\x15ProveInclusionRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\"\x83\x01\n\x16ProveInclusionResponse\x12\x0c\n\x04leaf\x18\x01 \x01(\x0c\x12\x12\n\nleaf_index\x18\x02 \x01(\x03\x12(\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x14.licet.v1.Checkpoint\x12\x0e\n\x06hashes\x18\x04 \x03(\x0c\x12\r\n\x05proof\x18\x05 \x01(\t\"L\n\x17ProveConsistencyRequest\x12\x11\n\tfrom_size\x18\x01 \x01(\x03\x12\x0f\n\x07to_size\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\"c\n\x18ProveConsistencyResponse\x12(\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x14.licet.v1.Checkpoint\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x12\r\n\x05proof\x18\x03 \x01(\t\"I\n\x12\x45xportAuditRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x12\n\nfirst_leaf\x18\x02 \x01(\x03\x12\x10\n\x08\x65nd_leaf\x18\x03 \x01(\x03\"Z\n\x13\x45xportAuditResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.licet.v1.ExportHeaderH\x00\x12\x11\n\x07\x61rchive\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"m\n\x0c\x45xportHeader\x12(\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x14.licet.v1.Checkpoint\x12\x12\n\nfirst_leaf\x18\x02 \x01(\x03\x12\x10\n\x08\x65nd_leaf\x18\x03 \x01(\x03\x12\r\n\x05\x63over\x18\x04 \x01(\t\"a\n\x12ImportAuditRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\'\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.licet.v1.ImportedEvent\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\xc0\x02\n\rImportedEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0boccurred_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nevent_type\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x11\n\tprincipal\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x06 \x01(\t\x12\x10\n\x08resource\x18\x07 \x01(\t\x12\x15\n\rcapability_id\x18\x08 \x01(\t\x12\x12\n\ncapability\x18\t \x01(\t\x12\x0e\n\x06result\x18\n \x01(\t\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x12\n\nsession_id\x18\x0c \x01(\t\x12\x10\n\x08trace_id\x18\r \x01(\t\x12)\n\x08metadata\x18\x0e \x01(\x0b\x32\x17.google.protobuf.Struct\"V\n\x13ImportAuditResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\x12\x18\n\x10\x61lready_recorded\x18\x02 \x01(\x05\x12\x13\n\x0b\x63onflicting\x18\x03 \x03(\x05\x32\xaa\x03\n\x0c\x41uditService\x12P\n\rGetCheckpoint\x12\x1e.licet.v1.GetCheckpointRequest\x1a\x1f.licet.v1.GetCheckpointResponse\x12S\n\x0eProveInclusion\x12\x1f.licet.v1.ProveInclusionRequest\x1a .licet.v1.ProveInclusionResponse\x12Y\n\x10ProveConsistency\x12!.licet.v1.ProveConsistencyRequest\x1a\".licet.v1.ProveConsistencyResponse\x12L\n\x0b\x45xportAudit\x12\x1c.licet.v1.ExportAuditRequest\x1a\x1d.licet.v1.ExportAuditResponse0\x01\x12J\n\x0bImportAudit\x12\x1c.licet.v1.ImportAuditRequest\x1a\x1d.licet.v1.ImportAuditResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'licet.v1.audit_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=75
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=126
-  _globals['_CHECKPOINT']._serialized_start=129
-  _globals['_CHECKPOINT']._serialized_end=262
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=264
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=349
-  _globals['_PROVEINCLUSIONREQUEST']._serialized_start=351
-  _globals['_PROVEINCLUSIONREQUEST']._serialized_end=392
-  _globals['_PROVEINCLUSIONRESPONSE']._serialized_start=395
-  _globals['_PROVEINCLUSIONRESPONSE']._serialized_end=526
-  _globals['_PROVECONSISTENCYREQUEST']._serialized_start=528
-  _globals['_PROVECONSISTENCYREQUEST']._serialized_end=604
-  _globals['_PROVECONSISTENCYRESPONSE']._serialized_start=606
-  _globals['_PROVECONSISTENCYRESPONSE']._serialized_end=705
-  _globals['_EXPORTAUDITREQUEST']._serialized_start=707
-  _globals['_EXPORTAUDITREQUEST']._serialized_end=780
-  _globals['_EXPORTAUDITRESPONSE']._serialized_start=782
-  _globals['_EXPORTAUDITRESPONSE']._serialized_end=872
-  _globals['_EXPORTHEADER']._serialized_start=874
-  _globals['_EXPORTHEADER']._serialized_end=983
-  _globals['_AUDITSERVICE']._serialized_start=986
-  _globals['_AUDITSERVICE']._serialized_end=1336
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=105
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=156
+  _globals['_CHECKPOINT']._serialized_start=159
+  _globals['_CHECKPOINT']._serialized_end=292
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=294
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=379
+  _globals['_PROVEINCLUSIONREQUEST']._serialized_start=381
+  _globals['_PROVEINCLUSIONREQUEST']._serialized_end=422
+  _globals['_PROVEINCLUSIONRESPONSE']._serialized_start=425
+  _globals['_PROVEINCLUSIONRESPONSE']._serialized_end=556
+  _globals['_PROVECONSISTENCYREQUEST']._serialized_start=558
+  _globals['_PROVECONSISTENCYREQUEST']._serialized_end=634
+  _globals['_PROVECONSISTENCYRESPONSE']._serialized_start=636
+  _globals['_PROVECONSISTENCYRESPONSE']._serialized_end=735
+  _globals['_EXPORTAUDITREQUEST']._serialized_start=737
+  _globals['_EXPORTAUDITREQUEST']._serialized_end=810
+  _globals['_EXPORTAUDITRESPONSE']._serialized_start=812
+  _globals['_EXPORTAUDITRESPONSE']._serialized_end=902
+  _globals['_EXPORTHEADER']._serialized_start=904
+  _globals['_EXPORTHEADER']._serialized_end=1013
+  _globals['_IMPORTAUDITREQUEST']._serialized_start=1015
+  _globals['_IMPORTAUDITREQUEST']._serialized_end=1112
+  _globals['_IMPORTEDEVENT']._serialized_start=1115
+  _globals['_IMPORTEDEVENT']._serialized_end=1435
+  _globals['_IMPORTAUDITRESPONSE']._serialized_start=1437
+  _globals['_IMPORTAUDITRESPONSE']._serialized_end=1523
+  _globals['_AUDITSERVICE']._serialized_start=1526
+  _globals['_AUDITSERVICE']._serialized_end=1952
 # @@protoc_insertion_point(module_scope)

@@ -8,7 +8,7 @@ sealed events, and never otherwise. Formats and what to verify are in docs/audit
 log's public key, and a checkpoint from before, from elsewhere: a server that lies gives a key that suits its lies.
 
 Proofs reveal hashes of other events, and a leaf that is easily guessed is revealed by its hash: they are for callers
-who may read the log. Scope of every method: `audit`.
+who may read the log. Scope of every method but ImportAudit: `audit`.
 
 Errors of every method: INVALID_ARGUMENT, BadRequest names the field. FAILED_PRECONDITION, reason NOT_SEALED, with a
 RetryInfo: it is stored, and under no checkpoint yet; one is signed each second. DATA_LOSS, reason NOT_AS_SEALED: what
@@ -18,6 +18,7 @@ is stored is not what was sealed; do not retry, and have `licet audit verify` sa
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
@@ -356,3 +357,149 @@ class ExportHeader(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExportHeader: _TypeAlias = ExportHeader  # noqa: Y015
+
+@_typing.final
+class ImportAuditRequest(_message.Message):
+    """Events of one other system, at most 1 MiB."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Which system: 1 to 64 bytes, printable. With it the ids are unique."""
+    request_id: _builtins.str
+    """Idempotency key, at most 128 bytes, printable: see GrantRequest. Empty: one is made; the ids alone see to it that
+    nothing is recorded twice, but a repetition says that it was there before.
+    """
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedEvent]:
+        """1 to 1,000 events, with distinct ids."""
+
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        events: _abc.Iterable[Global___ImportedEvent] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportAuditRequest: _TypeAlias = ImportAuditRequest  # noqa: Y015
+
+@_typing.final
+class ImportedEvent(_message.Message):
+    """An event as another system had it. Text fields are empty where they do not apply."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    CAPABILITY_ID_FIELD_NUMBER: _builtins.int
+    CAPABILITY_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id there: 1 to 128 bytes, printable."""
+    event_type: _builtins.str
+    """What kind of event it was there: 1 to 64 bytes, printable."""
+    actor: _builtins.str
+    """Who caused it: at most 256 bytes, printable. In the log, `actor` is the caller who imports it."""
+    principal: _builtins.str
+    """Whose rights were concerned: a principal, or empty."""
+    action: _builtins.str
+    """What was to be done: an action, or empty."""
+    resource: _builtins.str
+    """What it was about: a resource or a resource pattern, or empty."""
+    capability_id: _builtins.str
+    """The capability as licet has it, a UUID, if it has it. It is not a part of what the other system said: an event that
+    differs in this only is as it was.
+    """
+    capability: _builtins.str
+    """The capability's id there: at most 128 bytes, printable."""
+    result: _builtins.str
+    """How it came out there: at most 64 bytes, printable. In the log, `result` is `done`: it was imported."""
+    reason: _builtins.str
+    """Why: at most 1,024 bytes, printable."""
+    session_id: _builtins.str
+    """The session: at most 128 bytes, printable."""
+    trace_id: _builtins.str
+    """The trace: at most 128 bytes, printable."""
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """When it happened. Required; from 1970 on, and not in the future."""
+
+    @_builtins.property
+    def metadata(self) -> _struct_pb2.Struct:
+        """Further facts, a JSON object of at most 16 KiB."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        event_type: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        action: _builtins.str = ...,
+        resource: _builtins.str = ...,
+        capability_id: _builtins.str = ...,
+        capability: _builtins.str = ...,
+        result: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        trace_id: _builtins.str = ...,
+        metadata: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "occurred_at", b"occurred_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "capability", b"capability", "capability_id", b"capability_id", "event_type", b"event_type", "id", b"id", "metadata", b"metadata", "occurred_at", b"occurred_at", "principal", b"principal", "reason", b"reason", "resource", b"resource", "result", b"result", "session_id", b"session_id", "trace_id", b"trace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportedEvent: _TypeAlias = ImportedEvent  # noqa: Y015
+
+@_typing.final
+class ImportAuditResponse(_message.Message):
+    """What became of the events of a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDED_FIELD_NUMBER: _builtins.int
+    ALREADY_RECORDED_FIELD_NUMBER: _builtins.int
+    CONFLICTING_FIELD_NUMBER: _builtins.int
+    recorded: _builtins.int
+    """How many were recorded."""
+    already_recorded: _builtins.int
+    """How many were there before, as they are here."""
+    @_builtins.property
+    def conflicting(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Which were there before and are not as they were: their positions in the request, from 0 on, in order."""
+
+    def __init__(
+        self,
+        *,
+        recorded: _builtins.int = ...,
+        already_recorded: _builtins.int = ...,
+        conflicting: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_recorded", b"already_recorded", "conflicting", b"conflicting", "recorded", b"recorded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportAuditResponse: _TypeAlias = ImportAuditResponse  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """Proves what the audit log holds, and that it only grew.
+    """Proves what the audit log holds, and that it only grew; and takes over the log of an older system.
     """
 
     def __init__(self, channel):
@@ -55,10 +55,15 @@ class AuditServiceStub:
                 request_serializer=licet_dot_v1_dot_audit__service__pb2.ExportAuditRequest.SerializeToString,
                 response_deserializer=licet_dot_v1_dot_audit__service__pb2.ExportAuditResponse.FromString,
                 _registered_method=True)
+        self.ImportAudit = channel.unary_unary(
+                '/licet.v1.AuditService/ImportAudit',
+                request_serializer=licet_dot_v1_dot_audit__service__pb2.ImportAuditRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_audit__service__pb2.ImportAuditResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
-    """Proves what the audit log holds, and that it only grew.
+    """Proves what the audit log holds, and that it only grew; and takes over the log of an older system.
     """
 
     def GetCheckpoint(self, request, context):
@@ -94,6 +99,17 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportAudit(self, request, context):
+        """Records events of another system's log, each once. Scope: `admin`. An event of type `import.event` says that this
+        caller brought it, now; what the other system said is in its `metadata`, and only licet's own decisions are
+        decisions. An id that this source has brought before is not recorded again, however long ago that was: the call may
+        be repeated with any division into requests. One of them that is not as it was then is in `conflicting`, and stays
+        as it was. An event from the future: INVALID_ARGUMENT, and nothing is recorded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -117,6 +133,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     request_deserializer=licet_dot_v1_dot_audit__service__pb2.ExportAuditRequest.FromString,
                     response_serializer=licet_dot_v1_dot_audit__service__pb2.ExportAuditResponse.SerializeToString,
             ),
+            'ImportAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportAudit,
+                    request_deserializer=licet_dot_v1_dot_audit__service__pb2.ImportAuditRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_audit__service__pb2.ImportAuditResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'licet.v1.AuditService', rpc_method_handlers)
@@ -126,7 +147,7 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """Proves what the audit log holds, and that it only grew.
+    """Proves what the audit log holds, and that it only grew; and takes over the log of an older system.
     """
 
     @staticmethod
@@ -227,6 +248,33 @@ class AuditService:
             '/licet.v1.AuditService/ExportAudit',
             licet_dot_v1_dot_audit__service__pb2.ExportAuditRequest.SerializeToString,
             licet_dot_v1_dot_audit__service__pb2.ExportAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/licet.v1.AuditService/ImportAudit',
+            licet_dot_v1_dot_audit__service__pb2.ImportAuditRequest.SerializeToString,
+            licet_dot_v1_dot_audit__service__pb2.ImportAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,7 +8,7 @@ sealed events, and never otherwise. Formats and what to verify are in docs/audit
 log's public key, and a checkpoint from before, from elsewhere: a server that lies gives a key that suits its lies.
 
 Proofs reveal hashes of other events, and a leaf that is easily guessed is revealed by its hash: they are for callers
-who may read the log. Scope of every method: `audit`.
+who may read the log. Scope of every method but ImportAudit: `audit`.
 
 Errors of every method: INVALID_ARGUMENT, BadRequest names the field. FAILED_PRECONDITION, reason NOT_SEALED, with a
 RetryInfo: it is stored, and under no checkpoint yet; one is signed each second. DATA_LOSS, reason NOT_AS_SEALED: what
@@ -25,7 +25,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """Proves what the audit log holds, and that it only grew."""
+    """Proves what the audit log holds, and that it only grew; and takes over the log of an older system."""
 
     def __init__(self, channel: _grpc.Channel) -> None: ...
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetCheckpointRequest, _audit_service_pb2.GetCheckpointResponse]
@@ -43,9 +43,16 @@ class AuditServiceStub:
     is as slow as the client takes it, and is cut off when nothing is taken for a minute. So many at once are sent and no
     more: RESOURCE_EXHAUSTED. Leaves that are no longer in the database: NOT_FOUND.
     """
+    ImportAudit: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ImportAuditRequest, _audit_service_pb2.ImportAuditResponse]
+    """Records events of another system's log, each once. Scope: `admin`. An event of type `import.event` says that this
+    caller brought it, now; what the other system said is in its `metadata`, and only licet's own decisions are
+    decisions. An id that this source has brought before is not recorded again, however long ago that was: the call may
+    be repeated with any division into requests. One of them that is not as it was then is in `conflicting`, and stays
+    as it was. An event from the future: INVALID_ARGUMENT, and nothing is recorded.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Proves what the audit log holds, and that it only grew."""
+    """Proves what the audit log holds, and that it only grew; and takes over the log of an older system."""
 
     @_abc_1.abstractmethod
     def GetCheckpoint(
@@ -84,6 +91,19 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         is needed to verify it; each further one is a piece of the archive, and all pieces together are the file. The stream
         is as slow as the client takes it, and is cut off when nothing is taken for a minute. So many at once are sent and no
         more: RESOURCE_EXHAUSTED. Leaves that are no longer in the database: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportAudit(
+        self,
+        request: _audit_service_pb2.ImportAuditRequest,
+        context: _grpc.ServicerContext,
+    ) -> _audit_service_pb2.ImportAuditResponse:
+        """Records events of another system's log, each once. Scope: `admin`. An event of type `import.event` says that this
+        caller brought it, now; what the other system said is in its `metadata`, and only licet's own decisions are
+        decisions. An id that this source has brought before is not recorded again, however long ago that was: the call may
+        be repeated with any division into requests. One of them that is not as it was then is in `conflicting`, and stays
+        as it was. An event from the future: INVALID_ARGUMENT, and nothing is recorded.
         """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _grpc.Server) -> None: ...
