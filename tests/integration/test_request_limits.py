@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from licet.v1 import authorization_pb2 as pb
-from licet.v1 import identity_pb2
+from licet.v1 import decision_pb2, identity_pb2
 from tests.fakes.api import refused, rows
 from tests.fakes.callers import As, calling, holding, make_key
 from tests.fakes.postgres import Database, eventually
@@ -157,7 +157,7 @@ def test_what_is_in_memory_is_answered_while_every_place_is_taken(database: Data
             assert refused(ask_unknown).code is TOO_MANY
             served.authorize("agent:a", "read", "doc:x")
         for call in waiting:
-            assert call.result(20)
+            assert call.result(20).decision == decision_pb2.DECISION_DENY
 
 
 def test_who_waits_as_long_as_told_gets_through(database: Database) -> None:
