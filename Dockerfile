@@ -35,9 +35,8 @@ RUN python -m pip uninstall --yes --quiet --root-user-action ignore pip setuptoo
 
 COPY --from=build /opt/licet /opt/licet
 
-# Reachable from outside the container. licet refuses such an address without TLS and client
-# certificates, or without LICET_INSECURE_BIND=true: whoever runs the image decides which, so neither
-# is set here. The health check below finds the settings of TLS in the same environment.
+# Reachable from outside the container. licet refuses such an address without TLS, unless
+# LICET_INSECURE_BIND=true: whoever runs the image decides which, so neither is set here. The health check below finds the settings of TLS in the same environment.
 ENV PATH=/opt/licet/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     LICET_LISTEN=0.0.0.0:50051

@@ -1,4 +1,4 @@
-"""The composition root: the only place that names every concrete class.
+"""The composition root: with its parts `bootstrap_*.py`, all that names every concrete class.
 
 Top to bottom, in the order of starting.
 """

@@ -110,7 +110,7 @@ class Settings(BaseSettings):
         description="How long a client's connection is kept by one of several workers.",
     )
     threads: Annotated[int, Field(ge=1, le=256)] = Field(
-        default=16, description="Calls that run at once."
+        default=16, description="Decisions that run at once; half as many reads do."
     )
     serving: Literal["auto", "stock"] = Field(
         default="auto",
@@ -118,7 +118,7 @@ class Settings(BaseSettings):
         " is known; `stock`: a thread each, as gRPC does it.",
     )
     max_mutations: Annotated[int, Field(ge=1, le=4096)] = Field(
-        default=256, description="Grants and revocations at once."
+        default=256, description="Changes at once."
     )
     max_streams: Annotated[int, Field(ge=1, le=4096)] = Field(
         default=256, description="Streams open at once."

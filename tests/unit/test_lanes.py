@@ -9,7 +9,9 @@ from time import monotonic
 import pytest
 
 from licet.domain.errors import ExhaustedError, NotFoundError, RateLimitedError
+from licet.server.authority import CREDENTIALS, RULES
 from licet.server.lanes import Lane, Shares
+from licet.server.lifecycle import READS, ServerLimits, pools_of
 from licet.server.rates import Buckets
 from licet.server.strangers import Strangers
 
@@ -121,3 +123,11 @@ def test_strangers_wait_no_more_when_the_server_stops() -> None:
     for _ in range(2000):
         strangers.slow_down(RateLimitedError("failures", "no", 1.0))
     strangers.lane.shutdown()
+
+
+def test_only_what_memory_answers_runs_on_the_threads_of_decisions() -> None:
+    pools = pools_of(ServerLimits(threads=1, streams=1, watchers=1, exports=1, mutations=1))
+    others = {*RULES, *CREDENTIALS} - {*pools, *READS}
+    assert {method.rpartition("/")[2] for method in others} == {
+        *("Authorize", "BatchAuthorize", "GetCaller", "AgentHeartbeat")
+    }

@@ -1,4 +1,4 @@
-"""Changes of licet's own administration: of who may call, as opposed to capabilities.
+"""Changes of licet's own administration: of who may call, of policies, and imports.
 
 They are rarer than mutations and are committed one by one; in everything else they are alike: one
 revision each, recorded in the same transaction, repeatable under their request id, and known by

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 from uuid import uuid4
 
 import grpc
@@ -14,9 +13,6 @@ from licet.client import messages, transport
 from licet.client.results import JsonObject
 from licet.v1 import audit_service_pb2 as pb
 from licet.v1.audit_service_pb2_grpc import AuditServiceStub
-
-MAX_IMPORT_EVENTS: Final = 1000
-MAX_IMPORT_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,15 +59,24 @@ _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-_READS: Final = (
+READS: Final = (
     f"/{SERVICE}/GetCapability",
     f"/{SERVICE}/ListCapabilities",
     f"/{SERVICE}/QueryAudit",
     f"/{AUDIT_SERVICE}/GetCheckpoint",
     f"/{AUDIT_SERVICE}/ProveInclusion",
     f"/{AUDIT_SERVICE}/ProveConsistency",
-    f"/{IDENTITY_SERVICE}/ListApiKeys",
+    *(
+        f"/{IDENTITY_SERVICE}/{method}"
+        for method in (
+            *("ListApiKeys", "GetUser", "ListUsers", "ListSuspensions"),
+            *("ListBootstrapTokens", "GetAgent", "ListAgents"),
+        )
+    ),
+    f"/{POLICY_SERVICE}/GetPolicySet",
+    f"/{POLICY_SERVICE}/ListPolicySets",
 )
+"""Methods that read, on threads of their own; see `pools_of` for the others that have some."""
 
 
 AddServices: TypeAlias = Callable[[grpc.Server], None]
@@ -147,7 +156,7 @@ class Server:
         self.reads = Lane(max(limits.threads // 2, 1), "read", limits.calls)
         self.mutations = Places(limits.mutations, "too many changes are being made")
         self.shares = Shares(limits.streams_per_caller)
-        self._pools = {**_pools(limits), **dict.fromkeys(_READS, self.reads)}
+        self._pools = {**pools_of(limits), **dict.fromkeys(READS, self.reads)}
         self._watch = use_cases.watch
         self._watchers = Watchers(limits.watchers)
         self._exports = Watchers(limits.exports, doing="export the audit log of")
@@ -301,7 +310,7 @@ def _most(limits: ServerLimits) -> int:
     return waiting + limits.mutations + limits.streams + limits.watchers + limits.exports
 
 
-def _pools(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
+def pools_of(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
     """Return the pools of the methods that have one of their own."""
     # A few more threads than places, so that who is over the limit can be told.
     stream, watch, export, mutation = (

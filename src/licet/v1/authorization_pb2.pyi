@@ -857,8 +857,8 @@ class WatchChange(_message.Message):
 
     @_builtins.property
     def principals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The principals whose capabilities were granted or ended, each once, in no order. Empty with `everything`, and when
-        only callers' keys changed: then nobody's capabilities did.
+        """The principals whose capabilities were granted or ended, or that were suspended, resumed, disabled or enabled, each
+        once, in no order. Empty with `everything`, and when only keys, tokens, users' roles, agents or policies changed.
         """
 
     def __init__(
