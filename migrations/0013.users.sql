@@ -1,6 +1,7 @@
 -- What: users with roles, who can be disabled, and principals that are suspended; both as revisions, like capabilities and keys.
 -- Locks on existing tables: licet.api_keys against writes while an index is built.
 -- Code of the previous release: runs on it, as long as nobody is disabled or suspended: it would let them go on.
+-- It reads no events of users.
 SET LOCAL lock_timeout = '4s';
 SET LOCAL statement_timeout = '60s';
 

@@ -1,6 +1,6 @@
 -- What: agents: registered with a bootstrap token, known by a token that lives for a day, heard of by heartbeats.
 -- Locks on existing tables: none.
--- Code of the previous release: runs on it; it knows of no agents, and refuses their tokens.
+-- Code of the previous release: runs on it; it knows of no agents, refuses their tokens, and reads no events of them.
 SET LOCAL lock_timeout = '4s';
 SET LOCAL statement_timeout = '60s';
 

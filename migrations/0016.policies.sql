@@ -1,6 +1,7 @@
 -- What: policy sets: put and rolled back as revisions, like capabilities; all versions are kept, the latest one holds.
 -- Locks on existing tables: none.
 -- Code of the previous release: runs on it, and knows of no policies: put the first set when no server of it runs any more.
+-- It reads no events of theirs.
 SET LOCAL lock_timeout = '4s';
 SET LOCAL statement_timeout = '60s';
 

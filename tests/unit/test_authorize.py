@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import pytest
+from typing_extensions import override
 
 from licet.app.authorize import Answer, Authorize
 from licet.app.ports import AT_ONCE, Deadline, NotAtOnceError
@@ -240,6 +241,37 @@ def test_policies_are_asked_after_the_lookup_and_their_denial_is_on_record() -> 
     assert (authorize.policy_denials, authorize.policy_errors) == (3, 0)
 
 
+class Overtaken(Memory):
+    """Loses all capabilities, and then a policy is lifted, just after a look-up."""
+
+    def __init__(self, clock: StillClock, policies: list[PolicySet]) -> None:
+        super().__init__(clock, held(1))
+        self._policies = policies
+
+    @override
+    def get_many(
+        self, principals: Collection[Principal], deadline: Deadline
+    ) -> Mapping[Principal, CapabilitySet]:
+        found = super().get_many(principals, deadline)
+        self._capabilities = ()
+        del self._policies[1:]
+        return found
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+def test_who_lost_a_right_before_the_policy_against_it_was_lifted_is_never_allowed(
+    is_batch: bool,
+) -> None:
+    clock, log = StillClock(), Log()
+    policies = [policy_set(), policy_set("name: stop, deny: nothing goes")]
+    authorize = Authorize(Overtaken(clock, policies), log, clock, lambda _: policies[-1])
+    if is_batch:
+        (answer,) = authorize.batch([asking()], CALLER, PATIENT)
+    else:
+        answer = authorize(asking(), CALLER, PATIENT)
+    assert answer.decision.reason is Reason.NO_CAPABILITY
+
+
 def test_nothing_is_decided_when_the_policies_cannot_be_known() -> None:
     def unknown(_: Deadline) -> PolicySet | None:
         raise UnavailableError("the set cannot be used")
@@ -289,9 +321,12 @@ def test_a_batch_that_cannot_be_recorded_whole_is_not_returned() -> None:
     assert not log.events
 
 
-@pytest.mark.parametrize(("count", "is_at_once"), [(50, True), (51, False)])
+@pytest.mark.parametrize(
+    ("count", "questions", "is_at_once"),
+    [(50, 1, True), (51, 1, False), (25, 2, True), (26, 2, False)],
+)
 def test_with_many_conditions_of_policies_nothing_is_decided_at_once(
-    count: int, is_at_once: bool
+    count: int, questions: int, is_at_once: bool
 ) -> None:
     policies = policy_set(
         *(f"name: p{number}, when: action == 'write', deny: nope" for number in range(count))
@@ -301,9 +336,12 @@ def test_with_many_conditions_of_policies_nothing_is_decided_at_once(
     authorize = Authorize(memory, log, clock, lambda _: policies)
     memory.deadline = log.deadline = AT_ONCE
     try:
-        authorize.deferred(asking(), CALLER, AT_ONCE, lambda _: print)
+        if questions == 1:
+            authorize.deferred(asking(), CALLER, AT_ONCE, lambda _: print)
+        else:
+            authorize.batch_deferred([asking()] * questions, CALLER, AT_ONCE, lambda _: print)
     except NotAtOnceError:
         assert not is_at_once
     else:
         assert is_at_once
-    assert len(log.events) == is_at_once
+    assert len(log.events) == is_at_once * questions

@@ -38,6 +38,10 @@ class Stored:
         self.users = {found.principal: found for found in users}
         self.changes: list[AdminChange] = []
         self.refused: list[AuditEvent] = []
+        self.scopes: frozenset[Scope] = frozenset()
+
+    def key_scopes(self, _: Principal, __: Deadline) -> frozenset[Scope]:
+        return self.scopes
 
     def find(self, principals: Collection[str], _: Deadline) -> Mapping[str, User]:
         return {p: found for p, found in self.users.items() if p in principals}
@@ -90,6 +94,22 @@ def test_what_a_change_was_checked_against_goes_with_it() -> None:
     seen = [change.details["seen"] for change in stored.changes]
     # Whether there is a user already is for the database to say, which knows repetitions.
     assert seen == [{BOB: 3, ALICE: 5}, {ALICE: 5}]
+
+
+def test_who_has_fewer_scopes_than_a_principals_keys_makes_no_user_of_it() -> None:
+    """Its keys would be bound by the roles from then on."""
+    stored = Stored()
+    stored.scopes = frozenset({Scope.ADMIN})
+    create = CreateUserCommand(Principal("user:root"), "", "r@example.org", (Role.USER,), "")
+    identity = {Scope.IDENTITY, Scope.AUTHORIZE}
+    with pytest.raises(NotPermittedError) as raised:
+        manage(stored).create(
+            create, Identity.of(Caller("key:k"), identity, UNLIMITED, "k"), PATIENT
+        )
+    assert raised.value.code == "SCOPES_WIDER"
+    assert not stored.changes
+    manage(stored).create(create, caller(), PATIENT)
+    assert len(stored.changes) == 1
 
 
 def test_the_same_request_has_the_same_digest_and_another_has_another() -> None:

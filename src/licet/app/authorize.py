@@ -18,8 +18,8 @@ from licet.domain.policy_set import PolicySet
 _new: Final = tuple.__new__
 
 MAX_CONDITIONS_AT_ONCE: Final = 50
-"""With more conditions of policies, nothing is decided on the thread that all others wait for: each
-takes some microseconds."""
+"""With more conditions of policies to look at, for all questions together, nothing is decided on
+the thread that all others wait for: each takes some microseconds."""
 
 
 class Answer(NamedTuple):
@@ -57,8 +57,7 @@ class Authorize:
             UnavailableError: what the principal holds cannot be known, or the decision cannot be
                 recorded. DeadlineError: the deadline passed first.
         """
-        held = self._sets.get(request.principal, deadline)
-        policies = self._policies(deadline)
+        held, policies = self._known(request.principal, deadline)
         # The clock is read after the set was looked up, so a slow look-up can only make a
         # capability expire.
         earliest, now = self._clock.reading()
@@ -87,8 +86,7 @@ class Authorize:
             NotAtOnceError: the deadline is `AT_ONCE`, and there is something to wait for but the
                 disk; nothing has happened.
         """
-        held = self._sets.get(request.principal, deadline)
-        policies = self._policies_in_time(deadline)
+        held, policies = self._known(request.principal, deadline)
         # As above: the clock after the set.
         earliest, now = self._clock.reading()
         decision = decide(held, request, now, earliest)
@@ -130,8 +128,14 @@ class Authorize:
         self._log.when_durable(recorded, leave, deadline)
 
     def _taken(self, requests: Sequence[Request], deadline: Deadline) -> _Taken:
-        sets = self._sets.get_many({request.principal for request in requests}, deadline)
-        policies = self._policies_in_time(deadline)
+        principals = {request.principal for request in requests}
+        policies = self._policies(deadline)
+        _check_in_time(policies, len(requests), deadline)
+        while True:  # as for one
+            sets = self._sets.get_many(principals, deadline)
+            before, policies = policies, self._policies(deadline)
+            if policies is before:
+                break
         earliest, now = self._clock.reading()
         decisions = [
             decide(sets[request.principal], request, now, earliest) for request in requests
@@ -143,15 +147,22 @@ class Authorize:
             ]
         return _Taken(sets, policies, earliest, now, decisions)
 
-    def _policies_in_time(self, deadline: Deadline) -> PolicySet | None:
+    def _known(
+        self, principal: Principal, deadline: Deadline
+    ) -> tuple[CapabilitySet, PolicySet | None]:
+        """Return what a principal holds, and the policies that held when it did.
+
+        Not one before a change of the other and that after: who was denied by a policy and lost the
+        capability before the policy was lifted was never allowed anything. Each set of policies is
+        an object of its own, so the same one before and after held all the while.
+        """
         policies = self._policies(deadline)
-        if (
-            deadline is AT_ONCE
-            and policies is not None
-            and policies.conditions > MAX_CONDITIONS_AT_ONCE
-        ):
-            raise NotAtOnceError
-        return policies
+        _check_in_time(policies, 1, deadline)
+        while True:
+            held = self._sets.get(principal, deadline)
+            before, policies = policies, self._policies(deadline)
+            if policies is before:
+                return held, policies
 
     def _judged(
         self,
@@ -193,6 +204,16 @@ class _Taken(NamedTuple):
             )
             for request, decision, event_id in zip(requests, decisions, ids, strict=True)
         ]
+
+
+def _check_in_time(policies: PolicySet | None, questions: int, deadline: Deadline) -> None:
+    """Check that so many questions do not take long, where others wait for it."""
+    if (
+        deadline is AT_ONCE
+        and policies is not None
+        and policies.conditions * questions > MAX_CONDITIONS_AT_ONCE
+    ):
+        raise NotAtOnceError
 
 
 def _explain(  # noqa: PLR0913, PLR0917 - all that decided

@@ -156,10 +156,7 @@ class SuspendPrincipals:
             raise NotPermittedError("OWN_RIGHTS", "nobody changes what they may themselves")
         # (3) Scopes: its keys stop, or count again.
         user = users.get(principal)
-        if user is not None:
-            scopes = user.powers
-        else:
-            scopes = self._suspensions.key_scopes(principal, deadline)
+        scopes = self._users.key_scopes(principal, deadline) if user is None else user.powers
         extra = sorted(scopes - powers_now(caller, users))
         if extra:
             raise NotPermittedError("SCOPES_WIDER", f"the caller has not {', '.join(extra)} itself")

@@ -62,6 +62,10 @@ class UserFilter(NamedTuple):
 class UserStore(Protocol):
     """Users as stored. Every method raises UnavailableError or DeadlineError."""
 
+    def key_scopes(self, principal: Principal, deadline: Deadline) -> frozenset[Scope]:
+        """Return the scopes that the keys of a principal have together, but for ended ones."""
+        ...
+
     def find(self, principals: Collection[str], deadline: Deadline) -> Mapping[str, User]:
         """Return those of the principals that are users."""
         ...
@@ -136,10 +140,6 @@ class SuspensionFilter(NamedTuple):
 
 class SuspensionStore(Protocol):
     """Suspensions as stored. Every method raises UnavailableError or DeadlineError."""
-
-    def key_scopes(self, principal: Principal, deadline: Deadline) -> frozenset[Scope]:
-        """Return the scopes that the keys of a principal have together, but for ended ones."""
-        ...
 
     def page(
         self, wanted: SuspensionFilter, after: int, limit: int, deadline: Deadline

@@ -182,10 +182,13 @@ class ManageUsers:
         found = self._users.find([principal, caller.caller], deadline)
         new_roles = None if isinstance(command, UserStandingCommand) else command.roles
         recorded = canonical(facts)
+        target = found.get(principal)
+        # Of a principal that is no user yet, its keys say what it may, and would be bound by roles.
+        held = self._users.key_scopes(principal, deadline) if target is None else target.powers
         try:
             _check_authority(
                 principal,
-                found.get(principal),
+                held,
                 new_roles,
                 _Authority(caller, powers_now(caller, found)),
                 is_about_rights=new_roles is not None or isinstance(command, UserStandingCommand),
@@ -239,7 +242,7 @@ class _Authority(NamedTuple):
 
 def _check_authority(
     principal: Principal,
-    target: User | None,
+    held: frozenset[Scope],
     new_roles: tuple[Role, ...] | None,
     authority: _Authority,
     *,
@@ -253,9 +256,6 @@ def _check_authority(
     if is_about_rights and authority.caller.acts_as(principal):
         raise NotPermittedError("OWN_RIGHTS", "nobody changes what they may themselves")
     # (3) Scopes: those that it gives, and those that the user has.
-    touched = powers_of(new_roles or ())
-    if target is not None:
-        touched |= target.powers
-    extra = sorted(touched - authority.powers)
+    extra = sorted((powers_of(new_roles or ()) | held) - authority.powers)
     if extra:
         raise NotPermittedError("SCOPES_WIDER", f"the caller has not {', '.join(extra)} itself")

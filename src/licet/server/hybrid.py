@@ -17,7 +17,6 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from inspect import signature
 from typing import Any, Final
@@ -66,12 +65,13 @@ class HybridLane(Lane):
     @override
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Begin a call of gRPC, by its serving thread; or run anything else as any lane does."""
+        # Not run by `fn`, the call's context: two threads cannot be in that, and messages overlap.
         # What gRPC gives: in_pool, rpc_event, state, behavior, thunk, deserializer, serializer.
         hybrid = hybrid_of(args[3]) if len(args) == 7 else None  # noqa: PLR2004 - these
         if hybrid is None:
             return super().submit(fn, *args, **kwargs)
         context = _grpc._Context(args[1], args[2], args[5])
-        call: Any = _Call(hybrid, args[1], args[2], args[5], partial(self.offer, fn), context)
+        call: Any = _Call(hybrid, args[1], args[2], args[5], self.offer, context)
         call.begin()
         return call  # type: ignore[no-any-return] # gRPC only asks it to be told when it is over
 
@@ -178,7 +178,7 @@ class _Call:
             want_at_once(self._context, at_once=True)
             at_once = step(message, self._context, self)
         if not at_once:
-            self._offer(self.end, self._run, step, message)
+            self._offer(self._run, self.end, step, message)
 
     def _run(self, step: Attempt, message: Any) -> None:
         """Attempt it on a thread that may wait."""

@@ -128,7 +128,10 @@ class Interceptor(grpc.ServerInterceptor):
         if hybrid is not None:
             usual = self._answered(method, handler, hybrid, note)
         if not isinstance(pool, Lane):
-            return _Route(usual)
+            if hybrid is None:
+                return _Route(usual)
+            # Strangers wait for a thread, and not on the one that all others wait for.
+            return _Route(usual, self._lane, self._wrap(method, handler, pool, note))
         strangers = self._authority.strangers
 
         def note_slowly(error: LicetError, context: grpc.ServicerContext) -> None:
@@ -300,7 +303,11 @@ def _conversation(
         caller = identity_of(context).caller
         shares.take(caller)
         callers[reply] = caller
-        streams.open(reply)
+        try:
+            streams.open(reply)
+        except LicetError:
+            closed(reply)
+            raise
         if not context.is_active():
             closed(reply)  # told already, perhaps, before it was open
         reply.proceed()

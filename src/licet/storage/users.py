@@ -55,6 +55,12 @@ class PostgresUsers:
         """Use this pool."""
         self._database = database
 
+    def key_scopes(self, principal: Principal, deadline: Deadline) -> frozenset[Scope]:
+        """See `UserStore.key_scopes`."""
+        with self._database.connection(deadline) as connection:
+            rows = connection.execute(_KEY_SCOPES, {"principal": principal}).fetchall()
+        return frozenset(Scope(scope) for (scope,) in rows)
+
     def find(self, principals: Collection[str], deadline: Deadline) -> Mapping[str, User]:
         """See `UserStore.find`."""
         with self._database.connection(deadline) as connection:
@@ -82,12 +88,6 @@ class PostgresSuspensions:
     def __init__(self, database: Database) -> None:
         """Use this pool."""
         self._database = database
-
-    def key_scopes(self, principal: Principal, deadline: Deadline) -> frozenset[Scope]:
-        """See `SuspensionStore.key_scopes`."""
-        with self._database.connection(deadline) as connection:
-            rows = connection.execute(_KEY_SCOPES, {"principal": principal}).fetchall()
-        return frozenset(Scope(scope) for (scope,) in rows)
 
     def page(
         self, wanted: SuspensionFilter, after: int, limit: int, deadline: Deadline
