@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -27,6 +28,14 @@ def _state_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ["LICET_STATE_DIR"] = str(tmp_path_factory.mktemp("state"))
     yield
     del os.environ["LICET_STATE_DIR"]
+
+
+@pytest.fixture(autouse=True)
+def _survives_pipes() -> Iterator[None]:
+    """Have no command that runs in this process leave it to end by SIGPIPE, as commands do."""
+    before = signal.getsignal(signal.SIGPIPE)
+    yield
+    signal.signal(signal.SIGPIPE, before)
 
 
 @pytest.fixture(scope="module", params=["auto", "stock"])

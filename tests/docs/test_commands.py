@@ -102,16 +102,19 @@ def test_the_commands_of_a_page_run(page: str, served: Served, environment: dict
     # For the commands that read the database and not the service.
     environment = environment | {"LICET_DATABASE_URL": served.database.url}
     running = Page(served, environment)
-    before = ""
+    is_run = False
     for block in blocks_of(page):
         match block.language:
-            case "bash" if "folder=" not in block.attributes:
-                running.run(block)
-            case "json" if before in {"bash", "json"}:
+            case "bash":
+                is_run = "folder=" not in block.attributes
+                if is_run:
+                    running.run(block)
+            case "json" if is_run:
                 running.compare(block)
-            case _:
+            case "json":
                 pass
-        before = block.language
+            case _:
+                is_run = False
 
 
 def test_every_page_that_has_commands_is_run() -> None:

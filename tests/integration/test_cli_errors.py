@@ -5,7 +5,6 @@ They run in this process, where a hundred of them cost less than one process doe
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,17 +29,15 @@ def address(cluster: Cluster, migrated_template: Database) -> Iterator[str]:
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     monkeypatch.delenv("LICET_ADDRESS", raising=False)
-    before = signal.getsignal(signal.SIGPIPE)
 
     def run(*arguments: str) -> Finished:
         status = main(arguments)
         written = capsys.readouterr()
         return Finished(status, written.out, written.err)
 
-    yield run
-    signal.signal(signal.SIGPIPE, before)
+    return run
 
 
 @pytest.mark.parametrize(

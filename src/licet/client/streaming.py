@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Iterator
+from typing import Any, Final
+from weakref import WeakSet
 
 import grpc
 
@@ -11,6 +14,16 @@ from licet.client.errors import call_error
 from licet.client.requests import AuthorizeRequest
 from licet.client.results import Decision
 from licet.v1 import authorization_pb2 as pb
+
+# Streams that were left half read. While the interpreter ends, gRPC's threads have stopped, and to
+# cancel one then may wait for them for ever; so it is done before.
+_open: Final[WeakSet[Any]] = WeakSet()
+
+
+@atexit.register
+def _cancel() -> None:
+    for call in list(_open):
+        call.cancel()
 
 
 def authorize(
@@ -30,6 +43,7 @@ def authorize(
             failures.append(exc)
 
     call = method(outgoing(), timeout=timeout)
+    _open.add(call)
     try:
         for response in call:
             yield from map(messages.decision, response.responses)
@@ -38,5 +52,6 @@ def authorize(
     except grpc.RpcError as exc:
         raise call_error(exc) from exc
     finally:
-        # A stream that is left half read can keep the interpreter from ending.
+        # A stream that is left half read goes on otherwise.
         call.cancel()
+        _open.discard(call)
