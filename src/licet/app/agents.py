@@ -12,6 +12,7 @@ from licet.app.key_ports import KeyMint
 from licet.app.new_keys import digest, digest_of_secret
 from licet.app.ports import Clock, Deadline, Ids, PageTokens
 from licet.app.read import Page, cut
+from licet.app.user_ports import UserStore, seen_of
 from licet.domain import api_key
 from licet.domain.agent import (
     OVERLAP_SECONDS,
@@ -69,6 +70,7 @@ class ManageAgents:
         ids: Ids,
         clock: Clock,
         tokens: PageTokens,
+        users: UserStore,
     ) -> None:
         """Compose the use cases."""
         self._changes = changes
@@ -78,6 +80,7 @@ class ManageAgents:
         self._ids = ids
         self._clock = clock
         self._tokens = tokens
+        self._users = users
 
     def register(
         self, command: RegisterCommand, caller: Identity, deadline: Deadline
@@ -151,18 +154,15 @@ class ManageAgents:
         """End every token of an agent at once; it cannot be registered before it is activated.
 
         Raises:
-            See `AgentChanges.change`.
+            ConflictError: the caller's roles have changed meanwhile; nothing happened.
+            Others: see `AgentChanges.change`.
         """
         return self._switch(EventType.AGENT_DEACTIVATED, command, caller, deadline)
 
     def activate(
         self, command: SwitchCommand, caller: Identity, deadline: Deadline
     ) -> AgentChanged:
-        """Let an agent that was deactivated be registered again.
-
-        Raises:
-            See `AgentChanges.change`.
-        """
+        """Let an agent that was deactivated be registered again. Raises as `deactivate` does."""
         return self._switch(EventType.AGENT_ACTIVATED, command, caller, deadline)
 
     def get(self, name: str, deadline: Deadline) -> Agent:
@@ -204,15 +204,19 @@ class ManageAgents:
     def _switch(
         self, kind: EventType, command: SwitchCommand, caller: Identity, deadline: Deadline
     ) -> AgentChanged:
-        details: dict[str, JsonValue] = {"name": command.name, "reason": command.reason}
+        facts = canonical({"reason": command.reason})
         return self._changes.change(
             AdminChange(
                 event_type=kind,
                 request_id=command.request_id or self._ids.request_id(),
                 digest=digest([kind, caller.caller, *command[:2]]),
                 actor=caller.caller,
-                facts=canonical({"reason": command.reason}),
-                details=details,
+                facts=facts,
+                details={
+                    "name": command.name,
+                    "reason": command.reason,
+                    "seen": seen_of(caller, self._users, deadline),
+                },
             ),
             deadline,
         )

@@ -16,6 +16,7 @@ from licet.app.key_ports import KeyMint
 from licet.app.new_keys import digest, digest_of_secret
 from licet.app.ports import Clock, Deadline, Ids, PageTokens
 from licet.app.read import Page, cut
+from licet.app.user_ports import UserStore, seen_of
 from licet.domain import api_key
 from licet.domain.agent import BootstrapToken
 from licet.domain.api_key import KeyId
@@ -65,6 +66,7 @@ class ManageBootstrapTokens:
         ids: Ids,
         clock: Clock,
         tokens: PageTokens,
+        users: UserStore,
     ) -> None:
         """Compose the use cases."""
         self._changes = changes
@@ -73,6 +75,7 @@ class ManageBootstrapTokens:
         self._ids = ids
         self._clock = clock
         self._tokens = tokens
+        self._users = users
 
     def create(
         self, command: CreateBootstrapCommand, caller: Identity, deadline: Deadline
@@ -81,6 +84,7 @@ class ManageBootstrapTokens:
 
         Raises:
             NotPermittedError: the caller may not; the attempt is on record.
+            ConflictError: the caller's roles have changed meanwhile; nothing happened.
             Others: see `AgentChanges.change`.
         """
         token_id, secret = self._mint.key_id(), self._mint.secret()
@@ -115,6 +119,7 @@ class ManageBootstrapTokens:
                         "max_uses": command.max_uses,
                         "expires_at": rfc3339(expires_at),
                     },
+                    "seen": seen_of(caller, self._users, deadline),
                 },
             ),
             deadline,
@@ -143,16 +148,23 @@ class ManageBootstrapTokens:
         """End a bootstrap token at once; agents that were registered with it stay.
 
         Raises:
-            See `AgentChanges.change`.
+            ConflictError: the caller's roles have changed meanwhile; nothing happened.
+            Others: see `AgentChanges.change`.
         """
+        kind = EventType.BOOTSTRAP_REVOKED
+        facts = canonical({"token_id": command.token_id, "reason": command.reason})
         return self._changes.change(
             AdminChange(
-                event_type=EventType.BOOTSTRAP_REVOKED,
+                event_type=kind,
                 request_id=command.request_id or self._ids.request_id(),
                 digest=digest(["bootstrap.revoke", caller.caller, *command[:2]]),
                 actor=caller.caller,
-                facts=canonical({"token_id": command.token_id, "reason": command.reason}),
-                details={"id": command.token_id, "reason": command.reason},
+                facts=facts,
+                details={
+                    "id": command.token_id,
+                    "reason": command.reason,
+                    "seen": seen_of(caller, self._users, deadline),
+                },
             ),
             deadline,
         )
