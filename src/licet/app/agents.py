@@ -94,7 +94,7 @@ class ManageAgents:
         token_id, secret = self._mint.key_id(), self._mint.secret()
         facts = _registration_facts(command, token_id)
         if not caller.limits.cover_principal(agent_principal(command.name)):
-            self._refuse(command.name, caller, facts, deadline)
+            self._refuse(EventType.AGENT_REGISTERED, command.name, caller, facts, deadline)
             raise NotPermittedError(OUTSIDE_LIMITS, "the bootstrap token is for other agents")
         change = AdminChange(
             event_type=EventType.AGENT_REGISTERED,
@@ -154,6 +154,7 @@ class ManageAgents:
         """End every token of an agent at once; it cannot be registered before it is activated.
 
         Raises:
+            NotPermittedError: the agent is outside the caller's limits; the attempt is on record.
             ConflictError: the caller's roles have changed meanwhile; nothing happened.
             Others: see `AgentChanges.change`.
         """
@@ -205,6 +206,9 @@ class ManageAgents:
         self, kind: EventType, command: SwitchCommand, caller: Identity, deadline: Deadline
     ) -> AgentChanged:
         facts = canonical({"reason": command.reason})
+        if not caller.limits.cover_principal(agent_principal(command.name)):
+            self._refuse(kind, command.name, caller, facts, deadline)
+            raise NotPermittedError(OUTSIDE_LIMITS, "the agent is outside the caller's limits")
         return self._changes.change(
             AdminChange(
                 event_type=kind,
@@ -221,10 +225,12 @@ class ManageAgents:
             deadline,
         )
 
-    def _refuse(self, name: str, caller: Identity, facts: JsonObject, deadline: Deadline) -> None:
+    def _refuse(
+        self, kind: EventType, name: str, caller: Identity, facts: JsonObject, deadline: Deadline
+    ) -> None:
         event = AuditEvent(
             occurred_at=self._clock.now(),
-            event_type=EventType.AGENT_REGISTERED,
+            event_type=kind,
             actor=caller.caller,
             principal=agent_principal(name),
             action="",

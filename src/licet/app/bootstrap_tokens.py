@@ -21,7 +21,7 @@ from licet.domain import api_key
 from licet.domain.agent import BootstrapToken
 from licet.domain.api_key import KeyId
 from licet.domain.audit_event import AuditEvent, EventType, Result
-from licet.domain.caller import Identity, Limits, Scope
+from licet.domain.caller import OUTSIDE_LIMITS, UNLIMITED, Identity, Limits, Scope
 from licet.domain.canonical_json import JsonObject, canonical
 from licet.domain.errors import NotPermittedError
 from licet.domain.instant import Instant, rfc3339
@@ -101,7 +101,7 @@ class ManageBootstrapTokens:
         try:
             _check_may_create(command, expires_at, caller)
         except NotPermittedError as refusal:
-            self._refuse(caller, refusal.code, facts, deadline)
+            self._refuse(EventType.BOOTSTRAP_CREATED, caller, refusal.code, facts, deadline)
             raise
         changed = self._changes.change(
             AdminChange(
@@ -148,11 +148,16 @@ class ManageBootstrapTokens:
         """End a bootstrap token at once; agents that were registered with it stay.
 
         Raises:
+            NotPermittedError: it is for agents outside the caller's limits; the attempt is on
+                record.
             ConflictError: the caller's roles have changed meanwhile; nothing happened.
             Others: see `AgentChanges.change`.
         """
         kind = EventType.BOOTSTRAP_REVOKED
         facts = canonical({"token_id": command.token_id, "reason": command.reason})
+        if not self._is_inside(command.token_id, caller.limits, deadline):
+            self._refuse(kind, caller, OUTSIDE_LIMITS, facts, deadline, command.token_id)
+            raise NotPermittedError(OUTSIDE_LIMITS, "its agents are outside the caller's limits")
         return self._changes.change(
             AdminChange(
                 event_type=kind,
@@ -193,14 +198,29 @@ class ManageBootstrapTokens:
             raise RuntimeError(f"bootstrap token {changed.token_id} was made and is not there")
         return MintedBootstrap(stored, "", changed.revision)
 
-    def _refuse(self, caller: Identity, code: str, facts: JsonObject, deadline: Deadline) -> None:
+    def _is_inside(self, token_id: KeyId, limits: Limits, deadline: Deadline) -> bool:
+        if limits == UNLIMITED:
+            return True
+        stored = self._store.bootstrap_token(token_id, deadline)
+        # That there is none, the database says, and records.
+        return stored is None or limits.cover(Limits(principals=stored.principals))
+
+    def _refuse(  # noqa: PLR0913, PLR0917 - the facts of an event
+        self,
+        kind: EventType,
+        caller: Identity,
+        code: str,
+        facts: JsonObject,
+        deadline: Deadline,
+        token_id: str = "",
+    ) -> None:
         event = AuditEvent(
             occurred_at=self._clock.now(),
-            event_type=EventType.BOOTSTRAP_CREATED,
+            event_type=kind,
             actor=caller.caller,
-            principal="",
+            principal=f"bootstrap:{token_id}" if token_id else "",
             action="",
-            resource="",
+            resource=f"bootstrap_token:{token_id}" if token_id else "",
             capability_id="",
             result=Result.REFUSED,
             reason=code,

@@ -90,10 +90,12 @@ class ImportAudit:
         """Record those that were not imported before.
 
         Raises:
+            ForbiddenError: the caller has limits, and another log may be about anything.
             InvalidRequestError: one is from the future; nothing was recorded.
             ConflictError: the caller's roles have changed meanwhile; nothing was recorded.
             RequestIdReusedError, UnavailableError, OutcomeUnknownError: see `AdminChanges.make`.
         """
+        caller.check_unlimited("imports")
         now = self._clock.now()
         for position, event in enumerate(command.events):
             if event.occurred_at > now:

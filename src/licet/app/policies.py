@@ -12,11 +12,10 @@ from licet.app.read import Page, cut
 from licet.app.user_ports import UserStore, seen_of
 from licet.domain import policy_cases
 from licet.domain.audit_event import EventType
-from licet.domain.caller import OUTSIDE_LIMITS, UNLIMITED, Identity
+from licet.domain.caller import Identity
 from licet.domain.canonical_json import JsonValue, canonical
 from licet.domain.document import DocumentError
 from licet.domain.errors import (
-    ForbiddenError,
     InvalidRequestError,
     NotFoundError,
     PreconditionError,
@@ -101,7 +100,7 @@ class ManagePolicies:
             ConflictError: the caller's roles have changed meanwhile; nothing happened.
             RequestIdReusedError, UnavailableError, OutcomeUnknownError: see `AdminChanges.make`.
         """
-        _check_unlimited(caller)
+        caller.check_unlimited("policies")
         found = self._usable(command.source)
         if command.only_check:
             return PolicySetPut(0, 0, len(found.policies), Confirmation(0, 0))
@@ -123,7 +122,7 @@ class ManagePolicies:
             NotFoundError: there is no such version. InvalidRequestError: this release cannot use
                 it. Nothing happened. Others: as `put`.
         """
-        _check_unlimited(caller)
+        caller.check_unlimited("policies")
         found = self._usable(self.get(command.version, deadline).source, "version")
         details: dict[str, JsonValue] = {
             "source": None,
@@ -234,12 +233,6 @@ class ManagePolicies:
             return self._documents.cases(source).cases
         except DocumentError as exc:
             raise _invalid("cases", exc) from None
-
-
-def _check_unlimited(caller: Identity) -> None:
-    """Check that a caller may change what holds for everybody: who is limited could lift a rule."""
-    if caller.limits != UNLIMITED:
-        raise ForbiddenError(OUTSIDE_LIMITS, "policies are about more than the caller's limits")
 
 
 def _not_enforced(policy: Policy) -> str:
