@@ -167,9 +167,9 @@ class Licet:
             audit=QueryAudit(PostgresAuditPages(database, settings.audit_page_seconds), tokens),
             watch=WatchChanges(sources),
             prove=trail.prove,
-            import_audit=ImportAudit(changed, clock, ids),
+            import_audit=ImportAudit(changed, clock, ids, callers.users),
             identity=callers.managed(changed, ids, tokens, settings, self._stack),
-            policies=policies.managed(changed, ids, tokens),
+            policies=policies.managed(changed, ids, tokens, callers.users),
             latest_checkpoint=trail.latest,
         )
         probe = self._probe(database, expected, policies.held)

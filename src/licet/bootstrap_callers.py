@@ -69,6 +69,8 @@ class Callers:
         self._sets = sets
         self._stored = PostgresApiKeys(database)
         self._agents = PostgresAgents(database)
+        self.users = PostgresUsers(database)
+        """The users as stored."""
         self._clock = clock
         self._tag_key = self._stored.tag_key(patience)
         held = Cached(_loader(self._stored, self._agents), lease, _KEY_BYTES, _UNKNOWN_KEYS)
@@ -93,7 +95,7 @@ class Callers:
     ) -> IdentityUseCases:
         """Return the use cases that change them; the stack stops what they need."""
         mint, clock = RandomKeys(self._tag_key), self._clock
-        users, suspensions = PostgresUsers(self._database), PostgresSuspensions(self._database)
+        users, suspensions = self.users, PostgresSuspensions(self._database)
         return IdentityUseCases(
             keys=ManageKeys(KeyWriter(changes), self._stored, mint, ids, clock, tokens, users),
             users=ManageUsers(UserWriter(changes), users, ids, clock, tokens),
@@ -117,7 +119,7 @@ class Callers:
         stack.callback(heartbeats.stop)
         heartbeats.start()
         writer, mint = AgentWriter(changes), RandomKeys(self._tag_key)
-        ports = (mint, ids, self._clock, tokens)
+        ports = (mint, ids, self._clock, tokens, self.users)
         return AgentUseCases(
             ManageAgents(writer, self._agents, heartbeats, *ports),
             ManageBootstrapTokens(writer, self._agents, *ports),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from licet.app.administration import AdminChanges
 from licet.app.policies import ManagePolicies
+from licet.app.user_ports import UserStore
 from licet.domain import policy_cases
 from licet.domain.policy_cases import Cases
 from licet.domain.policy_document import PolicyDocument
@@ -27,10 +28,14 @@ class Policies:
         """The set that holds, as this replica remembers it."""
 
     def managed(
-        self, changes: AdminChanges, ids: TimeOrderedIds, tokens: SignedPageTokens
+        self,
+        changes: AdminChanges,
+        ids: TimeOrderedIds,
+        tokens: SignedPageTokens,
+        users: UserStore,
     ) -> ManagePolicies:
         """Return the use cases that change them."""
-        return ManagePolicies(changes, self._stored, _Documents(), ids, tokens)
+        return ManagePolicies(changes, self._stored, _Documents(), ids, tokens, users)
 
 
 class _Documents:

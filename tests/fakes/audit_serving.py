@@ -26,6 +26,7 @@ from licet.server.watchers import Watchers
 from licet.storage.pool import Database as Pool
 from licet.storage.pool import PoolLimits
 from licet.storage.proofs import PostgresSealedLogs
+from licet.storage.users import PostgresUsers
 from licet.v1.audit_service_pb2_grpc import (
     AuditServiceStub,
     add_AuditServiceServicer_to_server,
@@ -83,7 +84,7 @@ def serving_proofs(
     )
     prove = ProveAudit(PostgresSealedLogs(pool), public_key)
     clock = SystemClock()
-    imports = ImportAudit(_NoChanges(), clock, TimeOrderedIds(clock))
+    imports = ImportAudit(_NoChanges(), clock, TimeOrderedIds(clock), PostgresUsers(pool))
     service = AuditService(prove, places, imports, Places(1, "no change is made here"))
     add_AuditServiceServicer_to_server(service, server)
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

@@ -311,6 +311,56 @@ def test_nobody_makes_a_bootstrap_token_for_more_than_they_may(
     ]
 
 
+def test_a_caller_with_limits_stops_what_lies_inside_them(
+    served: Served, admin: As, database: Database
+) -> None:
+    make_agent(served.address, admin, "farm/1")
+    make_agent(served.address, admin, "one")
+    inside, outside = (
+        make_bootstrap(admin, principals=[agents]).bootstrap_token.token_id
+        for agents in ("agent:farm/*", "agent:**")
+    )
+    limited = make_key(admin, "identity", principals=("agent:farm/*",))
+    with holding(served.address, limited.token) as caller:
+        identity = caller.identity
+        for refused_call in (
+            lambda: identity.DeactivateAgent(pb.DeactivateAgentRequest(name="one"), timeout=10),
+            lambda: identity.ActivateAgent(pb.ActivateAgentRequest(name="one"), timeout=10),
+            lambda: identity.RevokeBootstrapToken(
+                pb.RevokeBootstrapTokenRequest(token_id=outside), timeout=10
+            ),
+        ):
+            told = refused(refused_call)
+            assert (told.code, told.reason) == (
+                grpc.StatusCode.PERMISSION_DENIED,
+                "OUTSIDE_LIMITS",
+            )
+        identity.DeactivateAgent(pb.DeactivateAgentRequest(name="farm/1"), timeout=10)
+        identity.ActivateAgent(pb.ActivateAgentRequest(name="farm/1"), timeout=10)
+        revoke = pb.RevokeBootstrapTokenRequest(token_id=inside)
+        identity.RevokeBootstrapToken(revoke, timeout=10)
+        unknown = pb.RevokeBootstrapTokenRequest(token_id="0" * 16)
+        told = refused(lambda: identity.RevokeBootstrapToken(unknown, timeout=10))
+        assert told.code is grpc.StatusCode.NOT_FOUND
+    refusals = rows(
+        database,
+        "SELECT event_type, principal, resource FROM audit.events"
+        " WHERE reason = 'OUTSIDE_LIMITS' ORDER BY event_id",
+    )
+    assert refusals == [
+        ("agent.deactivated", "agent:one", "agent:one"),
+        ("agent.activated", "agent:one", "agent:one"),
+        ("bootstrap.revoked", f"bootstrap:{outside}", f"bootstrap_token:{outside}"),
+    ]
+    for kind, others in (
+        ("agent.deactivated", []),
+        ("agent.activated", []),
+        ("bootstrap.revoked", [("refused", "BOOTSTRAP_NOT_FOUND")]),
+    ):
+        outcomes = [("refused", "OUTSIDE_LIMITS"), ("done", ""), *others]
+        assert event_reasons(database, kind) == outcomes
+
+
 def test_an_agent_asks_about_itself_and_nobody_else(served: Served, admin: As) -> None:
     given = make_agent(served.address, admin, "one")
     served.grant("agent:one", "read", "doc:a")

@@ -15,6 +15,7 @@ from licet.domain.caller import Scope
 from licet.v1 import audit_service_pb2 as pb
 from licet.v1.audit_service_pb2_grpc import AuditServiceStub
 from tests.fakes.api import count, refused, rows, struct, timestamp
+from tests.fakes.callers import calling, holding, make_key
 from tests.fakes.serving import Served
 
 THEN = datetime(2021, 3, 4, 5, 6, 7, 8, tzinfo=UTC)
@@ -126,6 +127,19 @@ def test_only_an_admin_imports(served: Served, client: Client) -> None:
     ):
         auditor.imports.audit("old", [foreign(1)])
     assert (raised.value.code, raised.value.reason) == ("PERMISSION_DENIED", "SCOPE_MISSING")
+    assert count(served.database, IMPORTED) == 0
+
+
+@pytest.mark.parametrize("limits", [{"principals": ("agent:a",)}, {"resources": ("doc:**",)}])
+def test_a_caller_with_limits_imports_nothing(
+    served: Served, limits: dict[str, tuple[str, ...]]
+) -> None:
+    with calling(served.address) as admin:
+        made = make_key(admin, "admin", **limits)
+    event = message(principal="agent:a", resource="doc:a")
+    with holding(served.address, made.token) as limited:
+        found = refused(lambda: limited.audit.ImportAudit(event, timeout=10))
+    assert (found.code, found.reason) == (grpc.StatusCode.PERMISSION_DENIED, "OUTSIDE_LIMITS")
     assert count(served.database, IMPORTED) == 0
 
 

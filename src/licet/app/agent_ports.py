@@ -47,6 +47,7 @@ class AgentChanges(Protocol):
             PreconditionError: the agents do not allow it; the attempt is on record.
             InvalidRequestError: the new token has expired already; the attempt is on record.
             NotFoundError: there is no such agent or token; the attempt is on record.
+            NotPermittedError, ConflictError: see `AdminChanges.make`.
             RequestIdReusedError: the request id was used with another digest; nothing happened.
             UnavailableError: nothing happened.
             OutcomeUnknownError: it happened whole or not at all; the same request id tells.

@@ -12,6 +12,7 @@ from licet.app.key_ports import KeyMint
 from licet.app.new_keys import digest, digest_of_secret
 from licet.app.ports import Clock, Deadline, Ids, PageTokens
 from licet.app.read import Page, cut
+from licet.app.user_ports import UserStore, seen_of
 from licet.domain import api_key
 from licet.domain.agent import (
     OVERLAP_SECONDS,
@@ -69,6 +70,7 @@ class ManageAgents:
         ids: Ids,
         clock: Clock,
         tokens: PageTokens,
+        users: UserStore,
     ) -> None:
         """Compose the use cases."""
         self._changes = changes
@@ -78,6 +80,7 @@ class ManageAgents:
         self._ids = ids
         self._clock = clock
         self._tokens = tokens
+        self._users = users
 
     def register(
         self, command: RegisterCommand, caller: Identity, deadline: Deadline
@@ -91,7 +94,7 @@ class ManageAgents:
         token_id, secret = self._mint.key_id(), self._mint.secret()
         facts = _registration_facts(command, token_id)
         if not caller.limits.cover_principal(agent_principal(command.name)):
-            self._refuse(command.name, caller, facts, deadline)
+            self._refuse(EventType.AGENT_REGISTERED, command.name, caller, facts, deadline)
             raise NotPermittedError(OUTSIDE_LIMITS, "the bootstrap token is for other agents")
         change = AdminChange(
             event_type=EventType.AGENT_REGISTERED,
@@ -151,18 +154,16 @@ class ManageAgents:
         """End every token of an agent at once; it cannot be registered before it is activated.
 
         Raises:
-            See `AgentChanges.change`.
+            NotPermittedError: the agent is outside the caller's limits; the attempt is on record.
+            ConflictError: the caller's roles have changed meanwhile; nothing happened.
+            Others: see `AgentChanges.change`.
         """
         return self._switch(EventType.AGENT_DEACTIVATED, command, caller, deadline)
 
     def activate(
         self, command: SwitchCommand, caller: Identity, deadline: Deadline
     ) -> AgentChanged:
-        """Let an agent that was deactivated be registered again.
-
-        Raises:
-            See `AgentChanges.change`.
-        """
+        """Let an agent that was deactivated be registered again. Raises as `deactivate` does."""
         return self._switch(EventType.AGENT_ACTIVATED, command, caller, deadline)
 
     def get(self, name: str, deadline: Deadline) -> Agent:
@@ -204,23 +205,32 @@ class ManageAgents:
     def _switch(
         self, kind: EventType, command: SwitchCommand, caller: Identity, deadline: Deadline
     ) -> AgentChanged:
-        details: dict[str, JsonValue] = {"name": command.name, "reason": command.reason}
+        facts = canonical({"reason": command.reason})
+        if not caller.limits.cover_principal(agent_principal(command.name)):
+            self._refuse(kind, command.name, caller, facts, deadline)
+            raise NotPermittedError(OUTSIDE_LIMITS, "the agent is outside the caller's limits")
         return self._changes.change(
             AdminChange(
                 event_type=kind,
                 request_id=command.request_id or self._ids.request_id(),
                 digest=digest([kind, caller.caller, *command[:2]]),
                 actor=caller.caller,
-                facts=canonical({"reason": command.reason}),
-                details=details,
+                facts=facts,
+                details={
+                    "name": command.name,
+                    "reason": command.reason,
+                    "seen": seen_of(caller, self._users, deadline),
+                },
             ),
             deadline,
         )
 
-    def _refuse(self, name: str, caller: Identity, facts: JsonObject, deadline: Deadline) -> None:
+    def _refuse(
+        self, kind: EventType, name: str, caller: Identity, facts: JsonObject, deadline: Deadline
+    ) -> None:
         event = AuditEvent(
             occurred_at=self._clock.now(),
-            event_type=EventType.AGENT_REGISTERED,
+            event_type=kind,
             actor=caller.caller,
             principal=agent_principal(name),
             action="",

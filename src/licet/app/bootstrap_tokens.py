@@ -16,11 +16,12 @@ from licet.app.key_ports import KeyMint
 from licet.app.new_keys import digest, digest_of_secret
 from licet.app.ports import Clock, Deadline, Ids, PageTokens
 from licet.app.read import Page, cut
+from licet.app.user_ports import UserStore, seen_of
 from licet.domain import api_key
 from licet.domain.agent import BootstrapToken
 from licet.domain.api_key import KeyId
 from licet.domain.audit_event import AuditEvent, EventType, Result
-from licet.domain.caller import Identity, Limits, Scope
+from licet.domain.caller import OUTSIDE_LIMITS, UNLIMITED, Identity, Limits, Scope
 from licet.domain.canonical_json import JsonObject, canonical
 from licet.domain.errors import NotPermittedError
 from licet.domain.instant import Instant, rfc3339
@@ -65,6 +66,7 @@ class ManageBootstrapTokens:
         ids: Ids,
         clock: Clock,
         tokens: PageTokens,
+        users: UserStore,
     ) -> None:
         """Compose the use cases."""
         self._changes = changes
@@ -73,6 +75,7 @@ class ManageBootstrapTokens:
         self._ids = ids
         self._clock = clock
         self._tokens = tokens
+        self._users = users
 
     def create(
         self, command: CreateBootstrapCommand, caller: Identity, deadline: Deadline
@@ -81,6 +84,7 @@ class ManageBootstrapTokens:
 
         Raises:
             NotPermittedError: the caller may not; the attempt is on record.
+            ConflictError: the caller's roles have changed meanwhile; nothing happened.
             Others: see `AgentChanges.change`.
         """
         token_id, secret = self._mint.key_id(), self._mint.secret()
@@ -97,7 +101,7 @@ class ManageBootstrapTokens:
         try:
             _check_may_create(command, expires_at, caller)
         except NotPermittedError as refusal:
-            self._refuse(caller, refusal.code, facts, deadline)
+            self._refuse(EventType.BOOTSTRAP_CREATED, caller, refusal.code, facts, deadline)
             raise
         changed = self._changes.change(
             AdminChange(
@@ -115,6 +119,7 @@ class ManageBootstrapTokens:
                         "max_uses": command.max_uses,
                         "expires_at": rfc3339(expires_at),
                     },
+                    "seen": seen_of(caller, self._users, deadline),
                 },
             ),
             deadline,
@@ -143,16 +148,28 @@ class ManageBootstrapTokens:
         """End a bootstrap token at once; agents that were registered with it stay.
 
         Raises:
-            See `AgentChanges.change`.
+            NotPermittedError: it is for agents outside the caller's limits; the attempt is on
+                record.
+            ConflictError: the caller's roles have changed meanwhile; nothing happened.
+            Others: see `AgentChanges.change`.
         """
+        kind = EventType.BOOTSTRAP_REVOKED
+        facts = canonical({"token_id": command.token_id, "reason": command.reason})
+        if not self._is_inside(command.token_id, caller.limits, deadline):
+            self._refuse(kind, caller, OUTSIDE_LIMITS, facts, deadline, command.token_id)
+            raise NotPermittedError(OUTSIDE_LIMITS, "its agents are outside the caller's limits")
         return self._changes.change(
             AdminChange(
-                event_type=EventType.BOOTSTRAP_REVOKED,
+                event_type=kind,
                 request_id=command.request_id or self._ids.request_id(),
                 digest=digest(["bootstrap.revoke", caller.caller, *command[:2]]),
                 actor=caller.caller,
-                facts=canonical({"token_id": command.token_id, "reason": command.reason}),
-                details={"id": command.token_id, "reason": command.reason},
+                facts=facts,
+                details={
+                    "id": command.token_id,
+                    "reason": command.reason,
+                    "seen": seen_of(caller, self._users, deadline),
+                },
             ),
             deadline,
         )
@@ -181,14 +198,29 @@ class ManageBootstrapTokens:
             raise RuntimeError(f"bootstrap token {changed.token_id} was made and is not there")
         return MintedBootstrap(stored, "", changed.revision)
 
-    def _refuse(self, caller: Identity, code: str, facts: JsonObject, deadline: Deadline) -> None:
+    def _is_inside(self, token_id: KeyId, limits: Limits, deadline: Deadline) -> bool:
+        if limits == UNLIMITED:
+            return True
+        stored = self._store.bootstrap_token(token_id, deadline)
+        # That there is none, the database says, and records.
+        return stored is None or limits.cover(Limits(principals=stored.principals))
+
+    def _refuse(  # noqa: PLR0913, PLR0917 - the facts of an event
+        self,
+        kind: EventType,
+        caller: Identity,
+        code: str,
+        facts: JsonObject,
+        deadline: Deadline,
+        token_id: str = "",
+    ) -> None:
         event = AuditEvent(
             occurred_at=self._clock.now(),
-            event_type=EventType.BOOTSTRAP_CREATED,
+            event_type=kind,
             actor=caller.caller,
-            principal="",
+            principal=f"bootstrap:{token_id}" if token_id else "",
             action="",
-            resource="",
+            resource=f"bootstrap_token:{token_id}" if token_id else "",
             capability_id="",
             result=Result.REFUSED,
             reason=code,

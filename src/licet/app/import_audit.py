@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from licet.app.administration import AdminChange, AdminChanges
 from licet.app.ports import Clock, Deadline, Ids
+from licet.app.user_ports import UserStore, seen_of
 from licet.domain.audit_event import EventType
 from licet.domain.caller import Identity
 from licet.domain.canonical_json import EMPTY, JsonObject, JsonValue
@@ -76,11 +77,12 @@ class ImportOutcome(NamedTuple):
 class ImportAudit:
     """Records imported events, each once."""
 
-    def __init__(self, changes: AdminChanges, clock: Clock, ids: Ids) -> None:
+    def __init__(self, changes: AdminChanges, clock: Clock, ids: Ids, users: UserStore) -> None:
         """Compose the use case."""
         self._changes = changes
         self._clock = clock
         self._ids = ids
+        self._users = users
 
     def __call__(
         self, command: ImportCommand, caller: Identity, deadline: Deadline
@@ -88,9 +90,12 @@ class ImportAudit:
         """Record those that were not imported before.
 
         Raises:
+            ForbiddenError: the caller has limits, and another log may be about anything.
             InvalidRequestError: one is from the future; nothing was recorded.
+            ConflictError: the caller's roles have changed meanwhile; nothing was recorded.
             RequestIdReusedError, UnavailableError, OutcomeUnknownError: see `AdminChanges.make`.
         """
+        caller.check_unlimited("imports")
         now = self._clock.now()
         for position, event in enumerate(command.events):
             if event.occurred_at > now:
@@ -105,7 +110,7 @@ class ImportAudit:
             digest=hashlib.sha256(json.dumps(body).encode()).digest(),
             actor=caller.caller,
             facts=EMPTY,
-            details={"events": details},
+            details={"events": details, "seen": seen_of(caller, self._users, deadline)},
         )
         outcome = self._changes.make(change, _raise_refusal, deadline).outcome
         return ImportOutcome(

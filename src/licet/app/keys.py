@@ -6,7 +6,6 @@ is in `_check_not_wider`; who may touch the key of another is in each use case.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -22,14 +21,13 @@ from licet.app.key_ports import (
 from licet.app.new_keys import as_made, digest, digest_of_secret, facts_of
 from licet.app.ports import Clock, Deadline, Ids, PageTokens
 from licet.app.read import Page, cut
-from licet.app.user_ports import UserStore, powers_now, seen
+from licet.app.user_ports import UserStore, seen_of
 from licet.domain import api_key
 from licet.domain.api_key import ApiKey, KeyId
 from licet.domain.audit_event import AuditEvent, EventType, Result
 from licet.domain.caller import SCOPE_MISSING, Identity, Limits, Scope
 from licet.domain.canonical_json import JsonObject, canonical
 from licet.domain.errors import (
-    ConflictError,
     InvalidRequestError,
     NotFoundError,
     NotPermittedError,
@@ -38,7 +36,6 @@ from licet.domain.errors import (
 )
 from licet.domain.instant import LATEST, Instant
 from licet.domain.names import Caller, Principal
-from licet.domain.user import TYPE
 
 MAX_LIMITS: Final = 32
 """How many patterns of a kind the limits of a key may have."""
@@ -151,7 +148,7 @@ class ManageKeys:
                 overlap_seconds=0.0,
                 reason="",
                 facts=facts,
-                seen=self._seen(caller, deadline),
+                seen=seen_of(caller, self._users, deadline),
             ),
             secret,
             deadline,
@@ -195,7 +192,7 @@ class ManageKeys:
                 overlap_seconds=command.overlap_seconds,
                 reason="",
                 facts=facts,
-                seen=self._seen(caller, deadline),
+                seen=seen_of(caller, self._users, deadline),
             ),
             secret,
             deadline,
@@ -233,7 +230,7 @@ class ManageKeys:
                 overlap_seconds=0.0,
                 reason=command.reason,
                 facts=facts,
-                seen=self._seen(caller, deadline),
+                seen=seen_of(caller, self._users, deadline),
             ),
             deadline,
         )
@@ -250,19 +247,6 @@ class ManageKeys:
         now = self._clock.now()
         found = self._keys.page(wanted, after, size + 1, now, deadline)
         return cut(found, size, _key_bytes, lambda last: self._tokens.seal(listed, last.key_id))
-
-    def _seen(self, caller: Identity, deadline: Deadline) -> Mapping[str, int]:
-        """Return the state of the caller's user, which allows it what it was let in with.
-
-        Raises:
-            ConflictError: it does no longer; nothing happened.
-        """
-        if not caller.key_id or not caller.caller.startswith(TYPE):
-            return {}
-        users = self._users.find([caller.caller], deadline)
-        if powers_now(caller, users) != caller.powers:
-            raise ConflictError("the roles of the caller have changed meanwhile")
-        return seen(users, caller.caller)
 
     def _check_user(self, new: NewKey, deadline: Deadline) -> None:
         """Check that a key suits the user as whom it acts: for whoever makes it.

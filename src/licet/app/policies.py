@@ -9,19 +9,18 @@ from licet.app.administration import AdminChange, AdminChanges
 from licet.app.policy_ports import PolicySetStore, ReadDocuments, StoredPolicySet
 from licet.app.ports import Confirmation, Deadline, Ids, PageTokens
 from licet.app.read import Page, cut
+from licet.app.user_ports import UserStore, seen_of
 from licet.domain import policy_cases
 from licet.domain.audit_event import EventType
-from licet.domain.caller import OUTSIDE_LIMITS, UNLIMITED, Identity
+from licet.domain.caller import Identity
 from licet.domain.canonical_json import JsonValue, canonical
 from licet.domain.document import DocumentError
 from licet.domain.errors import (
-    ForbiddenError,
     InvalidRequestError,
     NotFoundError,
     PreconditionError,
     Violation,
 )
-from licet.domain.names import Caller
 from licet.domain.policy import Limit, Policy, Require
 from licet.domain.policy_cases import Case, Result
 from licet.domain.policy_document import PolicyDocument
@@ -72,13 +71,14 @@ class Tested(NamedTuple):
 class ManagePolicies:
     """See the module."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the ports
         self,
         changes: AdminChanges,
         sets: PolicySetStore,
         documents: ReadDocuments,
         ids: Ids,
         tokens: PageTokens,
+        users: UserStore,
     ) -> None:
         """Compose the use cases."""
         self._changes = changes
@@ -86,6 +86,7 @@ class ManagePolicies:
         self._documents = documents
         self._ids = ids
         self._tokens = tokens
+        self._users = users
 
     def put(
         self, command: PutPolicySetCommand, caller: Identity, deadline: Deadline
@@ -96,9 +97,10 @@ class ManagePolicies:
             ForbiddenError: the caller has limits, and policies are about everything.
             InvalidRequestError: the document cannot be used, or not enforced; nothing happened.
             PreconditionError: another set holds than expected; the attempt is on record.
+            ConflictError: the caller's roles have changed meanwhile; nothing happened.
             RequestIdReusedError, UnavailableError, OutcomeUnknownError: see `AdminChanges.make`.
         """
-        _check_unlimited(caller)
+        caller.check_unlimited("policies")
         found = self._usable(command.source)
         if command.only_check:
             return PolicySetPut(0, 0, len(found.policies), Confirmation(0, 0))
@@ -108,9 +110,8 @@ class ManagePolicies:
             "expected_version": command.expected_version,
             "rollback_of": None,
         }
-        return self._make(
-            EventType.POLICY_PUT, details, command.request_id, found, caller.caller, deadline
-        )
+        kind = EventType.POLICY_PUT
+        return self._make(kind, details, command.request_id, found, caller, deadline)
 
     def rollback(
         self, command: RollbackCommand, caller: Identity, deadline: Deadline
@@ -121,7 +122,7 @@ class ManagePolicies:
             NotFoundError: there is no such version. InvalidRequestError: this release cannot use
                 it. Nothing happened. Others: as `put`.
         """
-        _check_unlimited(caller)
+        caller.check_unlimited("policies")
         found = self._usable(self.get(command.version, deadline).source, "version")
         details: dict[str, JsonValue] = {
             "source": None,
@@ -130,7 +131,7 @@ class ManagePolicies:
             "rollback_of": command.version,
         }
         kind = EventType.POLICY_ROLLED_BACK
-        return self._make(kind, details, command.request_id, found, caller.caller, deadline)
+        return self._make(kind, details, command.request_id, found, caller, deadline)
 
     def get(self, version: int | None, deadline: Deadline) -> StoredPolicySet:
         """Return a version; for None the one that holds.
@@ -179,7 +180,7 @@ class ManagePolicies:
         details: dict[str, JsonValue],
         request_id: str,
         found: PolicyDocument,
-        caller: Caller,
+        caller: Identity,
         deadline: Deadline,
     ) -> PolicySetPut:
         facts: dict[str, JsonValue] = {
@@ -190,15 +191,15 @@ class ManagePolicies:
         source = details["source"]
         if isinstance(source, str):
             facts["source_sha256"] = hashlib.sha256(source.encode()).hexdigest()
-        body = canonical({**details, "kind": kind, "caller": caller})
+        body = canonical({**details, "kind": kind, "caller": caller.caller})
         applied = self._changes.make(
             AdminChange(
                 event_type=kind,
                 request_id=request_id or self._ids.request_id(),
                 digest=hashlib.sha256(body.encode()).digest(),
-                actor=caller,
+                actor=caller.caller,
                 facts=canonical({**facts, "policies": len(found.policies)}),
-                details=details,
+                details={**details, "seen": seen_of(caller, self._users, deadline)},
             ),
             _raise_refusal,
             deadline,
@@ -232,12 +233,6 @@ class ManagePolicies:
             return self._documents.cases(source).cases
         except DocumentError as exc:
             raise _invalid("cases", exc) from None
-
-
-def _check_unlimited(caller: Identity) -> None:
-    """Check that a caller may change what holds for everybody: who is limited could lift a rule."""
-    if caller.limits != UNLIMITED:
-        raise ForbiddenError(OUTSIDE_LIMITS, "policies are about more than the caller's limits")
 
 
 def _not_enforced(policy: Policy) -> str:

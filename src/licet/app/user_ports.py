@@ -9,9 +9,10 @@ from licet.app.administration import AdminChange
 from licet.app.ports import Deadline
 from licet.domain.audit_event import AuditEvent
 from licet.domain.caller import Identity, Scope
+from licet.domain.errors import ConflictError
 from licet.domain.instant import Instant
 from licet.domain.names import Caller, Principal
-from licet.domain.user import Role, User
+from licet.domain.user import TYPE, Role, User
 
 
 class UserChanged(NamedTuple):
@@ -160,6 +161,24 @@ def powers_now(caller: Identity, users: Mapping[str, User]) -> frozenset[Scope]:
 def seen(users: Mapping[str, User], *principals: str) -> dict[str, int]:
     """Return the latest change of each of these users, for what is checked against them."""
     return {name: users[name].revision if name in users else 0 for name in principals}
+
+
+def seen_of(caller: Identity, users: UserStore, deadline: Deadline) -> dict[str, int]:
+    """Return the state of a caller's user, which allows it what it was let in with.
+
+    It goes into the `details` of a change, so that nothing happens if the user is changed before;
+    not into its digest: a request that comes again after that is the same one.
+
+    Raises:
+        ConflictError: it does no longer; nothing happened.
+        UnavailableError, DeadlineError: see `UserStore`.
+    """
+    if not caller.key_id or not caller.caller.startswith(TYPE):
+        return {}
+    found = users.find([caller.caller], deadline)
+    if powers_now(caller, found) != caller.powers:
+        raise ConflictError("the roles of the caller have changed meanwhile")
+    return seen(found, caller.caller)
 
 
 def user_of(found: Mapping[str, Any]) -> User:

@@ -143,6 +143,15 @@ class Identity:
         if not self.may(scope):
             raise NotPermittedError(SCOPE_MISSING, f"this needs the scope {scope}")
 
+    def check_unlimited(self, what: str) -> None:
+        """Check that it has no limits, for a change that may be about anything.
+
+        Raises:
+            ForbiddenError: it has.
+        """
+        if self.limits != UNLIMITED:
+            raise ForbiddenError(OUTSIDE_LIMITS, f"{what} are about more than the caller's limits")
+
     def check_question(self, principal: Principal, resource: Resource) -> None:
         """Check that it may ask about this.
 

@@ -100,11 +100,12 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ImportAudit(self, request, context):
-        """Records events of another system's log, each once. Scope: `admin`. An event of type `import.event` says that this
-        caller brought it, now; what the other system said is in its `metadata`, and only licet's own decisions are
-        decisions. An id that this source has brought before is not recorded again, however long ago that was: the call may
-        be repeated with any division into requests. One of them that is not as it was then is in `conflicting`, and stays
-        as it was. An event from the future: INVALID_ARGUMENT, and nothing is recorded.
+        """Records events of another system's log, each once. Scope: `admin`; a caller with limits: PERMISSION_DENIED, reason
+        OUTSIDE_LIMITS. An event of type `import.event` says that this caller brought it, now; what the other system said is
+        in its `metadata`, and only licet's own decisions are decisions. An id that this source has brought before is not
+        recorded again, however long ago that was: the call may be repeated with any division into requests. One of them
+        that is not as it was then is in `conflicting`, and stays as it was. An event from the future: INVALID_ARGUMENT, and
+        nothing is recorded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,11 +44,12 @@ class AuditServiceStub:
     more: RESOURCE_EXHAUSTED. Leaves that are no longer in the database: NOT_FOUND.
     """
     ImportAudit: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ImportAuditRequest, _audit_service_pb2.ImportAuditResponse]
-    """Records events of another system's log, each once. Scope: `admin`. An event of type `import.event` says that this
-    caller brought it, now; what the other system said is in its `metadata`, and only licet's own decisions are
-    decisions. An id that this source has brought before is not recorded again, however long ago that was: the call may
-    be repeated with any division into requests. One of them that is not as it was then is in `conflicting`, and stays
-    as it was. An event from the future: INVALID_ARGUMENT, and nothing is recorded.
+    """Records events of another system's log, each once. Scope: `admin`; a caller with limits: PERMISSION_DENIED, reason
+    OUTSIDE_LIMITS. An event of type `import.event` says that this caller brought it, now; what the other system said is
+    in its `metadata`, and only licet's own decisions are decisions. An id that this source has brought before is not
+    recorded again, however long ago that was: the call may be repeated with any division into requests. One of them
+    that is not as it was then is in `conflicting`, and stays as it was. An event from the future: INVALID_ARGUMENT, and
+    nothing is recorded.
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -99,11 +100,12 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.ImportAuditRequest,
         context: _grpc.ServicerContext,
     ) -> _audit_service_pb2.ImportAuditResponse:
-        """Records events of another system's log, each once. Scope: `admin`. An event of type `import.event` says that this
-        caller brought it, now; what the other system said is in its `metadata`, and only licet's own decisions are
-        decisions. An id that this source has brought before is not recorded again, however long ago that was: the call may
-        be repeated with any division into requests. One of them that is not as it was then is in `conflicting`, and stays
-        as it was. An event from the future: INVALID_ARGUMENT, and nothing is recorded.
+        """Records events of another system's log, each once. Scope: `admin`; a caller with limits: PERMISSION_DENIED, reason
+        OUTSIDE_LIMITS. An event of type `import.event` says that this caller brought it, now; what the other system said is
+        in its `metadata`, and only licet's own decisions are decisions. An id that this source has brought before is not
+        recorded again, however long ago that was: the call may be repeated with any division into requests. One of them
+        that is not as it was then is in `conflicting`, and stays as it was. An event from the future: INVALID_ARGUMENT, and
+        nothing is recorded.
         """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _grpc.Server) -> None: ...

@@ -299,8 +299,9 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeBootstrapToken(self, request, context):
-        """Ends a bootstrap token at once; agents that were registered with it stay. Scope: `identity`. Revoking what has been
-        revoked succeeds and says so. Unknown id: NOT_FOUND.
+        """Ends a bootstrap token at once; agents that were registered with it stay. Scope: `identity`. PERMISSION_DENIED, reason
+        OUTSIDE_LIMITS, when it is for agents outside the caller's limits, or these are to some resources. Revoking what has
+        been revoked succeeds and says so. Unknown id: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -349,15 +350,16 @@ class IdentityServiceServicer:
 
     def DeactivateAgent(self, request, context):
         """Ends all tokens of an agent at once, and lets it register no more before it is activated. Scope: `identity`.
-        Deactivating what is inactive succeeds and says so. Unknown name: NOT_FOUND. Its capabilities stay as they are.
+        PERMISSION_DENIED, reason OUTSIDE_LIMITS, when the caller's limits do not have the agent. Deactivating what is
+        inactive succeeds and says so. Unknown name: NOT_FOUND. Its capabilities stay as they are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ActivateAgent(self, request, context):
-        """Lets an agent that was deactivated register again; the tokens that it had stay ended. Scope: `identity`. Unknown
-        name: NOT_FOUND. FAILED_PRECONDITION, reason HOSTNAME_TAKEN: another agent has its hostname by now.
+        """Lets an agent that was deactivated register again; the tokens that it had stay ended. Scope: `identity`; errors
+        as for DeactivateAgent. FAILED_PRECONDITION, reason HOSTNAME_TAKEN: another agent has its hostname by now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

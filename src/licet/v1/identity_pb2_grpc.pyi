@@ -103,8 +103,9 @@ class IdentityServiceStub:
     ListBootstrapTokens: _grpc.UnaryUnaryMultiCallable[_agents_pb2.ListBootstrapTokensRequest, _agents_pb2.ListBootstrapTokensResponse]
     """Lists bootstrap tokens in the order of ids, in pages. Scope: `identity`."""
     RevokeBootstrapToken: _grpc.UnaryUnaryMultiCallable[_agents_pb2.RevokeBootstrapTokenRequest, _agents_pb2.RevokeBootstrapTokenResponse]
-    """Ends a bootstrap token at once; agents that were registered with it stay. Scope: `identity`. Revoking what has been
-    revoked succeeds and says so. Unknown id: NOT_FOUND.
+    """Ends a bootstrap token at once; agents that were registered with it stay. Scope: `identity`. PERMISSION_DENIED, reason
+    OUTSIDE_LIMITS, when it is for agents outside the caller's limits, or these are to some resources. Revoking what has
+    been revoked succeeds and says so. Unknown id: NOT_FOUND.
     """
     RegisterAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.RegisterAgentRequest, _agents_pb2.RegisterAgentResponse]
     """Registers an agent, or registers it again when all its tokens have ended. Called with a bootstrap token, which can
@@ -127,11 +128,12 @@ class IdentityServiceStub:
     """Lists agents in the order of names, in pages. Scope: `identity`."""
     DeactivateAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.DeactivateAgentRequest, _agents_pb2.DeactivateAgentResponse]
     """Ends all tokens of an agent at once, and lets it register no more before it is activated. Scope: `identity`.
-    Deactivating what is inactive succeeds and says so. Unknown name: NOT_FOUND. Its capabilities stay as they are.
+    PERMISSION_DENIED, reason OUTSIDE_LIMITS, when the caller's limits do not have the agent. Deactivating what is
+    inactive succeeds and says so. Unknown name: NOT_FOUND. Its capabilities stay as they are.
     """
     ActivateAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.ActivateAgentRequest, _agents_pb2.ActivateAgentResponse]
-    """Lets an agent that was deactivated register again; the tokens that it had stay ended. Scope: `identity`. Unknown
-    name: NOT_FOUND. FAILED_PRECONDITION, reason HOSTNAME_TAKEN: another agent has its hostname by now.
+    """Lets an agent that was deactivated register again; the tokens that it had stay ended. Scope: `identity`; errors
+    as for DeactivateAgent. FAILED_PRECONDITION, reason HOSTNAME_TAKEN: another agent has its hostname by now.
     """
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -304,8 +306,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agents_pb2.RevokeBootstrapTokenRequest,
         context: _grpc.ServicerContext,
     ) -> _agents_pb2.RevokeBootstrapTokenResponse:
-        """Ends a bootstrap token at once; agents that were registered with it stay. Scope: `identity`. Revoking what has been
-        revoked succeeds and says so. Unknown id: NOT_FOUND.
+        """Ends a bootstrap token at once; agents that were registered with it stay. Scope: `identity`. PERMISSION_DENIED, reason
+        OUTSIDE_LIMITS, when it is for agents outside the caller's limits, or these are to some resources. Revoking what has
+        been revoked succeeds and says so. Unknown id: NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -364,7 +367,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _grpc.ServicerContext,
     ) -> _agents_pb2.DeactivateAgentResponse:
         """Ends all tokens of an agent at once, and lets it register no more before it is activated. Scope: `identity`.
-        Deactivating what is inactive succeeds and says so. Unknown name: NOT_FOUND. Its capabilities stay as they are.
+        PERMISSION_DENIED, reason OUTSIDE_LIMITS, when the caller's limits do not have the agent. Deactivating what is
+        inactive succeeds and says so. Unknown name: NOT_FOUND. Its capabilities stay as they are.
         """
 
     @_abc_1.abstractmethod
@@ -373,8 +377,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agents_pb2.ActivateAgentRequest,
         context: _grpc.ServicerContext,
     ) -> _agents_pb2.ActivateAgentResponse:
-        """Lets an agent that was deactivated register again; the tokens that it had stay ended. Scope: `identity`. Unknown
-        name: NOT_FOUND. FAILED_PRECONDITION, reason HOSTNAME_TAKEN: another agent has its hostname by now.
+        """Lets an agent that was deactivated register again; the tokens that it had stay ended. Scope: `identity`; errors
+        as for DeactivateAgent. FAILED_PRECONDITION, reason HOSTNAME_TAKEN: another agent has its hostname by now.
         """
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _grpc.Server) -> None: ...
