@@ -17,6 +17,7 @@ FULL: Final = Effort(
     repetitions=5,
     workers=Rounds(20, 2.0),
     protocol=Rounds(30, 1.0),
+    tls=Rounds(15, 2.0),
     mutations=Rounds(15, 2.0),
     revocations=50,
     audit_events=10_000_000,

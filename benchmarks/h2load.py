@@ -71,7 +71,7 @@ def program() -> str:
 class Load:
     """Sends one request again and again, for as long as asked."""
 
-    def __init__(self, port: int, folder: Path) -> None:
+    def __init__(self, port: int, folder: Path, scheme: str = "http") -> None:
         """Send to a port of loopback, with the folder for files of its own.
 
         Raises:
@@ -79,6 +79,7 @@ class Load:
         """
         self._program = program()
         self._port = port
+        self._scheme = scheme
         self._folder = folder
         self._numbers = count()
 
@@ -151,7 +152,7 @@ class Load:
             "--header=content-type: application/grpc",
             "--header=te: trailers",
             *([f"--header=authorization: {traffic.credential}"] if traffic.credential else []),
-            f"http://127.0.0.1:{self._port}{method}",
+            f"{self._scheme}://127.0.0.1:{self._port}{method}",
         ]
         output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
         requests, data = _REQUESTS.search(output), _TRAFFIC.search(output)

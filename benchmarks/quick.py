@@ -17,6 +17,7 @@ QUICK: Final = Effort(
     repetitions=2,
     workers=Rounds(5, 0.6),
     protocol=Rounds(6, 0.6),
+    tls=Rounds(5, 0.6),
     mutations=Rounds(5, 0.8),
     revocations=6,
     audit_events=300_000,

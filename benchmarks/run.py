@@ -27,6 +27,7 @@ from benchmarks import (
     seed,
     spool,
     throughput,
+    tls,
     workers,
 )
 from benchmarks.figures import BenchmarkError, Figure
@@ -72,6 +73,7 @@ class Effort:
         repetitions: of what one client does.
         workers: rounds of the comparison of two workers with one.
         protocol: rounds of the comparison with a server without the replica protocol.
+        tls: rounds of the comparison of TLS with plain text.
         mutations: rounds of the comparison of many clients that mutate with one.
         revocations: how many rounds of revocations.
         audit_events: in the log that is sealed, proven, verified and read page by page.
@@ -86,6 +88,7 @@ class Effort:
     repetitions: int
     workers: Rounds
     protocol: Rounds
+    tls: Rounds
     mutations: Rounds
     revocations: int
     audit_events: int
@@ -156,6 +159,7 @@ def _several_servers(cores: Cores, effort: Effort, progress: Progress) -> list[F
         return [
             *workers.measure(site, _FLEET[0], effort.workers, progress),
             *protocol.measure(site, _FLEET[0], effort.protocol, progress),
+            *tls.measure(site, _FLEET[0], effort.tls, progress),
             *mutations.measure(site, effort.mutations, progress),
             *revocation.measure(site, effort.revocations, progress),
         ]

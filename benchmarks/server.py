@@ -14,10 +14,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from math import inf
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 from uuid import uuid4
 
 import grpc
+import trustme
 from google.protobuf.empty_pb2 import Empty
 from typing_extensions import override
 
@@ -44,6 +47,8 @@ class Variant(StrEnum):
     """One of several workers, with an RPC that does nothing."""
     UNSYNCED = "unsynced"
     """The same, and decisions on record survive the process's end, but not the machine's."""
+    TLS = "tls"
+    """The first, with a certificate of a CA that nobody knows."""
     WITHOUT_PROTOCOL = "without-protocol"
     """The same, but for the replica protocol."""
     STEWARD = "steward"
@@ -102,6 +107,8 @@ def main(variant: Variant) -> None:
             _serve(Licet)
         case Variant.UNSYNCED:
             _serve(Licet, audit_durability="none")
+        case Variant.TLS:
+            _serve_tls()
         case Variant.WITHOUT_PROTOCOL:
             _serve(WithoutProtocol)
         case Variant.STEWARD:
@@ -120,6 +127,16 @@ def _serve_stock() -> None:
     print(port, flush=True)
     sys.stdin.read()
     server.stop(None)
+
+
+def _serve_tls() -> None:
+    made = trustme.CA().issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA)
+    with TemporaryDirectory() as name:
+        certificate, key = Path(name) / "certificate.pem", Path(name) / "key.pem"
+        made.cert_chain_pems[0].write_to_path(certificate)
+        made.private_key_pem.write_to_path(key)
+        key.chmod(0o600)
+        _serve(Licet, tls_cert_file=certificate, tls_key_file=key)
 
 
 def _serve(composition: type[Licet], **overrides: object) -> None:

@@ -33,6 +33,7 @@ class Server:
             cores: those that it may use.
             workers: how many processes, if it is supervised.
         """
+        self.variant = variant
         # Defaults, whatever the settings of whoever runs this.
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith("LICET_")

@@ -121,14 +121,15 @@ class Site:
 
 
 class Stand:
-    """A running server, its database, and two ways to call it."""
+    """A running server, its database, and two ways to call it; with TLS, only the load."""
 
     def __init__(self, site: Site, server: Server) -> None:
         """Wait until the server serves."""
         self.site = site
         self.url = site.url
         self.server = server
-        self.load = Load(server.port, site.folder)
+        scheme = "https" if server.variant is Variant.TLS else "http"
+        self.load = Load(server.port, site.folder, scheme)
         self.address = f"127.0.0.1:{server.port}"
         self.channel = grpc.insecure_channel(
             self.address, [("grpc.max_receive_message_length", -1)]
