@@ -63,10 +63,20 @@ class RandomKeys:
         return secrets.token_bytes(SECRET_BYTES)
 
 
+# Those of the latest second that this process has made, and what guards them.
+_writer_ids: Final[set[int]] = set()
+_writer_ids_mutex: Final = Lock()
+
+
 def audit_writer_id(clock: Clock) -> int:
     """Return a number of 48 bits for an audit writer: seconds since 2020, then 16 random bits.
 
-    One per process start.
+    One per process start, and a few more of a steward: one process makes none twice.
     """
     seconds = clock.now() // 1_000_000 - _WRITER_EPOCH_SECONDS
-    return (seconds << 16) | secrets.randbits(16)
+    with _writer_ids_mutex:
+        _writer_ids.intersection_update([made for made in _writer_ids if made >> 16 == seconds])
+        while (made := (seconds << 16) | secrets.randbits(16)) in _writer_ids:
+            pass
+        _writer_ids.add(made)
+    return made
