@@ -13,6 +13,7 @@ from licet.v1 import authorization_pb2 as az
 from licet.v1 import decision_pb2
 from licet.v1 import identity_pb2 as pb
 from licet.v1 import users_pb2 as up
+from tests.fakes.agents import make_agent, who
 from tests.fakes.api import refused, rows
 from tests.fakes.callers import As, calling, holding, make_key
 from tests.fakes.postgres import Database, eventually
@@ -275,3 +276,15 @@ def test_nobody_suspended_is_allowed_anything_after_the_answer(database: Databas
         timer.cancel()
         assert (answer.replicas_confirmed, answer.replicas_fenced) == (2, 0)
         assert not wrong
+
+
+def test_the_token_of_a_suspended_agent_counts_again_when_it_is_resumed(
+    served: Served, admin: As
+) -> None:
+    token = make_agent(served.address, admin, "worker").token
+    # In memory here, so that the change has to make it forgotten.
+    assert who(served.address, token) is grpc.StatusCode.OK
+    suspend(admin, "agent:worker")
+    assert who(served.address, token) is grpc.StatusCode.UNAUTHENTICATED
+    resume(admin, "agent:worker")
+    assert who(served.address, token) is grpc.StatusCode.OK

@@ -175,7 +175,7 @@ class Interceptor(grpc.ServerInterceptor):
         if handler.stream_stream is not None:
             attach(
                 wrapped.stream_stream,
-                _conversation(hybrid, self._streams, self._shares, admit, note),
+                conversation(hybrid, self._streams, self._shares, admit, note),
             )
         else:
             holding = self._lane if self._lane.holds else None
@@ -293,10 +293,10 @@ def _attempt(answer: Answering, admit: Admit, note: _Note, holding: Lane | None 
     return call
 
 
-def _conversation(
+def conversation(
     answer: Answering, streams: Streams, shares: Shares, admit: Admit, note: _Note
 ) -> Hybrid:
-    """Do as `_streaming` does, one message after the other."""
+    """Return what answers a stream as `_streaming` does, one message after the other."""
     callers: dict[Reply, str] = {}
 
     def opened(_request: Any, context: grpc.ServicerContext, reply: Reply) -> None:  # noqa: ANN401 - none
