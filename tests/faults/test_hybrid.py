@@ -68,7 +68,8 @@ def calls_left(served: Served) -> tuple[int, int]:
     """Return how many calls gRPC remembers, and how many it takes for running."""
     inner: Any = served.licet.server._grpc  # noqa: SLF001 - nothing else knows
     state = inner._state  # noqa: SLF001 - as above
-    return len(state.rpc_states), state.active_rpc_count
+    methods = sum(isinstance(one, hybrid._Method) for one in state.rpc_states)  # noqa: SLF001 - as above
+    return len(state.rpc_states) - methods, state.active_rpc_count
 
 
 def question(number: object = "", resource: str = "doc:x") -> pb.AuthorizeRequest:

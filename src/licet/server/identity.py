@@ -12,7 +12,7 @@ from typing import Final, Protocol, cast
 
 import grpc
 
-from licet.app.ports import AT_ONCE, Deadline
+from licet.app.ports import AT_ONCE, Deadline, NotAtOnceError
 from licet.domain.api_key import EXPECTED
 from licet.domain.caller import Identity
 from licet.domain.errors import UnauthenticatedError
@@ -78,6 +78,7 @@ class Authentication:
             UnauthenticatedError: that is nobody, or not clear.
             RateLimitedError: too many credentials from there were not valid.
             UnavailableError, DeadlineError: it cannot be known.
+            NotAtOnceError: it may be a stranger, or is not in memory; see `Strangers`.
         """
         if self._by_certificate is not None:
             identity = self._by_certificate(context)
@@ -98,6 +99,8 @@ class Authentication:
                 self.strangers.failed(context)
                 raise
         if self._anonymous is None:
+            if deadline_of(context) is AT_ONCE:
+                raise NotAtOnceError  # a stranger's
             raise UnauthenticatedError(EXPECTED)
         return self._anonymous
 
@@ -112,6 +115,8 @@ class Authentication:
         return self._anonymous is not None or self._by_certificate is not None
 
     def _verified(self, header: str, context: grpc.ServicerContext) -> Identity:
+        if deadline_of(context) is AT_ONCE:
+            raise NotAtOnceError  # it is hashed, and looked for, elsewhere
         # Who is known pays for nobody's failures, wherever it calls from. Of others nothing is
         # looked at before this, so that it says nothing about a credential either.
         self.strangers.check(context)
@@ -168,6 +173,16 @@ def note_counted(context: grpc.ServicerContext) -> None:
 def was_counted(context: grpc.ServicerContext) -> bool:
     """Say whether that was noted of the message that is attempted now, and forget it."""
     return vars(context).pop("licet_counted", False) is True
+
+
+def note_stranger(context: grpc.ServicerContext) -> None:
+    """Note of a call that it goes to the threads of strangers."""
+    context.licet_is_stranger = True  # type: ignore[attr-defined] # as for `attach`
+
+
+def is_stranger(context: grpc.ServicerContext) -> bool:
+    """Say whether that was noted."""
+    return getattr(context, "licet_is_stranger", False)
 
 
 def identity_of(context: grpc.ServicerContext) -> Identity:

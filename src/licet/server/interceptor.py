@@ -14,18 +14,15 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
 from typing_extensions import override
 
-from licet.app.ports import AT_ONCE, NotAtOnceError
-from licet.domain.errors import ExhaustedError, InvalidRequestError, LicetError
+from licet.domain.errors import ExhaustedError, LicetError
+from licet.server.attempts import checked, questions, tolerant
 from licet.server.authority import Admit, Authority
-from licet.server.identity import deadline_of, identity_of, note_counted, was_counted
+from licet.server.identity import identity_of
 from licet.server.lanes import TOO_MANY, Lane, Shares
-from licet.server.replies import Answering, Attempt, Hybrid, Reply, attach
 from licet.server.status import internal, status_of
 from licet.server.streams import Stream, Streams
-from licet.v1 import authorization_pb2 as pb
 
 _log: Final = logging.getLogger(__name__)
 
@@ -35,14 +32,6 @@ _Callable = TypeVar("_Callable", bound=Callable[..., Any])
 _Note: TypeAlias = Callable[[LicetError, grpc.ServicerContext], None]
 
 
-class _Malformed:
-    """Stands for a message that is not what the method takes.
-
-    Not protobuf at all, or text that is not UTF-8.
-    """
-
-
-_MALFORMED: Final = _Malformed()
 _OURS: Final = "/licet."
 _FOREIGN_STREAMS: Final = 16
 _FOREIGN_CALLS: Final = 2
@@ -57,7 +46,7 @@ class _Route:
         usual: those of callers who are known.
         lane: of those; None: they have places instead, and go there whoever they are.
         strange: those of strangers.
-        shed: those that come when the lane is full; None: whoever serves them sees to that.
+        shed: those that come when the lane is full.
     """
 
     usual: _Handler
@@ -69,27 +58,24 @@ class _Route:
 class Interceptor(grpc.ServerInterceptor):
     """See the module. Health and reflection, which are not ours, pass nearly as they are."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what it decides between
+    def __init__(
         self,
         authority: Authority,
         streams: Streams,
         shares: Shares,
         lane: Lane,
         pools: Mapping[str, ThreadPoolExecutor],
-        hybrid: Mapping[str, Answering],
     ) -> None:
         """Run streams and changes on pools of their own, one for each method, by its name.
 
         On the shared one, a few idle streams, or changes that wait for a replica that is stopped,
-        would shut out every other call. Methods in `hybrid`, which the server's lane knows how to
-        serve, are answered by that instead. Those without a pool run in `lane`, which is gRPC's
-        own; `shares` are each caller's part of the streams.
+        would shut out every other call. Those without a pool run in `lane`, which is gRPC's own;
+        `shares` are each caller's part of the streams. What `hybrid.py` takes over is not seen.
         """
         self._authority = authority
         self._streams = streams
         self._shares = shares
         self._lane = lane
-        self._hybrid = hybrid
         self._pools = pools
         self._foreign_pool = ThreadPoolExecutor(_FOREIGN_STREAMS, "licet-reflection")
         # Whoever asks for health is to be answered however many others wait.
@@ -124,14 +110,8 @@ class Interceptor(grpc.ServerInterceptor):
             return _Route(self._apart(handler))
         note, pool = self._authority.note, self._pools.get(method, self._lane)
         usual = self._wrap(method, handler, pool, note)
-        hybrid = self._hybrid.get(method)
-        if hybrid is not None:
-            usual = self._answered(method, handler, hybrid, note)
         if not isinstance(pool, Lane):
-            if hybrid is None:
-                return _Route(usual)
-            # Strangers wait for a thread, and not on the one that all others wait for.
-            return _Route(usual, self._lane, self._wrap(method, handler, pool, note))
+            return _Route(usual)
         strangers = self._authority.strangers
 
         def note_slowly(error: LicetError, context: grpc.ServicerContext) -> None:
@@ -139,9 +119,7 @@ class Interceptor(grpc.ServerInterceptor):
             strangers.slow_down(error)
 
         strange = self._wrap(method, handler, strangers.lane, note_slowly)
-        # What is answered at once has room in a full lane; who is handed over is refused there.
-        shed = None if hybrid is not None else _shedding(pool, self._refusing)
-        return _Route(usual, pool, strange, shed)
+        return _Route(usual, pool, strange, _shedding(pool, self._refusing))
 
     def _apart(self, handler: _Handler) -> _Handler:
         """Run another service's calls apart, too: reflection's may idle as long as they like."""
@@ -168,25 +146,11 @@ class Interceptor(grpc.ServerInterceptor):
             handler.response_serializer,
         )
 
-    def _answered(self, method: str, handler: _Handler, hybrid: Answering, note: _Note) -> _Handler:
-        """Return what gRPC gives to its own lane, which serves it as `hybrid.py` says."""
-        admit = self._authority.admission(method)
-        wrapped = self._wrap(method, handler, self._lane, note)
-        if handler.stream_stream is not None:
-            attach(
-                wrapped.stream_stream,
-                conversation(hybrid, self._streams, self._shares, admit, note),
-            )
-        else:
-            holding = self._lane if self._lane.holds else None
-            attach(wrapped.unary_unary, Hybrid(_attempt(hybrid, admit, note, holding)))
-        return wrapped
-
     def _wrap(
         self, method: str, handler: _Handler, pool: ThreadPoolExecutor, note: _Note
     ) -> _Handler:
         deserialize, serialize = (
-            _tolerant(handler.request_deserializer),
+            tolerant(handler.request_deserializer),
             handler.response_serializer,
         )
         admit = self._authority.admission(method)
@@ -223,33 +187,11 @@ def _shedding(lane: Lane, refusing: ThreadPoolExecutor) -> _Handler:
     return grpc.unary_unary_rpc_method_handler(_on(refusing, refuse))
 
 
-def _questions(request: Any) -> int:  # noqa: ANN401 - any message
-    """Return how many questions a message asks: what has none counts like one."""
-    if isinstance(request, pb.BatchAuthorizeRequest | pb.StreamAuthorizeRequest):
-        return max(len(request.requests), 1)
-    return 1
-
-
-def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
-    if deserialize is None:
-        message = "every method of licet has a request type"
-        raise TypeError(message)
-
-    def tolerant(data: bytes) -> Any:  # noqa: ANN401 - a message, or the stand-in
-        # An exception here would make grpc answer INTERNAL.
-        try:
-            return deserialize(data)
-        except DecodeError:
-            return _MALFORMED
-
-    return tolerant
-
-
 def _unary(behavior: _Behavior, admit: Admit, note: _Note) -> _Behavior:
     def call(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - any message
         try:
-            admit(context, _questions(request))
-            return behavior(_check(request), context)
+            admit(context, questions(request))
+            return behavior(checked(request), context)
         except LicetError as exc:
             note(exc, context)
             status = status_of(exc)
@@ -262,65 +204,6 @@ def _unary(behavior: _Behavior, admit: Admit, note: _Note) -> _Behavior:
     return call
 
 
-def _attempt(answer: Answering, admit: Admit, note: _Note, holding: Lane | None = None) -> Attempt:
-    """Return what answers a message; `holding` is the lane of those that wait for the disk."""
-
-    def call(request: Any, context: grpc.ServicerContext, reply: Reply) -> bool:  # noqa: ANN401 - any message
-        counted = was_counted(context)
-        try:
-            admit(context, 0 if counted else _questions(request))
-            counted = True
-            if holding is not None and deadline_of(context) is AT_ONCE:
-                holding.check()
-            answer(_check(request), context, reply)
-            if holding is not None and context.is_active():
-                holding.hold(context)
-        except NotAtOnceError:
-            if counted:
-                note_counted(context)
-            return False
-        except LicetError as exc:
-            note(exc, context)
-            status = status_of(exc)
-        except Exception:  # noqa: BLE001 - see the module
-            _log.exception("a request failed on a bug")
-            status = internal()
-        else:
-            return True
-        reply.end(status)
-        return True
-
-    return call
-
-
-def conversation(
-    answer: Answering, streams: Streams, shares: Shares, admit: Admit, note: _Note
-) -> Hybrid:
-    """Return what answers a stream as `_streaming` does, one message after the other."""
-    callers: dict[Reply, str] = {}
-
-    def opened(_request: Any, context: grpc.ServicerContext, reply: Reply) -> None:  # noqa: ANN401 - none
-        caller = identity_of(context).caller
-        shares.take(caller)
-        callers[reply] = caller
-        try:
-            streams.open(reply)
-        except LicetError:
-            closed(reply)
-            raise
-        if not context.is_active():
-            closed(reply)  # told already, perhaps, before it was open
-        reply.proceed()
-
-    def closed(reply: Reply) -> None:
-        streams.close(reply)
-        caller = callers.pop(reply, None)
-        if caller is not None:
-            shares.give(caller)
-
-    return Hybrid(_attempt(answer, admit, note), _attempt(opened, admit, note), closed)
-
-
 def _streaming(
     behavior: _Behavior, streams: Streams, shares: Shares, admit: Admit, note: _Note
 ) -> Callable[[Iterator[Any], grpc.ServicerContext, Callable[[Any], None]], None]:
@@ -330,8 +213,8 @@ def _streaming(
         stream = Stream(context, send)
 
         def admitted(message: Any) -> Any:  # noqa: ANN401 - any message
-            admit(context, _questions(message))
-            return _check(message)
+            admit(context, questions(message))
+            return checked(message)
 
         def answered(incoming: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ANN401 - messages
             admit(context)
@@ -351,7 +234,7 @@ def _server_streaming(behavior: _Behavior, shares: Shares, admit: Admit, note: _
     def answered(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ANN401 - any message
         admit(context)
         with shares.of(identity_of(context).caller):
-            for answer in behavior(_check(request), context):
+            for answer in behavior(checked(request), context):
                 # A credential that has ended meanwhile gets nothing more, not even a heartbeat.
                 admit(context, 0)
                 yield answer
@@ -376,11 +259,3 @@ def _guarded(behavior: _Behavior, note: _Note) -> _Behavior:
         context.abort_with_status(status)
 
     return call
-
-
-def _check(request: Any) -> Any:  # noqa: ANN401 - any message
-    if request is _MALFORMED:
-        raise InvalidRequestError.of(
-            "request", "must be a message of the method's type, with valid UTF-8 in its texts"
-        )
-    return request

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from threading import Event, Thread
 from time import monotonic
 from typing import Final, TypeAlias
@@ -16,15 +17,14 @@ from grpc_reflection.v1alpha import reflection
 
 from licet.domain.errors import UnavailableError
 from licet.server import connections, hybrid, strangers
+from licet.server.attempts import Attempts
 from licet.server.audit_service import AuditService
 from licet.server.authority import Authority
-from licet.server.hybrid import HybridLane
 from licet.server.identity_service import CHANGES, IdentityService
 from licet.server.interceptor import Interceptor
 from licet.server.lanes import Lane, Shares
 from licet.server.places import Places
 from licet.server.policy_service import PolicyService
-from licet.server.replies import Answering
 from licet.server.service import AuthorizationService, UseCases
 from licet.server.streams import Streams
 from licet.server.tls import ServerTls
@@ -150,8 +150,7 @@ class Server:
         self.tls = tls
         self._health = health.HealthServicer()
         self._is_hybrid = limits.hybrid and _knows_grpc()
-        lane = HybridLane if self._is_hybrid else Lane
-        self.decisions = lane(limits.threads, "rpc", limits.calls, holds=limits.waits_for_disk)
+        self.decisions = Lane(limits.threads, "rpc", limits.calls, holds=limits.waits_for_disk)
         """The threads of decisions; read by metrics, as the following are."""
         self.reads = Lane(max(limits.threads // 2, 1), "read", limits.calls)
         self.mutations = Places(limits.mutations, "too many changes are being made")
@@ -161,6 +160,7 @@ class Server:
         self._watchers = Watchers(limits.watchers)
         self._exports = Watchers(limits.exports, doing="export the audit log of")
         self._streams = Streams(limits.streams)
+        self._take_calls: Callable[[], None] = lambda: None
         self._grpc = self._serving(use_cases)
         if add_services is not None:
             add_services(self._grpc)
@@ -173,11 +173,8 @@ class Server:
         """Return gRPC's server with all our services, bound to no address."""
         limits, tls = self._limits, self.tls
         service = AuthorizationService(use_cases, self.mutations, self._watchers)
-        answered = _hybrid(service) if self._is_hybrid else {}
-        interceptor = Interceptor(
-            *(self.authority, self._streams, self.shares, self.decisions),
-            *(self._pools, answered),
-        )
+        shared = (self.authority, self._streams, self.shares, self.decisions)
+        interceptor = Interceptor(*shared, self._pools)
         server = grpc.server(
             self.decisions,
             interceptors=[interceptor],
@@ -187,6 +184,15 @@ class Server:
             ),
         )
         pb_grpc.add_AuthorizationServiceServicer_to_server(service, server)
+        if self._is_hybrid:
+            attempts = Attempts(*shared)
+            self._take_calls = hybrid.take_over(
+                server,
+                {
+                    f"/{SERVICE}/{method}": partial(attempts.of, f"/{SERVICE}/{method}", answer)
+                    for method, answer in service.hybrid().items()
+                },
+            )
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
             AuditService(use_cases.prove, self._exports, use_cases.import_audit, self.mutations),
             server,
@@ -240,6 +246,7 @@ class Server:
         if self.tls is not None:
             self.tls.start()
         self._grpc.start()
+        self._take_calls()
         self._prober.start()
 
     def hand_over(self, hurried: Callable[[float], bool]) -> None:
@@ -334,11 +341,6 @@ def pools_of(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
         f"/{POLICY_SERVICE}/RollbackPolicySet": mutation,
         f"/{POLICY_SERVICE}/TestPolicySet": mutation,
     }
-
-
-def _hybrid(service: AuthorizationService) -> dict[str, Answering]:
-    """Return what is answered without threads that wait, by method."""
-    return {f"/{SERVICE}/{method}": answer for method, answer in service.hybrid().items()}
 
 
 def _knows_grpc() -> bool:

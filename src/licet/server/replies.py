@@ -44,28 +44,32 @@ Attempt: TypeAlias = Callable[[Any, grpc.ServicerContext, Reply], bool]
 would have to wait; nothing has happened, and it is called again where it may."""
 
 
+class HandOver(Protocol):
+    """Gives a call to threads that may wait."""
+
+    def __call__(
+        self, fn: Callable[..., object], refuse: Callable[[grpc.Status], None], /, *args: object
+    ) -> None:
+        """Run `fn` with these arguments, or refuse the call."""
+        ...
+
+
 class Hybrid(NamedTuple):
     """How calls of a method are answered.
 
     Attributes:
+        deserialize: returns the message of some bytes; it raises nothing.
+        elsewhere: returns what gives a call to others, when it cannot be answered at once.
         message: answers one.
         opened: of a stream: has it proceed, in the manner of an attempt, before any message.
         closed: of a stream: told when it is over.
     """
 
+    deserialize: Callable[[bytes], Any]
+    elsewhere: Callable[[grpc.ServicerContext], HandOver]
     message: Attempt
     opened: Attempt | None = None
     closed: Callable[[Reply], None] = lambda _: None
-
-
-def attach(behavior: Any, hybrid: Hybrid) -> None:  # noqa: ANN401 - a function
-    """Have a `HybridLane` answer the calls that gRPC gives it for a behavior."""
-    behavior.licet_hybrid = hybrid
-
-
-def hybrid_of(behavior: object) -> Hybrid | None:
-    """Return what was attached to a behavior."""
-    return getattr(behavior, "licet_hybrid", None)
 
 
 Answering: TypeAlias = Callable[[Any, grpc.ServicerContext, Reply], None]
