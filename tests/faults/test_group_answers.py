@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from licet.app.recording import Acknowledge
-from licet.server import hybrid
+from licet.server import known_grpc
 from licet.server.streams import GO_ON_ELSEWHERE
 from licet.spool.system import System
 from licet.spool.writer import SpoolWriter
@@ -256,7 +256,7 @@ def test_a_stream_that_waits_for_the_disk_is_answered_before_the_server_goes(
 def test_without_what_is_private_to_grpc_decisions_wait_in_their_threads(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hybrid, "is_possible", lambda: False)
+    monkeypatch.setattr(known_grpc, "is_possible", lambda: False)
     with serving(database) as served:
         warm(served)
         answered(ask(served, CLIENTS))

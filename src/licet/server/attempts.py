@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Final, TypeAlias, TypeVar, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from licet.app.ports import AT_ONCE, NotAtOnceError
-from licet.domain.errors import InvalidRequestError, LicetError
+from licet.domain.errors import ExhaustedError, InvalidRequestError, LicetError
 from licet.server.authority import Admit, Authority
 from licet.server.identity import (
     deadline_of,
@@ -22,11 +24,12 @@ from licet.server.identity import (
     is_stranger,
     note_counted,
     note_stranger,
+    want_at_once,
     was_counted,
 )
-from licet.server.lanes import Lane, Shares
-from licet.server.replies import Answering, Attempt, HandOver, Hybrid, Reply
-from licet.server.status import internal, status_of
+from licet.server.lanes import TOO_MANY, Lane, Shares
+from licet.server.replies import MAX_BYTES, Answering, Answers, Call, Reply
+from licet.server.status import internal, no_message, status_of
 from licet.server.streams import Streams
 from licet.v1 import authorization_pb2 as pb
 
@@ -43,6 +46,7 @@ class Malformed:
 
 
 _MALFORMED: Final = Malformed()
+_NO_MESSAGE: Final = no_message()
 
 
 def tolerant(
@@ -79,6 +83,11 @@ def questions(request: Any) -> int:  # noqa: ANN401 - any message
     return 1
 
 
+_Step: TypeAlias = Callable[[Call, bytes], bool]
+"""Answers a message, now or later from another thread. False: its deadline is `AT_ONCE`, and it
+would have to wait; nothing has happened, and it is taken again where it may."""
+
+
 class Attempts:
     """Makes of what answers a method's messages what `hybrid.py` serves."""
 
@@ -91,86 +100,165 @@ class Attempts:
 
     def of(
         self, method: str, answer: Answering, handler: grpc.RpcMethodHandler[Any, Any]
-    ) -> Hybrid:
-        """Return how a method is answered."""
+    ) -> Answers:
+        """Return how a method's calls are answered."""
         deserialize = tolerant(handler.request_deserializer)
         admit = self._authority.admission(method)
         if handler.stream_stream is None:
             holding = self._lane if self._lane.holds else None
-            return Hybrid(deserialize, self._elsewhere, self._attempt(answer, admit, holding))
-        opened, closed = conversation(self._streams, self._shares)
-        return Hybrid(
-            deserialize,
-            self._elsewhere,
-            self._attempt(answer, admit),
-            self._attempt(opened, admit),
-            closed,
+            return _Unary(self._take, self._step(deserialize, answer, admit, holding))
+        streams = OpenStreams(self._streams, self._shares)
+        return _Conversation(
+            self._take,
+            self._step(deserialize, streams.open, admit),
+            self._step(deserialize, answer, admit),
+            streams.close,
         )
 
-    def _elsewhere(self, context: grpc.ServicerContext) -> HandOver:
-        if self._authority.knows(context.invocation_metadata()):
-            return self._lane.offer
-        # They wait for threads of their own, not on the one that all others wait for.
-        note_stranger(context)
-        return self._authority.strangers.take
+    def _take(self, step: _Step, call: Call, message: bytes) -> None:
+        """Have a step taken: at once, or by a thread that may wait."""
+        if len(message) <= MAX_BYTES:
+            want_at_once(call, at_once=True)
+            if step(call, message):
+                return
+        call.watch()
+        if self._authority.knows(call.invocation_metadata()):
+            self._lane.offer(_run, call.end, step, call, message)
+        else:
+            # They wait for threads of their own, not on the one that all others wait for.
+            note_stranger(call)
+            self._authority.strangers.lane.submit(_run, step, call, message)
 
     def _refused(self, error: LicetError, context: grpc.ServicerContext) -> None:
         self._authority.note(error, context)
         if is_stranger(context):
             self._authority.strangers.slow_down(error)
 
-    def _attempt(self, answer: Answering, admit: Admit, holding: Lane | None = None) -> Attempt:
+    def _step(
+        self,
+        deserialize: Callable[[bytes], Any],
+        answer: Answering,
+        admit: Admit,
+        holding: Lane | None = None,
+    ) -> _Step:
         """Return what answers a message; `holding` is the lane of those that wait for the disk."""
 
-        def call(request: Any, context: grpc.ServicerContext, reply: Reply) -> bool:  # noqa: ANN401 - any message
-            counted = was_counted(context)
+        def step(call: Call, message: bytes) -> bool:
+            counted = was_counted(call)
             try:
-                admit(context, 0 if counted else questions(request))
+                request = deserialize(message)
+                admit(call, 0 if counted else questions(request))
                 counted = True
-                if holding is not None and deadline_of(context) is AT_ONCE:
+                if holding is not None and deadline_of(call) is AT_ONCE:
                     holding.check()
-                answer(checked(request), context, reply)
-                if holding is not None and context.is_active():
-                    holding.hold(context)
+                answer(checked(request), call, call)
+                if holding is not None and call.is_active():
+                    holding.hold(call)
             except NotAtOnceError:
                 if counted:
-                    note_counted(context)
+                    note_counted(call)
                 return False
             except LicetError as exc:
-                self._refused(exc, context)
+                self._refused(exc, call)
                 status = status_of(exc)
             except Exception:  # noqa: BLE001 - nothing may reach the serving thread
                 _log.exception("a request failed on a bug")
                 status = internal()
             else:
                 return True
-            reply.end(status)
+            call.end(status)
             return True
 
-        return call
+        return step
 
 
-def conversation(streams: Streams, shares: Shares) -> tuple[Answering, Callable[[Reply], None]]:
-    """Return what is done when a stream is opened, and when it is over."""
-    callers: dict[Reply, str] = {}
+def _run(step: _Step, call: Call, message: bytes) -> None:
+    """Take a step on a thread that may wait."""
+    try:
+        want_at_once(call, at_once=False)
+        if call.is_active() and not step(call, message):
+            call.end(internal())  # a bug: it may wait
+    except BaseException:  # noqa: BLE001 - the client must not wait for ever
+        _log.exception("answering a call failed on a bug")
+        call.end(internal())
 
-    def opened(_request: Any, context: grpc.ServicerContext, reply: Reply) -> None:  # noqa: ANN401 - none
-        caller = identity_of(context).caller
-        shares.take(caller)
-        callers[reply] = caller
+
+class _Refusing:
+    """Refuses what is too much."""
+
+    __slots__ = ()
+
+    def refuse(self, call: Call) -> None:
+        call.end(status_of(ExhaustedError(TOO_MANY)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Unary(_Refusing):
+    """Answers calls of one message."""
+
+    take: Callable[[_Step, Call, bytes], None]
+    answer: _Step
+    is_stream: ClassVar[bool] = False
+
+    def begin(self, call: Call) -> None:
+        call.proceed()
+
+    def receive(self, call: Call, message: bytes | None) -> None:
+        if message is None:
+            call.end(_NO_MESSAGE)
+        else:
+            self.take(self.answer, call, message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversation(_Refusing):
+    """Answers streams, one message after the other."""
+
+    take: Callable[[_Step, Call, bytes], None]
+    opened: _Step
+    answer: _Step
+    closed: Callable[[Call], None]
+    is_stream: ClassVar[bool] = True
+
+    def begin(self, call: Call) -> None:
+        call.watch()
+        call.add_callback(partial(self.closed, call))
+        self.take(self.opened, call, b"")
+
+    def receive(self, call: Call, message: bytes | None) -> None:
+        if message is None:
+            call.finish()
+        else:
+            self.take(self.answer, call, message)
+
+
+class OpenStreams:
+    """Counts the streams that are open, and each caller's share of them."""
+
+    def __init__(self, streams: Streams, shares: Shares) -> None:
+        """Count with these."""
+        self._streams = streams
+        self._shares = shares
+        self._callers: dict[Call, str] = {}
+
+    def open(self, _request: object, _context: grpc.ServicerContext, reply: Reply) -> None:
+        """Count a stream and receive its first message. Raises ExhaustedError, UnavailableError."""
+        call = cast("Call", reply)
+        caller = identity_of(call).caller
+        self._shares.take(caller)
+        self._callers[call] = caller
         try:
-            streams.open(reply)
+            self._streams.open(call)
         except LicetError:
-            closed(reply)
+            self.close(call)
             raise
-        if not context.is_active():
-            closed(reply)  # told already, perhaps, before it was open
-        reply.proceed()
+        if not call.is_active():
+            self.close(call)  # told already, perhaps, before it was open
+        call.proceed()
 
-    def closed(reply: Reply) -> None:
-        streams.close(reply)
-        caller = callers.pop(reply, None)
+    def close(self, call: Call) -> None:
+        """Count it no more, if it was."""
+        self._streams.close(call)
+        caller = self._callers.pop(call, None)
         if caller is not None:
-            shares.give(caller)
-
-    return opened, closed
+            self._shares.give(caller)

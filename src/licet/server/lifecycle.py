@@ -16,7 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from licet.domain.errors import UnavailableError
-from licet.server import connections, hybrid, strangers
+from licet.server import connections, hybrid, known_grpc, strangers
 from licet.server.attempts import Attempts
 from licet.server.audit_service import AuditService
 from licet.server.authority import Authority
@@ -344,7 +344,7 @@ def pools_of(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
 
 
 def _knows_grpc() -> bool:
-    if hybrid.is_possible():
+    if known_grpc.is_possible():
         return True
     _log.warning(
         "grpcio %s is not known: each decision is handed to a thread, and holds it",

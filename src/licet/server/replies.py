@@ -5,9 +5,10 @@ What a method looks like that `hybrid.py` serves; nothing of gRPC's own is here.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
 
@@ -20,56 +21,64 @@ MAX_BYTES: Final = 16 * 1024
 
 
 class Reply(Protocol):
-    """Answers one call, from any thread, without waiting; it raises nothing."""
+    """Answers one message of a call, from any thread, without waiting; it raises nothing."""
 
-    def proceed(self) -> None:
-        """Receive the next message of a stream."""
+    def send(self, message: bytes, /) -> None:
+        """Send the answer; of a stream, receive the next message then, otherwise end with OK."""
         ...
 
-    def send(self, message: bytes) -> None:
-        """Answer the message; of a stream, then `proceed`, otherwise end the call with OK."""
-        ...
-
-    def end(self, status: grpc.Status) -> None:
+    def end(self, status: grpc.Status, /) -> None:
         """End the call without an answer, if it is not over."""
         ...
 
+
+class Call(grpc.ServicerContext):
+    """One call, and a `Reply` to its message. From any thread, without waiting."""
+
+    @abstractmethod
+    def proceed(self, answer: bytes | None = None) -> None:
+        """Receive the next message, after an answer to the last if there is one."""
+
+    @abstractmethod
+    def finish(self, answer: bytes | None = None) -> None:
+        """End with OK, after an answer if there is one."""
+
+    @abstractmethod
+    def send(self, message: bytes) -> None:
+        """See `Reply`."""
+
+    @abstractmethod
+    def end(self, status: grpc.Status) -> None:
+        """See `Reply`."""
+
+    @abstractmethod
     def end_idle(self, status: grpc.Status) -> None:
         """End a stream, if it waits for a message."""
+
+    @abstractmethod
+    def watch(self) -> None:
+        """Be told if the client goes: worth its price where an answer takes a while."""
+
+
+class Answers(Protocol):
+    """Answers the calls of a method; see `hybrid.py`. What it raises is a bug."""
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether a call has many messages."""
         ...
 
-
-Attempt: TypeAlias = Callable[[Any, grpc.ServicerContext, Reply], bool]
-"""Answers a message, now or later from another thread. False: its deadline is `AT_ONCE`, and it
-would have to wait; nothing has happened, and it is called again where it may."""
-
-
-class HandOver(Protocol):
-    """Gives a call to threads that may wait."""
-
-    def __call__(
-        self, fn: Callable[..., object], refuse: Callable[[grpc.Status], None], /, *args: object
-    ) -> None:
-        """Run `fn` with these arguments, or refuse the call."""
+    def begin(self, call: Call, /) -> None:
+        """Begin a call that has come."""
         ...
 
+    def refuse(self, call: Call, /) -> None:
+        """End a call that has come when there were too many."""
+        ...
 
-class Hybrid(NamedTuple):
-    """How calls of a method are answered.
-
-    Attributes:
-        deserialize: returns the message of some bytes; it raises nothing.
-        elsewhere: returns what gives a call to others, when it cannot be answered at once.
-        message: answers one.
-        opened: of a stream: has it proceed, in the manner of an attempt, before any message.
-        closed: of a stream: told when it is over.
-    """
-
-    deserialize: Callable[[bytes], Any]
-    elsewhere: Callable[[grpc.ServicerContext], HandOver]
-    message: Attempt
-    opened: Attempt | None = None
-    closed: Callable[[Reply], None] = lambda _: None
+    def receive(self, call: Call, message: bytes | None, /) -> None:
+        """Take a message, or that there is none any more."""
+        ...
 
 
 Answering: TypeAlias = Callable[[Any, grpc.ServicerContext, Reply], None]

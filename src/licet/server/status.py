@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import ceil
-from typing import Final
+from typing import Final, NamedTuple, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -120,6 +120,18 @@ def internal() -> grpc.Status:
     return _status(
         Code.INTERNAL, INTERNAL_MESSAGE, [ErrorInfo(reason=LicetError.reason, domain=DOMAIN)]
     )
+
+
+class _Bare(NamedTuple):
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: None = None
+
+
+def no_message() -> grpc.Status:
+    """Return the status of a call that has no message, as gRPC has it."""
+    what = "\"b''\" requires exactly one request message."
+    return cast("grpc.Status", _Bare(grpc.StatusCode.UNIMPLEMENTED, what))
 
 
 def _retry(milliseconds: int) -> RetryInfo:

@@ -9,7 +9,6 @@ already are let in from there as from anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from threading import Event
 from typing import Final
 
@@ -43,10 +42,6 @@ class Strangers:
         self._ending = Event()
         self.lane = Lane(THREADS, "stranger", MOST)
         """Their threads."""
-
-    def take(self, fn: Callable[..., object], _refuse: object, /, *args: object) -> None:
-        """Run a stranger's call when its turn comes. A `HandOver` that refuses nobody."""
-        self.lane.submit(fn, *args)
 
     def check(self, context: grpc.ServicerContext) -> None:
         """Check that a credential may be verified. Says the same of every credential.
