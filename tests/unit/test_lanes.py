@@ -7,13 +7,12 @@ from threading import Event
 from time import monotonic
 from typing import Any
 
-import grpc
 import pytest
 
 from licet.domain.caller import ANONYMOUS
 from licet.domain.errors import ExhaustedError, NotFoundError, RateLimitedError
+from licet.server.attempts import OpenStreams
 from licet.server.authority import CREDENTIALS, RULES
-from licet.server.interceptor import conversation
 from licet.server.lanes import Lane, Shares
 from licet.server.lifecycle import READS, ServerLimits, pools_of
 from licet.server.rates import Buckets
@@ -139,29 +138,34 @@ def test_only_what_memory_answers_runs_on_the_threads_of_decisions() -> None:
 
 
 class Talk:
-    """A stream, and what it is a reply to."""
+    """A stream whose client has gone."""
 
     licet_identity = ANONYMOUS
-
-    def __init__(self) -> None:
-        self.ended: list[grpc.Status] = []
 
     def is_active(self) -> bool:
         return False
 
-    def end(self, status: grpc.Status) -> None:
-        self.ended.append(status)
+    def proceed(self) -> None:
+        pass
 
 
 def test_a_stream_that_finds_no_room_when_its_client_has_gone_gives_its_share_back() -> None:
     """Its end was told before it was open, while its key was looked for, and is not told again."""
-    streams, shares, late = Streams(1), Shares(1), Talk()
+    streams, shares = Streams(1), Shares(1)
     other: Any = Talk()
+    late: Any = Talk()
     streams.open(other)
-    reply: Any = late
-    hybrid = conversation(lambda *_: None, streams, shares, lambda *_: None, lambda *_: None)
-    hybrid.closed(reply)
-    assert hybrid.opened is not None
-    assert hybrid.opened(None, reply, reply)
-    assert len(late.ended) == 1
+    opened = OpenStreams(streams, shares)
+    opened.close(late)
+    with pytest.raises(ExhaustedError):
+        opened.open(None, late, late)
     assert (len(streams), len(shares)) == (1, 0)
+
+
+def test_a_stream_whose_client_has_gone_is_counted_no_more() -> None:
+    streams, shares = Streams(1), Shares(1)
+    late: Any = Talk()
+    opened = OpenStreams(streams, shares)
+    opened.close(late)
+    opened.open(None, late, late)
+    assert (len(streams), len(shares)) == (0, 0)

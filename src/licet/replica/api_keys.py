@@ -122,10 +122,14 @@ class ApiKeys:
         known = self._verified.get(header)
         if known is None:
             return None
+        if self._held.has(known, known.name):
+            return self._alive(header, known)
         entry = self._held.get(known.name, deadline)
         if entry.digest != known.digest:
             self._verified.pop(header, None)
             raise _nobody()
+        if header in self._verified:
+            self._verified[header] = entry
         return self._alive(header, entry)
 
     def _alive(self, header: str, entry: HeldKey) -> Identity:

@@ -134,6 +134,11 @@ class Cached(Generic[_Name, _Entry]):
                 return found
         return self._joined_fill(principal, deadline)
 
+    def has(self, entry: _Entry, name: _Name) -> bool:
+        """Say whether `get` would return just this entry now, which makes it no more recent."""
+        # (8) In the same order as there.
+        return self._lease.is_valid() and self._held.get(name) is entry
+
     def get_many(self, principals: Collection[_Name], deadline: Deadline) -> Mapping[_Name, _Entry]:
         """See `ports.CapabilitySets.get_many`."""
         if self._lease.is_valid():

@@ -172,7 +172,10 @@ def note_counted(context: grpc.ServicerContext) -> None:
 
 def was_counted(context: grpc.ServicerContext) -> bool:
     """Say whether that was noted of the message that is attempted now, and forget it."""
-    return vars(context).pop("licet_counted", False) is True
+    if not getattr(context, "licet_counted", False):
+        return False
+    context.licet_counted = False  # type: ignore[attr-defined] # as for `attach`
+    return True
 
 
 def note_stranger(context: grpc.ServicerContext) -> None:
