@@ -295,6 +295,7 @@ IMMUTABLE: dict[str, LiteralString] = {
     "expires_at": "expires_at = '2099-01-01'",
     "delegation_depth": "delegation_depth = delegation_depth + 1",
     "condition": "condition = 'true'",
+    "conditions": "conditions = '{}'",
     "session_id": "session_id = 's'",
     "metadata": "metadata = '{\"a\": 1}'",
     "granted_revision": "granted_revision = granted_revision + 1",

@@ -226,7 +226,6 @@ def test_actions_are_any_or_some(actions: list[str]) -> None:
         ({"actions": ["read", "*"]}, "actions"),
         ({"actions": ["read", "read"]}, "actions"),
         ({"actions": ["read", "R"]}, "actions[1]"),
-        ({"condition": "true"}, "condition"),
         ({"delegation_depth": 65}, "delegation_depth"),
         ({"ttl": Duration(seconds=1), "expires_at": Timestamp(seconds=1)}, "ttl"),
         ({"parent_capability_id": "x"}, "parent_capability_id"),

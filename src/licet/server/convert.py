@@ -105,8 +105,6 @@ def batch(messages: Sequence[pb.AuthorizeRequest]) -> list[Request]:
 
 def grant(message: pb.GrantRequest) -> GrantCommand:
     """Check a GrantRequest. Raises InvalidRequestError."""
-    if message.condition:
-        raise InvalidRequestError.of("condition", "must be empty: conditions are not supported yet")
     if message.HasField("ttl") and message.HasField("expires_at"):
         raise InvalidRequestError.of("ttl", "must not be set together with expires_at")
     if message.delegation_depth > MAX_DELEGATION_DEPTH:
@@ -122,6 +120,7 @@ def grant(message: pb.GrantRequest) -> GrantCommand:
             delegation_depth=message.delegation_depth,
             session_id=names.label(message.session_id, "session_id"),
             metadata=json_object(message.metadata, "metadata"),
+            condition=message.condition,
         ),
         ttl=ttl(message.ttl) if message.HasField("ttl") else None,
         parent_id=_optional(
