@@ -170,7 +170,9 @@ def test_conditions_are_decided_by_recorded_and_counted() -> None:
         held(1, conditions=("context.level >= 2",)), held(2, "doc:other", conditions=("false",))
     )
     contexts = [{"level": 2}, {"level": 1}, {}]
-    questions = [asking()._replace(context=canonical(context), explain=True) for context in contexts]
+    questions = [
+        asking()._replace(context=canonical(context), explain=True) for context in contexts
+    ]
     expected = [Reason.GRANTED, Reason.CONDITION_FAILED, Reason.POLICY_ERROR]
     for answers in (
         [use_case(question, CALLER, PATIENT) for question in questions],
