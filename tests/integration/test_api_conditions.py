@@ -95,7 +95,9 @@ def test_one_without_conditions_allows_whatever_the_others_say(served: Served) -
 
 
 def test_a_child_has_the_conditions_of_all_its_ancestors(served: Served) -> None:
-    root = served.grant("agent:root", "read", "doc:**", condition="context.a == 1", delegation_depth=3)
+    root = served.grant(
+        "agent:root", "read", "doc:**", condition="context.a == 1", delegation_depth=3
+    )
     middle = served.grant(
         "agent:middle", "read", "doc:x/**", parent_capability_id=root, delegation_depth=2
     )

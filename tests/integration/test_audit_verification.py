@@ -128,8 +128,8 @@ CAPABILITY_ATTACKS = {
         {Code.CAPABILITY_EVENT},
     ),
     "without its parent": (
-        "UPDATE licet.capabilities SET conditions = '{}', parent_id = NULL"
-        " WHERE parent_id IS NOT NULL",
+        """UPDATE licet.capabilities SET conditions = '{}', parent_id = NULL
+           WHERE parent_id IS NOT NULL""",
         {Code.CAPABILITY_EVENT},
     ),
     "another principal": (

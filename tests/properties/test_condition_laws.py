@@ -1,4 +1,4 @@
-"""Conditions against a model: they only take away, and a child is never allowed against an ancestor."""
+"""Conditions against a model: they only take away, and hold for all that descends from one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditions as use cases and memory have them: what is compiled, kept, and left to other threads."""
+"""Conditions as use cases and memory have them: compiled, kept, left to other threads."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_nothing_is_compiled_at_once() -> None:
 
 
 def test_what_cannot_be_compiled_is_an_error_each_time() -> None:
-    def broken(text: str) -> Condition:
+    def broken(_: str) -> Condition:
         raise ZeroDivisionError
 
     for compiled in (CompiledConditions(broken), CompiledConditions(compile_condition)):
@@ -132,7 +132,7 @@ def test_what_may_take_long_is_not_evaluated_at_once(
 
 
 def test_whatever_goes_wrong_is_an_error_of_the_condition() -> None:
-    def failing(facts: Facts) -> bool:
+    def failing(_: Facts) -> bool:
         raise RecursionError
 
     with pytest.raises(ExpressionError, match="RecursionError"):
@@ -150,10 +150,10 @@ def test_a_call_is_left_to_another_thread_before_anything_happened(questions: in
     memory.deadline = log.deadline = AT_ONCE
     before = len(log.events), use_case.condition_denials
     with pytest.raises(NotAtOnceError):
-        if questions == 1:
+        use_case.batch_deferred([asking()] * questions, CALLER, AT_ONCE, lambda _: print)
+    if questions == 1:
+        with pytest.raises(NotAtOnceError):
             use_case.deferred(asking(), CALLER, AT_ONCE, lambda _: print)
-        else:
-            use_case.batch_deferred([asking()] * questions, CALLER, AT_ONCE, lambda _: print)
     assert (len(log.events), use_case.condition_denials) == before
     # One less for each is decided.
     use_case, memory, log = authorize(

@@ -265,7 +265,7 @@ def test_only_so_many_conditions_are_evaluated(count: int, reason: Reason, each:
 
 
 def test_what_is_raised_besides_is_not_taken_for_an_answer() -> None:
-    def stopped(text: str, facts: Facts) -> bool:
+    def stopped(*_: object) -> bool:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
@@ -309,7 +309,7 @@ def test_a_denial_names_capability_and_condition() -> None:
 
 
 def test_an_error_without_words_is_still_an_error() -> None:
-    def silent(text: str, facts: Facts) -> bool:
+    def silent(*_: object) -> bool:
         raise ExpressionError
 
     decision = decide(holding(held(1, conditions=(YES,))), asking(), NOW, None, silent)
