@@ -13,7 +13,7 @@ from licet.app.conditions import (
     no_conditions,
 )
 from licet.app.ports import AT_ONCE, NotAtOnceError
-from licet.domain.canonical_json import canonical
+from licet.domain.canonical_json import JsonValue, canonical
 from licet.domain.capability_set import HeldCapability
 from licet.domain.condition import Condition, ExpressionError
 from licet.domain.decision import Reason, Verdict
@@ -211,6 +211,25 @@ def test_a_condition_that_cannot_be_used_is_refused_with_its_reason(text: str, r
     (violation,) = refused.value.violations
     assert violation.field == "condition"
     assert rule in violation.rule
+
+
+@pytest.mark.parametrize(
+    ("text", "context", "holds"),
+    [
+        ("context.mfa == true", {"mfa": True}, True),
+        ("context.mfa == true", {"mfa": "true"}, False),
+        ('action == "write" || context.amount < 1000', {"amount": 999.5}, True),
+        ('action == "write" || context.amount < 1000', {"amount": 1000}, False),
+        ('session_id == "s-81"', {}, False),
+        # NOW is a Friday.
+        ("now.getDayOfWeek() in [1, 2, 3, 4, 5]", {}, True),
+        ("now.getDayOfWeek() in [0, 6]", {}, False),
+    ],
+)
+def test_what_the_pages_show_is_so(text: str, context: dict[str, JsonValue], holds: bool) -> None:
+    facts = Facts(asking()._replace(context=canonical(context)), held(1), NOW, NOW)
+    evaluate = Evaluation(CompiledConditions(compile_condition), PATIENT)
+    assert evaluate(text, facts) is holds
 
 
 @pytest.mark.parametrize("text", ["", "true", "action == 'read' &&\n\taction != 'é'\r\n"])
