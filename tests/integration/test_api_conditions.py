@@ -214,6 +214,17 @@ def test_batches_and_streams_decide_by_conditions(served: Served) -> None:
             assert [answer.correlation_id for answer in answers] == [str(n) for n in range(size)]
 
 
+def test_what_may_take_long_is_decided_all_the_same(served: Served) -> None:
+    served.grant("agent:slow", "read", "doc:x/**", condition="resource.path.matches('^x/[0-9]+$')")
+    served.grant("agent:slow", "read", "doc:y/**", condition="size(context.text) == 5000")
+    for _ in range(3):
+        assert ask(served, "agent:slow").reason == d.REASON_GRANTED
+        for length, reason in ((5000, d.REASON_GRANTED), (4999, d.REASON_CONDITION_FAILED)):
+            context = struct(text="x" * length)
+            answer = served.authorize("agent:slow", "read", "doc:y/1", context=context)
+            assert answer.reason == reason
+
+
 def test_an_explanation_names_the_condition(served: Served) -> None:
     failing = served.grant("agent:8", "read", "doc:x/**", condition="action == 'write'")
     holding = served.grant("agent:8", "read", "doc:x/*", condition="action == 'read'")

@@ -188,7 +188,9 @@ def test_a_delegation_inherits_conditions_and_its_own_is_on_record() -> None:
 def test_a_condition_that_cannot_be_used_is_refused_and_nothing_is_on_record() -> None:
     scene = Scene(terms(delegation_depth=1))
     for parent in (None, PARENT):
-        with pytest.raises(InvalidRequestError, match="condition cannot be used: line 1, column 10"):
+        with pytest.raises(
+            InvalidRequestError, match="condition cannot be used: line 1, column 10"
+        ):
             scene.grant(terms(condition="action =="), parent_id=parent)
     assert not scene.journal.grants
     assert not scene.journal.refusals

@@ -34,7 +34,8 @@ class CompiledConditions:
         """Take what compiles a text, and raises ExpressionError."""
         self._compile = compile_condition
         self._max_bytes = max_bytes
-        # Guards what follows against other writers.
+        # Guards what follows against other writers; held while one compiles, for which the others
+        # wait: the engine does not say whether several may ask it at once.
         self._mutex = Lock()
         self._compiled: OrderedDict[str, Condition] = OrderedDict()
         self._bytes = 0
@@ -50,29 +51,32 @@ class CompiledConditions:
             return found
         if deadline is AT_ONCE:
             raise NotAtOnceError
-        try:
-            compiled = self._compile(text)
-        except ExpressionError:
-            raise
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it is not satisfied
-            _log.exception("a condition cannot be compiled")
-            raise ExpressionError(type(exc).__name__) from None
-        self._keep(text, compiled)
-        return compiled
+        with self._mutex:
+            found = self._compiled.get(text)
+            if found is None:
+                found = self._compile_or_refuse(text)
+                self._keep(text, found)
+        return found
 
     def __len__(self) -> int:
         """Return how many are kept."""
         return len(self._compiled)
 
+    def _compile_or_refuse(self, text: str) -> Condition:
+        try:
+            return self._compile(text)
+        except ExpressionError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is not satisfied
+            _log.exception("a condition cannot be compiled")
+            raise ExpressionError(type(exc).__name__) from None
+
     def _keep(self, text: str, compiled: Condition) -> None:
-        with self._mutex:
-            if text in self._compiled:
-                return  # another thread was faster
-            self._compiled[text] = compiled
-            self._bytes += _weight(text)
-            while self._bytes > self._max_bytes:
-                former, _ = self._compiled.popitem(last=False)
-                self._bytes -= _weight(former)
+        self._compiled[text] = compiled
+        self._bytes += _weight(text)
+        while self._bytes > self._max_bytes:
+            former, _ = self._compiled.popitem(last=False)
+            self._bytes -= _weight(former)
 
 
 def _weight(text: str) -> int:
