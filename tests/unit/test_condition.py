@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from licet.domain.canonical_json import canonical
-from licet.domain.capability_set import HeldCapability, Standing
-from licet.domain.condition import MAX_EVALUATIONS, ExpressionError, Unmet
+from licet.domain.capability_set import Entry, HeldCapability, Standing
+from licet.domain.condition import MAX_EVALUATIONS, Conditional, ExpressionError, Unmet
 from licet.domain.decision import (
     Candidate,
     Decision,
@@ -262,6 +264,19 @@ def test_only_so_many_conditions_are_evaluated(count: int, reason: Reason, each:
     plain = held(8_888, "doc:**")
     assert decide(holding(*capabilities, plain), asking(), NOW, None, counting).allowed
     assert not asked
+
+
+def test_nothing_more_is_looked_at_beyond_the_bound() -> None:
+    seen = []
+
+    def entries() -> Iterator[Entry]:
+        for number in range(10 * MAX_EVALUATIONS):
+            seen.append(number)
+            yield (held(number, conditions=(NO,)),)
+
+    found = Conditional(entries(), asking(), NOW, NOW, evaluate)
+    assert found.met is None
+    assert len(seen) == MAX_EVALUATIONS + 1
 
 
 def test_what_is_raised_besides_is_not_taken_for_an_answer() -> None:
