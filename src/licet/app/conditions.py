@@ -12,7 +12,6 @@ from typing import Final, TypeAlias
 from licet.app.ports import AT_ONCE, Deadline, NotAtOnceError
 from licet.domain.condition import Condition, ExpressionError
 from licet.domain.errors import InvalidRequestError
-from licet.domain.policy_document import EXPRESSION_BYTES
 from licet.domain.policy_facts import Facts
 
 MAX_AT_ONCE: Final = 20
@@ -22,7 +21,6 @@ MAX_CONTEXT_AT_ONCE: Final = 1024
 """How many characters of JSON the context may have there: all of it is handed to each one."""
 _SLOW: Final = "matches"
 """What takes long on a text that is made for it."""
-_SPACES: Final = "\t\n\r"
 
 CompiledConditions: TypeAlias = Callable[[str, Deadline], Condition]
 """Returns the compiled condition of a text, from memory or by compiling it.
@@ -75,10 +73,6 @@ def check_condition(text: str, compiled: CompiledConditions, deadline: Deadline)
     """
     if not text:
         return
-    if len(text.encode()) > EXPRESSION_BYTES:
-        raise InvalidRequestError.of("condition", f"must have at most {EXPRESSION_BYTES} bytes")
-    if any(character < " " and character not in _SPACES for character in text):
-        raise InvalidRequestError.of("condition", "must not have control characters")
     try:
         compiled(text, deadline)
     except ExpressionError as exc:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from licet.domain.capability_set import Entry, HeldCapability
+from licet.domain.errors import InvalidRequestError
 from licet.domain.instant import Instant
 from licet.domain.names import CapabilityId
 from licet.domain.policy_facts import Facts
@@ -23,8 +24,10 @@ from licet.domain.policy_facts import Facts
 if TYPE_CHECKING:  # as there
     from licet.domain.decision import Request
 
+EXPRESSION_BYTES: Final = 2048
 MAX_EVALUATIONS: Final = 250
 """How many conditions of capabilities are evaluated for one question."""
+_SPACES: Final = "\t\n\r"
 _SHOWN: Final = 200
 _TOO_MANY: Final = (
     f"more than {MAX_EVALUATIONS} conditions would have to be evaluated; name a capability_id"
@@ -60,6 +63,19 @@ class Unmet(NamedTuple):
         if self.error:
             return f"its condition `{shown}` cannot be told: {self.error}"
         return f"its condition `{shown}` does not hold"
+
+
+def checked_text(text: str) -> str:
+    """Check the text of a capability's condition; whether it can be compiled is another question.
+
+    Raises:
+        InvalidRequestError: it is too long, or nobody could read it.
+    """
+    if len(text.encode()) > EXPRESSION_BYTES:
+        raise InvalidRequestError.of("condition", f"must have at most {EXPRESSION_BYTES} bytes")
+    if any(not character.isprintable() and character not in _SPACES for character in text):
+        raise InvalidRequestError.of("condition", "must not have control characters")
+    return text
 
 
 def cannot_tell(text: str, facts: Facts) -> bool:  # noqa: ARG001 - an Evaluate

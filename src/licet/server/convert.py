@@ -27,6 +27,7 @@ from licet.domain.canonical_json import (
     canonical,
 )
 from licet.domain.capability import MAX_DELEGATION_DEPTH, Terms, checked_actions
+from licet.domain.condition import checked_text
 from licet.domain.decision import Request
 from licet.domain.errors import InvalidRequestError, Violation
 from licet.domain.instant import EARLIEST, LATEST, Instant
@@ -120,7 +121,7 @@ def grant(message: pb.GrantRequest) -> GrantCommand:
             delegation_depth=message.delegation_depth,
             session_id=names.label(message.session_id, "session_id"),
             metadata=json_object(message.metadata, "metadata"),
-            condition=message.condition,
+            condition=checked_text(message.condition),
         ),
         ttl=ttl(message.ttl) if message.HasField("ttl") else None,
         parent_id=_optional(
