@@ -67,7 +67,7 @@ SELECT 1, ('00000000-0001-8000-8' || lpad(to_hex(n), 15, '0'))::uuid,
   CASE WHEN h % 4 = 0 THEN 's-' || h % 100000 ELSE '' END,
   CASE WHEN h % 10 = 0 THEN 't-' || n / 20 ELSE '' END, n * {revision} / {all},
   CASE WHEN n % {grants} = 0 THEN jsonb_build_object('ticket', n, 'tenant', 't' || h % 100,
-       'actions', '["read"]'::jsonb, 'parent_id',
+       'actions', '["read"]'::jsonb, 'like',
        '019a0000-0000-7000-8000-' || lpad(to_hex(1 + h % {capabilities}), 12, '0'))
        WHEN h % 3 = 1 THEN '{{"region": "north"}}' ELSE '{{}}' END
 FROM (SELECT n, (n * 2654435761) % 1000003 AS h,

@@ -160,8 +160,10 @@ class Licet:
         tokens = SignedPageTokens.from_database(database, patience)
         changed = callers.changes(acknowledgements, mutations)
         use_cases = UseCases(
-            authorize=(authorize := Authorize(sets, trail.log, clock, policies.held)),
-            grant=GrantCapability(capabilities, mutations, clock, ids),
+            authorize=(
+                authorize := Authorize(sets, trail.log, clock, policies.held, policies.conditions)
+            ),
+            grant=GrantCapability(capabilities, mutations, clock, ids, policies.conditions),
             revoke=RevokeCapabilities(capabilities, mutations, clock, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),
             audit=QueryAudit(PostgresAuditPages(database, settings.audit_page_seconds), tokens),

@@ -103,6 +103,14 @@ def _counters(of: Watched) -> dict[str, tuple[str, Callable[[], float]]]:
             "Of these, those because a policy could not be told.",
             lambda: of.authorize.policy_errors,
         ),
+        "condition_denials": (
+            "Decisions denied for a condition of a capability.",
+            lambda: of.authorize.condition_denials,
+        ),
+        "condition_errors": (
+            "Of these, those because a condition could not be told.",
+            lambda: of.authorize.condition_errors,
+        ),
         "calls_refused": ("Calls not let in.", lambda: of.server.authority.failures.total),
         **_limits(of.server),
         "decisions_refused": (

@@ -8,8 +8,10 @@ from licet.app.user_ports import UserStore
 from licet.domain import policy_cases
 from licet.domain.policy_cases import Cases
 from licet.domain.policy_document import PolicyDocument
+from licet.policies.cel import compile_condition
 from licet.policies.reading import compile_set, read_document
 from licet.policies.yaml_tree import parse
+from licet.replica.conditions import CompiledConditions
 from licet.replica.lease import Lease
 from licet.replica.policies import HeldPolicySet
 from licet.storage.policies import PostgresPolicySets
@@ -19,13 +21,15 @@ from licet.writer.ids import TimeOrderedIds
 
 
 class Policies:
-    """The policy sets of a database."""
+    """The policy sets of a database, and the conditions of capabilities."""
 
     def __init__(self, database: Database, lease: Lease) -> None:
         """Read nothing yet."""
         self._stored = PostgresPolicySets(database)
         self.held = HeldPolicySet(self._stored.held, compile_set, lease)
         """The set that holds, as this replica remembers it."""
+        self.conditions = CompiledConditions(compile_condition)
+        """Those of capabilities, compiled."""
 
     def managed(
         self,

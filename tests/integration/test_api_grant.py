@@ -446,7 +446,7 @@ INVALID: dict[str, tuple[Fields, str]] = {
     ),
     "depth": ({"delegation_depth": 65}, "delegation_depth"),
     "parent": ({"parent_capability_id": "x"}, "parent_capability_id"),
-    "condition": ({"condition": "true"}, "condition"),
+    "condition": ({"condition": "action"}, "condition"),
     "session": ({"session_id": "x" * 129}, "session_id"),
     "key": ({"request_id": "x\n"}, "request_id"),
     "metadata": ({"metadata": struct(a="x" * 16_385)}, "metadata"),

@@ -119,6 +119,19 @@ CAPABILITY_ATTACKS = {
         "UPDATE licet.capabilities SET actions = '{write}' WHERE ended_revision IS NULL",
         {Code.CAPABILITY_EVENT},
     ),
+    "without its condition": (
+        "UPDATE licet.capabilities SET condition = '', conditions = '{}' WHERE condition <> ''",
+        {Code.CAPABILITY_EVENT},
+    ),
+    "without what it has of its parent": (
+        "UPDATE licet.capabilities SET conditions = '{}' WHERE parent_id IS NOT NULL",
+        {Code.CAPABILITY_EVENT},
+    ),
+    "without its parent": (
+        """UPDATE licet.capabilities SET conditions = '{}', parent_id = NULL
+           WHERE parent_id IS NOT NULL""",
+        {Code.CAPABILITY_EVENT},
+    ),
     "another principal": (
         "UPDATE licet.capabilities SET principal = 'agent:z' WHERE ended_revision IS NULL",
         {Code.CAPABILITY_EVENT},
@@ -147,7 +160,10 @@ def test_capabilities_are_what_the_log_says(
     database: Database, tmp_path: Path, signing_key: Path, attack: str
 ) -> None:
     with serving(database, audit_signing_key_file=signing_key, audit_origin=ORIGIN) as served:
-        served.grant("agent:a", "read write", "doc:x")
+        parent = served.grant(
+            "agent:a", "read write", "doc:x", condition="action == 'read'", delegation_depth=1
+        )
+        served.grant("agent:a", "read", "doc:x", parent_capability_id=parent)
         ended = served.grant("agent:b", "read", "doc:**")
         served.stub.Revoke(authorization_pb2.RevokeRequest(capability_id=ended), timeout=10)
     statement, codes = CAPABILITY_ATTACKS[attack]
@@ -155,6 +171,6 @@ def test_capabilities_are_what_the_log_says(
     with sealed_log(database, tmp_path) as log:
         before = log.verify(key=key)
         assert before.is_clean
-        assert before.capabilities == 2
+        assert before.capabilities == 3
         log.tamper(statement)
         assert set(log.verify(key=key).counts) == codes

@@ -75,18 +75,24 @@ def test_an_explanation_is_a_tree_of_candidates(served: Served, licet: Licet) ->
 def test_a_grant_shows_what_was_granted(licet: Licet) -> None:
     terms = ("agent:a", "read,write", "doc:x/**")
     options = ("--ttl", "15m", "--delegation-depth", "2", "--metadata", '{"team": "blue"}')
-    granted = licet("grant", *terms, *options, "--session", "s1")
+    condition = "context.team == 'blue'"
+    granted = licet("grant", *terms, *options, "--session", "s1", "--condition", condition)
     assert (granted.status, granted.err) == (0, "")
     shown = dict(line.split(maxsplit=1) for line in granted.out.splitlines())
     assert shown["principal"].strip() == "agent:a"
     assert shown["actions"].strip() == "read, write"
     assert shown["resource"].strip() == "doc:x/**"
     assert shown["state"].strip() == "valid"
+    assert shown["condition"].strip() == condition
     assert shown["metadata"].strip() == '{"team": "blue"}'
 
     until = "2099-01-01T00:00:00Z"
     dated = ("--expires-at", until, "--not-before", "2098-01-01T00:00:00+01:00", "--json")
+    parent = dict(line.split(maxsplit=1) for line in granted.out.splitlines())["id"].strip()
+    child = licet("delegate", parent, *terms, "--condition", "true", "--json").object
+    assert (child["condition"], child["parent_id"]) == ("true", parent)
     stored = licet("grant", *terms, *dated).object
+    assert stored["condition"] == ""
     assert stored["actions"] == ["read", "write"]
     assert stored["expires_at"] == "2099-01-01T00:00:00.000000Z"
     assert stored["not_before"] == "2097-12-31T23:00:00.000000Z"

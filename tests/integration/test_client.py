@@ -70,6 +70,7 @@ def test_a_capability_comes_back_with_all_that_was_granted(client: Client) -> No
         expires_at=FAR,
         not_before=datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone(timedelta(hours=5))),
         delegation_depth=3,
+        condition="context.mfa == true",
         session_id="s1",
         metadata=metadata,
     )
@@ -79,6 +80,7 @@ def test_a_capability_comes_back_with_all_that_was_granted(client: Client) -> No
     assert granted.expires_at == FAR
     assert granted.not_before == datetime(2026, 1, 1, 22, 4, 5, 6, tzinfo=UTC)
     assert granted.delegation_depth == 3
+    assert granted.condition == "context.mfa == true"
     assert granted.session_id == "s1"
     assert granted.metadata == metadata
     assert granted.granted_at.tzinfo is UTC

@@ -37,6 +37,13 @@ def test_metrics_count_what_happened(database: Database) -> None:
             served.authorize("agent:a", "read", "doc:x")
         served.authorize("agent:nobody", "read", "doc:x")
         found = scraped(served)
+        assert found["licet_condition_denials_total"] == 0
+        for condition in ("false", "1 / 0 == 1", "context.x == 1"):
+            served.grant("agent:c", "read", f"doc:{len(condition)}", condition=condition)
+            served.authorize("agent:c", "read", f"doc:{len(condition)}")
+        conditional = scraped(served)
+    assert conditional["licet_condition_denials_total"] == 3
+    assert conditional["licet_condition_errors_total"] == 2
     assert found["licet_decisions_total"] == 4
     assert found["licet_set_reads_total"] == 2
     assert found["licet_set_misses_total"] == 2

@@ -7,7 +7,7 @@ from time import perf_counter
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from licet.domain.policy import ExpressionError
+from licet.domain.condition import ExpressionError
 from licet.domain.policy_facts import VARIABLES, Facts
 from licet.policies.cel import compile_condition
 from licet.policies.reading import built_in_names, built_in_text, compile_set

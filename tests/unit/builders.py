@@ -93,6 +93,7 @@ def held(  # noqa: PLR0913 - one argument per field
     expires_at: int = NEVER,
     ended_at: int | None = None,
     cause: EndCause = EndCause.REVOKED,
+    conditions: tuple[str, ...] = (),
 ) -> HeldCapability:
     """Return a capability of `HOLDER`, revoked when `ended_at` is given."""
     return HeldCapability(
@@ -103,6 +104,7 @@ def held(  # noqa: PLR0913 - one argument per field
         Instant(expires_at),
         None if ended_at is None else cause,
         NEVER if ended_at is None else Instant(ended_at),
+        conditions,
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from licet.domain.capability import Terms, check_attenuation, inherit
+from licet.domain.capability import MAX_CONDITIONS, Terms, check_attenuation, inherit
 from licet.domain.errors import NotPermittedError, PreconditionError, RefusedError
 from licet.domain.instant import Instant
 from tests.unit.builders import NOW, capability, terms
@@ -99,6 +101,18 @@ def test_a_delegation_wider_than_its_parent_is_refused_by_dimension(
     refused = refusal(child, parent)
     assert isinstance(refused, NotPermittedError)
     assert refused.code == code
+
+
+def test_conditions_come_together_until_there_are_too_many() -> None:
+    full = terms(delegation_depth=1, condition="true", inherited=("true",) * (MAX_CONDITIONS - 1))
+    assert refusal(inherit(terms(), capability(1, full)), full) is None
+    refused = refusal(inherit(terms(condition="true"), capability(1, full)), full)
+    assert isinstance(refused, PreconditionError)
+    assert refused.code == "TOO_MANY_CONDITIONS"
+    room = replace(full, inherited=full.inherited[1:])
+    child = inherit(terms(condition="true"), capability(1, room))
+    assert refusal(child, room) is None
+    assert len(child.conditions) == MAX_CONDITIONS
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,22 @@ def test_a_set_is_read_once_and_then_answered_from_memory() -> None:
     assert (len(sets), sets.bytes) == (1, SET_BYTES + 2 * CAPABILITY_BYTES)
 
 
+def test_conditions_weigh_what_their_texts_do_once() -> None:
+    text, other = "x" * 1000, "y" * 500
+
+    def load(principals: Collection[Principal], _: Deadline) -> Mapping[Principal, CapabilitySet]:
+        conditional = [held(n, conditions=(text, other)) for n in range(10)]
+        return {p: CapabilitySet(p, 1, conditional) for p in principals}
+
+    sets = registered(load, 100 * ONE, 10)
+    get(sets, "a")
+    plain = SET_BYTES + 10 * CAPABILITY_BYTES
+    assert plain + 1500 + 10 * 16 <= sets.bytes <= plain + 1500 + 10 * 100
+    # And as much is given back.
+    sets.evict([agent("a")], 2)
+    assert sets.bytes == 0
+
+
 def test_one_who_holds_nothing_is_remembered_without_weight() -> None:
     state = State()
     sets = registered(state, 100 * ONE, 10)

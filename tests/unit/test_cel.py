@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from licet.domain.policy import ExpressionError
+from licet.domain.condition import ExpressionError
 from licet.domain.policy_facts import VARIABLES, Facts
 from licet.policies.cel import compile_condition
 from tests.unit.builders import NOW

@@ -195,6 +195,7 @@ def test_a_grant_is_taken_field_by_field() -> None:
             actions=["read", "write"],
             ttl=Duration(seconds=1),
             delegation_depth=64,
+            condition="action == 'é' &&\n\ttrue",
             parent_capability_id=ID.upper(),
             session_id="s",
             metadata=struct(team="x"),
@@ -204,6 +205,7 @@ def test_a_grant_is_taken_field_by_field() -> None:
     )
     assert command.terms.actions == ("read", "write")
     assert command.terms.delegation_depth == 64
+    assert command.terms.condition == "action == 'é' &&\n\ttrue"
     assert command.terms.session_id == "s"
     assert command.terms.metadata == '{"team": "x"}'
     assert (command.terms.not_before, command.terms.expires_at) == (None, None)
@@ -226,7 +228,11 @@ def test_actions_are_any_or_some(actions: list[str]) -> None:
         ({"actions": ["read", "*"]}, "actions"),
         ({"actions": ["read", "read"]}, "actions"),
         ({"actions": ["read", "R"]}, "actions[1]"),
-        ({"condition": "true"}, "condition"),
+        ({"condition": "x" * 2049}, "condition"),
+        ({"condition": "é" * 1025}, "condition"),
+        ({"condition": "action == '\0'"}, "condition"),
+        ({"condition": "action == '\x1b'"}, "condition"),
+        ({"condition": "action == '\u202e'"}, "condition"),
         ({"delegation_depth": 65}, "delegation_depth"),
         ({"ttl": Duration(seconds=1), "expires_at": Timestamp(seconds=1)}, "ttl"),
         ({"parent_capability_id": "x"}, "parent_capability_id"),

@@ -410,6 +410,7 @@ def test_the_values_that_are_stored_and_sent_stay() -> None:
         "CAPABILITY_EXPIRED",
         "CAPABILITY_REVOKED",
         "NOT_YET_VALID",
+        "CONDITION_FAILED",
         "POLICY_DENIED",
         "POLICY_ERROR",
         "RATE_LIMITED",

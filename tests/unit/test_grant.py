@@ -15,6 +15,8 @@ from licet.domain.capability import Terms
 from licet.domain.errors import InvalidRequestError, NotFoundError, RefusedError
 from licet.domain.instant import LATEST, Instant
 from licet.domain.names import Caller, CapabilityId, Principal
+from licet.policies.cel import compile_condition
+from licet.replica.conditions import CompiledConditions
 from licet.writer.ids import TimeOrderedIds
 from tests.unit.builders import (
     CALLER,
@@ -38,8 +40,9 @@ class Scene:
         stored = [] if parent is None else [capability(1, parent, ended_at=ended_at)]
         self.journal = Journal()
         self.clock = StillClock()
+        conditions = CompiledConditions(compile_condition)
         self._grant = GrantCapability(
-            Stored(stored), self.journal, self.clock, TimeOrderedIds(self.clock)
+            Stored(stored), self.journal, self.clock, TimeOrderedIds(self.clock), conditions
         )
 
     def grant(self, has: Terms, caller: Caller = CALLER, **other: Any) -> Granted:  # noqa: ANN401 - any field
@@ -173,6 +176,26 @@ def test_a_delegation_repeated_gets_its_first_outcome_though_the_parent_has_ende
         scene.grant(terms(), parent_id=PARENT, request_id="another")
 
 
+def test_a_delegation_inherits_conditions_and_its_own_is_on_record() -> None:
+    scene = Scene(terms(delegation_depth=1, condition="1 == 1", inherited=("2 == 2",)))
+    scene.grant(terms(condition="3 == 3"), parent_id=PARENT)
+    (grant,) = scene.journal.grants
+    assert grant.terms.condition == "3 == 3"
+    assert grant.terms.conditions == ("2 == 2", "1 == 1", "3 == 3")
+    assert json.loads(grant.facts)["condition"] == "3 == 3"
+
+
+def test_a_condition_that_cannot_be_used_is_refused_and_nothing_is_on_record() -> None:
+    scene = Scene(terms(delegation_depth=1))
+    for parent in (None, PARENT):
+        with pytest.raises(
+            InvalidRequestError, match="condition cannot be used: line 1, column 10"
+        ):
+            scene.grant(terms(condition="action =="), parent_id=parent)
+    assert not scene.journal.grants
+    assert not scene.journal.refusals
+
+
 def test_the_same_request_has_the_same_digest_whenever_it_comes() -> None:
     scene = Scene()
     first = scene.digest(terms(), ttl=1000)
@@ -195,6 +218,7 @@ def test_another_body_has_another_digest() -> None:
         scene.digest(terms(delegation_depth=1)),
         scene.digest(terms(session_id="s")),
         scene.digest(terms(metadata=JsonObject('{"a": 1}'))),
+        scene.digest(terms(condition="true")),
         scene.digest(terms(not_before=Instant(NOW))),
         scene.digest(expiring),
         scene.digest(terms(), ttl=1000),

@@ -10,6 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from licet.domain import policy_document
+from licet.domain.condition import EXPRESSION_BYTES
 from licet.domain.opening_hours import MINUTES
 from licet.policies.reading import built_in_names, built_in_text, schema_text
 from tests.unit.policies import document, faults
@@ -103,7 +104,7 @@ def test_the_limits_are_the_readers() -> None:
     assert SCHEMA["properties"]["policies"]["maxItems"] == policy_document.MAX_POLICIES
     assert SCHEMA["$defs"]["patterns"]["maxItems"] == policy_document.MAX_PATTERNS
     assert SCHEMA["$defs"]["description"]["maxLength"] == policy_document.DESCRIPTION_BYTES
-    assert policy["when"]["maxLength"] == policy_document.EXPRESSION_BYTES
+    assert policy["when"]["maxLength"] == EXPRESSION_BYTES
     assert policy["deny"]["maxLength"] == policy_document.REASON_BYTES
     assert policy["time"]["properties"]["except"]["maxProperties"] == policy_document.MAX_EXCEPTIONS
     assert policy["limit"]["properties"]["burst"]["maximum"] == policy_document.MAX_TOKENS

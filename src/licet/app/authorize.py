@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from licet.app.conditions import CompiledConditions, Evaluation, no_conditions
 from licet.app.policy_ports import ActivePolicies
 from licet.app.ports import AT_ONCE, CapabilitySets, Clock, Deadline, NotAtOnceError
 from licet.app.recording import Acknowledge, AuditLog
 from licet.domain.capability_set import CapabilitySet
+from licet.domain.condition import Evaluate, cannot_tell
 from licet.domain.decision import Decision, Explanation, Reason, Request, decide, explain
 from licet.domain.instant import Instant
 from licet.domain.names import Caller, EventId, Principal
@@ -38,11 +40,21 @@ class Authorize:
     """
 
     def __init__(
-        self, sets: CapabilitySets, log: AuditLog, clock: Clock, policies: ActivePolicies
+        self,
+        sets: CapabilitySets,
+        log: AuditLog,
+        clock: Clock,
+        policies: ActivePolicies,
+        conditions: CompiledConditions = no_conditions,
     ) -> None:
         """Compose the use case."""
         self._sets = sets
         self._policies = policies
+        self._conditions = conditions
+        self.condition_denials = 0
+        """How many decisions were denied for a condition of a capability. Not exact, as below."""
+        self.condition_errors = 0
+        """How many of them because a condition could not be told."""
         self.policy_denials = 0
         """How many decisions a policy denied. Not exact: threads count at once."""
         self.policy_errors = 0
@@ -61,13 +73,16 @@ class Authorize:
         # The clock is read after the set was looked up, so a slow look-up can only make a
         # capability expire.
         earliest, now = self._clock.reading()
-        decision = decide(held, request, now, earliest)
+        evaluate = Evaluation(self._conditions, deadline) if held.has_conditions else cannot_tell
+        decision = decide(held, request, now, earliest, evaluate)
+        if decision.unmet is not None:
+            self._count(decision)
         if policies is not None:
             decision = self._judged(policies, decision, request, now, earliest)
         event_id = self._log.record(caller, now, request, decision)
         explanation = None
         if request.explain:
-            explanation = _explain(held, policies, decision, request, now, earliest)
+            explanation = _explain(held, policies, decision, request, now, earliest, evaluate)
         return _new(Answer, (request, decision, event_id, explanation))
 
     def deferred(
@@ -89,13 +104,16 @@ class Authorize:
         held, policies = self._known(request.principal, deadline)
         # As above: the clock after the set.
         earliest, now = self._clock.reading()
-        decision = decide(held, request, now, earliest)
+        evaluate = Evaluation(self._conditions, deadline) if held.has_conditions else cannot_tell
+        decision = decide(held, request, now, earliest, evaluate)
+        if decision.unmet is not None:
+            self._count(decision)
         if policies is not None:
             decision = self._judged(policies, decision, request, now, earliest)
         recorded = self._log.record_early(caller, now, (request,), (decision,), deadline)
         explanation = None
         if request.explain:
-            explanation = _explain(held, policies, decision, request, now, earliest)
+            explanation = _explain(held, policies, decision, request, now, earliest, evaluate)
         leave = prepare(_new(Answer, (request, decision, recorded.event_ids[0], explanation)))
         # Last, so that nothing can fail once somebody may be told.
         self._log.when_durable(recorded, leave, deadline)
@@ -137,15 +155,21 @@ class Authorize:
             if policies is before:
                 break
         earliest, now = self._clock.reading()
+        # One for all, because all of them hold up whoever waits.
+        evaluate = Evaluation(self._conditions, deadline)
         decisions = [
-            decide(sets[request.principal], request, now, earliest) for request in requests
+            decide(sets[request.principal], request, now, earliest, evaluate)
+            for request in requests
         ]
+        for decision in decisions:
+            if decision.unmet is not None:
+                self._count(decision)
         if policies is not None:
             decisions = [
                 self._judged(policies, decision, request, now, earliest)
                 for request, decision in zip(requests, decisions, strict=True)
             ]
-        return _Taken(sets, policies, earliest, now, decisions)
+        return _Taken(sets, policies, earliest, now, evaluate, decisions)
 
     def _known(
         self, principal: Principal, deadline: Deadline
@@ -163,6 +187,10 @@ class Authorize:
             before, policies = policies, self._policies(deadline)
             if policies is before:
                 return held, policies
+
+    def _count(self, denied: Decision) -> None:
+        self.condition_denials += 1
+        self.condition_errors += denied.reason is Reason.POLICY_ERROR
 
     def _judged(
         self,
@@ -186,10 +214,11 @@ class _Taken(NamedTuple):
     policies: PolicySet | None
     earliest: Instant
     now: Instant
+    evaluate: Evaluate
     decisions: list[Decision]
 
     def answers(self, requests: Sequence[Request], ids: Sequence[EventId]) -> list[Answer]:
-        sets, policies, earliest, now, decisions = self
+        sets, policies, earliest, now, evaluate, decisions = self
         return [
             _new(
                 Answer,
@@ -197,7 +226,15 @@ class _Taken(NamedTuple):
                     request,
                     decision,
                     event_id,
-                    _explain(sets[request.principal], policies, decision, request, now, earliest)
+                    _explain(
+                        sets[request.principal],
+                        policies,
+                        decision,
+                        request,
+                        now,
+                        earliest,
+                        evaluate,
+                    )
                     if request.explain
                     else None,
                 ),
@@ -223,8 +260,9 @@ def _explain(  # noqa: PLR0913, PLR0917 - all that decided
     request: Request,
     now: Instant,
     earliest: Instant,
+    evaluate: Evaluate,
 ) -> Explanation:
-    explanation = explain(held, request, now, earliest)
+    explanation = explain(held, request, now, earliest, evaluate)
     if policies is None:
         return explanation
     return policies.explain(explanation, decision, request, now, earliest)

@@ -42,6 +42,12 @@ _Depth: TypeAlias = Annotated[
         "--delegation-depth", "--depth", min=0, max=64, help="How many further times to delegate."
     ),
 ]
+_Condition: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        metavar="CEL", help="What must hold besides, like 'context.mfa == true'; see policies.md."
+    ),
+]
 _Session: TypeAlias = Annotated[
     str, typer.Option("--session", metavar="ID", help="The session with which it ends.")
 ]
@@ -59,6 +65,7 @@ def grant(
     expires_at: _ExpiresAt = None,
     not_before: _NotBefore = None,
     delegation_depth: _Depth = 0,
+    condition: _Condition = "",
     session: _Session = "",
     metadata: _Metadata = None,
     request_id: RequestIdOption = "",
@@ -66,7 +73,15 @@ def grant(
 ) -> int:
     """Grant a capability."""
     fields = _fields(
-        ttl, expires_at, not_before, delegation_depth, session, metadata, request_id, trace
+        ttl,
+        expires_at,
+        not_before,
+        delegation_depth,
+        condition,
+        session,
+        metadata,
+        request_id,
+        trace,
     )
     with invocation.client() as client:
         granted = client.grant(principal, _split(actions), resource, **fields)
@@ -84,6 +99,7 @@ def delegate(
     expires_at: _ExpiresAt = None,
     not_before: _NotBefore = None,
     delegation_depth: _Depth = 0,
+    condition: _Condition = "",
     session: _Session = "",
     metadata: _Metadata = None,
     request_id: RequestIdOption = "",
@@ -91,7 +107,15 @@ def delegate(
 ) -> int:
     """Delegate a part of a capability: never wider than the capability itself."""
     fields = _fields(
-        ttl, expires_at, not_before, delegation_depth, session, metadata, request_id, trace
+        ttl,
+        expires_at,
+        not_before,
+        delegation_depth,
+        condition,
+        session,
+        metadata,
+        request_id,
+        trace,
     )
     with invocation.client() as client:
         granted = client.delegate(parent, principal, _split(actions), resource, **fields)
@@ -104,6 +128,7 @@ def _fields(
     expires_at: str | None,
     not_before: str | None,
     delegation_depth: int,
+    condition: str,
     session: str,
     metadata: str | None,
     request_id: str,
@@ -114,6 +139,7 @@ def _fields(
         "expires_at": None if expires_at is None else parse_instant(expires_at, "--expires-at"),
         "not_before": None if not_before is None else parse_instant(not_before, "--not-before"),
         "delegation_depth": delegation_depth,
+        "condition": condition,
         "session_id": session,
         "metadata": json_object(metadata, "--metadata"),
         "request_id": request_id,

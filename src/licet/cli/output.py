@@ -207,6 +207,7 @@ def print_capability(capability: Capability) -> None:
             ("not before", moment(capability.not_before)),
             ("expires", moment(capability.expires_at, "never")),
             ("delegation depth", str(capability.delegation_depth)),
+            ("condition", capability.condition),
             ("parent", capability.parent_id),
             ("session", capability.session_id),
             ("metadata", metadata),

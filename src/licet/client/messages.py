@@ -201,6 +201,7 @@ def capability(message: capability_pb2.Capability) -> Capability:
         expires_at=_optional(message, "expires_at", instant),
         parent_id=message.parent_id,
         delegation_depth=message.delegation_depth,
+        condition=message.condition,
         session_id=message.session_id,
         metadata=_json_object(message.metadata),
         revision=message.revision,

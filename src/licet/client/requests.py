@@ -46,6 +46,8 @@ class GrantFields(TypedDict, total=False):
         ttl: for how long it lives.
         not_before: from when on it may be used.
         delegation_depth: how many further times it may be delegated.
+        condition: an expression of CEL that has to hold for each decision; a delegation has those
+            of its ancestors as well.
         session_id: the session with which it ends.
         metadata: facts for people and programs, which licet does not read.
         request_id: idempotency key. One is made when there is none; give your own where you may
@@ -57,6 +59,7 @@ class GrantFields(TypedDict, total=False):
     ttl: timedelta | None
     not_before: datetime | None
     delegation_depth: int
+    condition: str
     session_id: str
     metadata: JsonObject | None
     request_id: str

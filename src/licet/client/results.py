@@ -106,6 +106,7 @@ class Capability:
         expires_at: when it ends by itself; from this instant on it allows nothing.
         parent_id: the capability from which it was delegated.
         delegation_depth: how many further times it may be delegated.
+        condition: what has to hold for each decision, besides the conditions of its ancestors.
         session_id: the session with which it ends.
         metadata: what the grantor wrote about it.
         revision: the revision at which it was granted.
@@ -125,6 +126,7 @@ class Capability:
     expires_at: datetime | None
     parent_id: str
     delegation_depth: int
+    condition: str
     session_id: str
     metadata: JsonObject
     revision: int

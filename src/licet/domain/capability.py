@@ -1,6 +1,6 @@
 """What a capability is, and the rules of delegation.
 
-A child is inside its parent in every dimension.
+A child is inside its parent in every dimension, and has all its conditions.
 
 Invariants of a stored capability, kept by constraints of the database as well:
 
@@ -26,6 +26,9 @@ from licet.domain.pattern import ResourcePattern, contains
 
 MAX_ACTIONS: Final = 32
 MAX_DELEGATION_DEPTH: Final = 64
+MAX_CONDITIONS: Final = 16
+"""How many conditions a capability has, those of its ancestors included; the database knows this
+number, too."""
 
 
 class EndCause(StrEnum):
@@ -51,7 +54,7 @@ class End:
 class Terms:
     """What a capability is to allow, before it is granted.
 
-    `None` for an instant means: unbounded.
+    `None` for an instant means: unbounded. `inherited` are the conditions of the ancestors.
     """
 
     principal: Principal
@@ -62,6 +65,13 @@ class Terms:
     delegation_depth: int
     session_id: str
     metadata: JsonObject
+    condition: str = ""
+    inherited: tuple[str, ...] = ()
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """All that must hold: those of its ancestors, the root's first, and its own."""
+        return (*self.inherited, self.condition) if self.condition else self.inherited
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,7 @@ def checked_actions(actions: Sequence[str], field: str = "actions") -> tuple[Act
 
 
 def inherit(terms: Terms, parent: Capability) -> Terms:
-    """Fill the times that a delegation left open with its parent's."""
+    """Fill the times that a delegation left open with its parent's, and add its conditions."""
     return Terms(
         principal=terms.principal,
         actions=terms.actions,
@@ -108,6 +118,8 @@ def inherit(terms: Terms, parent: Capability) -> Terms:
         delegation_depth=terms.delegation_depth,
         session_id=terms.session_id,
         metadata=terms.metadata,
+        condition=terms.condition,
+        inherited=parent.terms.conditions,
     )
 
 
@@ -115,7 +127,8 @@ def check_attenuation(child: Terms, parent: Capability, now: Instant) -> None:
     """Check that a delegation stays inside its parent. `child` went through `inherit`.
 
     Raises:
-        PreconditionError: the parent has ended, has expired or has no depth left.
+        PreconditionError: the parent has ended, has expired or has no depth left, or has too many
+            conditions for another one.
         NotPermittedError: the child is wider; `code` names the dimension.
     """
     bound = parent.terms
@@ -152,3 +165,9 @@ def check_attenuation(child: Terms, parent: Capability, now: Instant) -> None:
         child.not_before is None or child.not_before < bound.not_before
     ):
         raise NotPermittedError("NOT_BEFORE_WIDER", "not_before is earlier than the parent's")
+    # (6) Conditions: there may be more of them, not fewer.
+    if len(child.conditions) > MAX_CONDITIONS:
+        raise PreconditionError(
+            "TOO_MANY_CONDITIONS",
+            f"with those of its ancestors a capability has at most {MAX_CONDITIONS} conditions",
+        )

@@ -18,6 +18,9 @@ takes no room.
 Capabilities of one pattern and action share an entry, the one that expires last in front: when it
 has expired, so have the others, and a principal who was granted the same thing again and again
 still costs one look.
+
+Living capabilities with conditions have an index of their own, which is looked at when none without
+allows: whoever has no conditions pays nothing for them.
 """
 
 from __future__ import annotations
@@ -53,6 +56,8 @@ class HeldCapability(NamedTuple):
     expires_at: Instant
     end_cause: EndCause | None = None
     ended_at: Instant = NEVER
+    conditions: tuple[str, ...] = ()
+    """Its own and those of its ancestors; all must hold."""
 
 
 Entry: TypeAlias = Sequence[HeldCapability]
@@ -66,6 +71,9 @@ _REST_OF_PATH: Final = f"/{REST}"
 _ANY_PATH: Final = f":{REST}"
 _NOTHING: Final = "\0"
 """Stands for an empty segment, which `*` does not match; no pattern has this character."""
+_LIST_BYTES: Final = 40
+_REFERENCE_BYTES: Final = 8
+_TEXT_BYTES: Final = 60
 _SHAPES: Final = 4096
 """How many combinations of masks are kept once for all sets; most sets have one of a few."""
 
@@ -86,7 +94,18 @@ class CapabilitySet:
     Immutable once built, so threads share it.
     """
 
-    __slots__ = ("_ended", "_living", "is_barred", "is_suspended", "principal", "revision", "size")
+    __slots__ = (
+        "_conditional",
+        "_ended",
+        "_living",
+        "extra_bytes",
+        "has_conditions",
+        "is_barred",
+        "is_suspended",
+        "principal",
+        "revision",
+        "size",
+    )
 
     def __init__(
         self,
@@ -103,15 +122,25 @@ class CapabilitySet:
         """Whether it may do nothing, whatever it holds."""
         self.is_barred = standing is not Standing.GOOD
         """Whether nobody may call as this principal: it is suspended, or a user who is disabled."""
-        self._living = _index(living)
+        plain: list[HeldCapability] = []
+        conditional: list[HeldCapability] = []
+        for capability in living:
+            (conditional if capability.conditions else plain).append(capability)
+        self._living = _index(plain)
+        self._conditional = _index(conditional)
         self._ended = _index(ended)
-        self.size = self._living.size + self._ended.size
+        self.has_conditions = bool(conditional)
+        """Whether any living capability has conditions."""
+        self.extra_bytes = _weight(conditional)
+        """What the conditions weigh, by estimate."""
+        self.size = self._living.size + self._conditional.size + self._ended.size
         """How many capabilities are in the set, the ended ones included."""
 
     def exact(self, action: Action, resource: Resource) -> HeldCapability | None:
         """Return the capability not revoked that names this action and resource literally.
 
-        Of several, the one that expires last. Most requests need no more than this look.
+        One without conditions. Of several, the one that expires last. Most requests need no more
+        than this look.
         """
         index = self._living.by_action.get(action)
         if index is None:
@@ -120,8 +149,15 @@ class CapabilitySet:
         return stored[0] if isinstance(stored, list) else stored
 
     def living(self, action: Action, resource: Resource) -> Iterable[Entry]:
-        """Return the entries of capabilities not revoked that cover the action and the resource."""
+        """Return the entries of capabilities not revoked that cover the action and the resource.
+
+        Of those without conditions.
+        """
         return self._living.entries(action, resource)
+
+    def conditional(self, action: Action, resource: Resource) -> Iterable[Entry]:
+        """Return the entries of those with conditions."""
+        return self._conditional.entries(action, resource) if self.has_conditions else _NONE
 
     def ended(self, action: Action, resource: Resource) -> Iterable[Entry]:
         """Return the entries of revoked capabilities that covered the action and the resource."""
@@ -132,7 +168,7 @@ class CapabilitySet:
 
         Each once.
         """
-        for index in (self._living, self._ended):
+        for index in (self._living, self._conditional, self._ended):
             yield from index.covering(resource)
 
 
@@ -257,6 +293,16 @@ def _first(segments: list[str]) -> str:
 
 def _type(resource: Resource) -> str:
     return resource.partition(":")[0]
+
+
+def _weight(conditional: Iterable[HeldCapability]) -> int:
+    """Return what the lists of conditions take, and their texts, which capabilities share."""
+    texts: set[str] = set()
+    weight = 0
+    for capability in conditional:
+        texts.update(capability.conditions)
+        weight += _LIST_BYTES + _REFERENCE_BYTES * len(capability.conditions)
+    return weight + sum(_TEXT_BYTES + len(text) for text in texts)
 
 
 def _by_expiry(capability: HeldCapability) -> tuple[Instant, CapabilityId]:

@@ -5,11 +5,16 @@ Pure; the clock's reading comes in.
 The steps, in the order in which they are taken:
 
 (0) The principal is suspended: DENY, PRINCIPAL_SUSPENDED, whatever it holds.
-(1) A living capability covers the action and the resource, and now is in its time: ALLOW.
-(2) One covers them but is not valid yet: DENY, NOT_YET_VALID.
-(3) One covered them and has ended: DENY, for the reason that the latest one ended.
-(4) None: DENY, NO_CAPABILITY.
-(5) What (1) allows, a policy may deny: see `policy_set.py`.
+(1) A living capability without conditions covers the action and the resource, and now is in its
+    time: ALLOW.
+(2) One with conditions does, and all of them hold, its ancestors' too: ALLOW. None is evaluated
+    where (1) allows, and only of capabilities that would otherwise.
+(3) Of one, a condition could not be told: DENY, POLICY_ERROR. The first one is named.
+(4) Of one, a condition does not hold: DENY, CONDITION_FAILED. The first one is named.
+(5) One covers them but is not valid yet: DENY, NOT_YET_VALID.
+(6) One covered them and has ended: DENY, for the reason that the latest one ended.
+(7) None: DENY, NO_CAPABILITY.
+(8) What (1) or (2) allows, a policy may deny: see `policy_set.py`.
 
 A capability is dead from `expires_at` on and alive from `not_before` on, to the microsecond. Where
 the clock's reading has an error, it is dead as soon as it can be, and alive only when it must be.
@@ -22,8 +27,10 @@ from typing import Final, NamedTuple, assert_never
 
 from licet.domain.canonical_json import EMPTY, JsonObject
 from licet.domain.capability_set import NEVER, CapabilitySet, HeldCapability
+from licet.domain.condition import Conditional, Conditions, Evaluate, Unmet, cannot_tell, earlier
 from licet.domain.instant import Instant, rfc3339
 from licet.domain.names import ANY_ACTION, Action, CapabilityId, Principal, Resource
+from licet.domain.policy_facts import Facts
 
 MAX_CANDIDATES: Final = 100
 """How many candidates an explanation lists."""
@@ -37,6 +44,7 @@ class Reason(StrEnum):
     CAPABILITY_EXPIRED = "CAPABILITY_EXPIRED"
     CAPABILITY_REVOKED = "CAPABILITY_REVOKED"
     NOT_YET_VALID = "NOT_YET_VALID"
+    CONDITION_FAILED = "CONDITION_FAILED"
     POLICY_DENIED = "POLICY_DENIED"
     POLICY_ERROR = "POLICY_ERROR"
     RATE_LIMITED = "RATE_LIMITED"
@@ -63,6 +71,7 @@ class Verdict(StrEnum):
     REVOKED = "REVOKED"
     NOT_YET_VALID = "NOT_YET_VALID"
     NOT_REQUESTED = "NOT_REQUESTED"
+    CONDITION_FAILED = "CONDITION_FAILED"
 
 
 class Request(NamedTuple):
@@ -110,6 +119,7 @@ class Decision(NamedTuple):
         valid_until: when an ALLOW ends by itself, if it does.
         revision: of the authorization state that was looked at.
         judgement: of the policies, where there are any and a capability allows.
+        unmet: of a DENY for a condition of `capability`: which.
     """
 
     allowed: bool
@@ -118,13 +128,18 @@ class Decision(NamedTuple):
     valid_until: Instant | None
     revision: int
     judgement: Judgement | None = None
+    unmet: Unmet | None = None
 
 
 class Candidate(NamedTuple):
-    """A capability whose pattern covers the resource, and why it did or did not apply."""
+    """A capability whose pattern covers the resource, and why it did or did not apply.
+
+    `unmet` is the condition with CONDITION_FAILED.
+    """
 
     capability: HeldCapability
     verdict: Verdict
+    unmet: Unmet | None = None
 
 
 class PolicyOutcome(StrEnum):
@@ -159,8 +174,12 @@ class Explanation(NamedTuple):
     policy_total: int = 0
 
 
-def decide(  # noqa: C901, PLR0912 - hot
-    held: CapabilitySet, request: Request, now: Instant, earliest: Instant | None = None
+def decide(  # noqa: C901, PLR0911, PLR0912 - hot
+    held: CapabilitySet,
+    request: Request,
+    now: Instant,
+    earliest: Instant | None = None,
+    evaluate: Evaluate = cannot_tell,
 ) -> Decision:
     """Decide one request against what its principal holds.
 
@@ -169,6 +188,7 @@ def decide(  # noqa: C901, PLR0912 - hot
         request: the question.
         now: the present instant; the latest that it can be.
         earliest: the earliest that it can be; None for a clock without error.
+        evaluate: of conditions. What it raises, but for ExpressionError, is raised.
     """
     if earliest is None:
         earliest = now
@@ -193,24 +213,39 @@ def decide(  # noqa: C901, PLR0912 - hot
             if earliest >= capability.not_before:
                 # Step (1).
                 return _allow(capability, held)
-            if pending is None or capability.not_before < pending.not_before:
-                pending = capability
+            pending = earlier(pending, capability)
+    if held.has_conditions:
+        entries = held.conditional(request.action, request.resource)
+        found = Conditional(entries, request, now, earliest, evaluate)
+        if found.met is not None:
+            # Step (2).
+            return _allow(found.met, held)
+        if found.closest is not None:
+            # Steps (3) and (4).
+            return _deny_unmet(*found.closest, held)
+        pending = earlier(pending, found.pending)
+        if found.last is not None:
+            last = _later(last, found.last)
     if pending is not None:
-        # Step (2).
+        # Step (5).
         return _deny(Reason.NOT_YET_VALID, pending, held)
     for entry in held.ended(request.action, request.resource):
         for capability in entry:
             if wanted is None or capability.id == wanted:
                 last = _later(last, capability)
     if last is not None:
-        # Step (3).
+        # Step (6).
         return _deny(_end_reason(last), last, held)
-    # Step (4).
+    # Step (7).
     return _deny(Reason.NO_CAPABILITY, None, held)
 
 
 def explain(
-    held: CapabilitySet, request: Request, now: Instant, earliest: Instant | None = None
+    held: CapabilitySet,
+    request: Request,
+    now: Instant,
+    earliest: Instant | None = None,
+    evaluate: Evaluate = cannot_tell,
 ) -> Explanation:
     """List every capability whose pattern covers the resource, with its verdict, as `decide`.
 
@@ -218,9 +253,17 @@ def explain(
     """
     if earliest is None:
         earliest = now
-    candidates = [
-        Candidate(c, _verdict(c, request, now, earliest)) for c in held.covering(request.resource)
-    ]
+    candidates = []
+    conditions: Conditions | None = None
+    for capability in held.covering(request.resource):
+        verdict, unmet = _verdict(capability, request, now, earliest), None
+        if verdict is Verdict.APPLIES and capability.conditions:
+            if conditions is None:
+                conditions = Conditions(evaluate, Facts(request, capability, now, earliest))
+            unmet = conditions.unmet(capability)
+            if unmet is not None:
+                verdict = Verdict.CONDITION_FAILED
+        candidates.append(Candidate(capability, verdict, unmet))
     candidates.sort(key=lambda candidate: candidate.verdict is not Verdict.APPLIES)
     return Explanation(tuple(candidates[:MAX_CANDIDATES]), len(candidates))
 
@@ -248,11 +291,16 @@ def _verdict(
 def _allow(capability: HeldCapability, held: CapabilitySet) -> Decision:
     expiry = capability.expires_at
     until = None if expiry == NEVER else expiry
-    return _new(Decision, (True, _GRANTED, capability, until, held.revision, None))
+    return _new(Decision, (True, _GRANTED, capability, until, held.revision, None, None))
 
 
 def _deny(reason: Reason, closest: HeldCapability | None, held: CapabilitySet) -> Decision:
-    return _new(Decision, (False, reason, closest, None, held.revision, None))
+    return _new(Decision, (False, reason, closest, None, held.revision, None, None))
+
+
+def _deny_unmet(closest: HeldCapability, unmet: Unmet, held: CapabilitySet) -> Decision:
+    reason = Reason.POLICY_ERROR if unmet.error else Reason.CONDITION_FAILED
+    return _new(Decision, (False, reason, closest, None, held.revision, None, unmet))
 
 
 def _later(one: HeldCapability | None, other: HeldCapability) -> HeldCapability:
@@ -282,6 +330,8 @@ def describe(decision: Decision, request: Request) -> str:
         return f"capability {capability.id} allows {what}"
     if decision.judgement is not None:
         return decision.judgement.detail
+    if decision.unmet is not None:
+        return f"capability {capability.id} does not allow {what}: {decision.unmet.describe()}"
     return _describe_denial(decision.reason, capability, what)
 
 
@@ -302,7 +352,7 @@ def _describe_denial(reason: Reason, capability: HeldCapability, what: str) -> s
             raise AssertionError(message)
 
 
-def describe_candidate(candidate: Candidate) -> str:
+def describe_candidate(candidate: Candidate) -> str:  # noqa: PLR0911 - one for each verdict
     """Say in one sentence why a capability did or did not apply."""
     capability = candidate.capability
     match candidate.verdict:
@@ -318,5 +368,8 @@ def describe_candidate(candidate: Candidate) -> str:
             return f"is valid from {rfc3339(capability.not_before)} on"
         case Verdict.NOT_REQUESTED:
             return "is not the capability that the request names"
+        case Verdict.CONDITION_FAILED:
+            unmet = candidate.unmet
+            return "a condition does not hold" if unmet is None else unmet.describe()
         case _:
             assert_never(candidate.verdict)

@@ -62,7 +62,7 @@ def decision_event(
 def decision_body(caller: Caller, now: Instant, request: Request, decision: Decision) -> bytes:
     """Return what follows the id in the leaf of a decision, as `leaf_body` of its event."""
     principal, action, resource, _, _, session, trace, _, _ = request
-    allowed, reason, capability, _, revision, judgement = decision
+    allowed, reason, capability, _, revision, judgement, _ = decision
     capability_id = "" if capability is None else capability.id
     if allowed:
         reason_text, outcome = "", "\0\0\0\5allow"

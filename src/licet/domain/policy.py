@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, NewType, TypeAlias, assert_never
 
+from licet.domain.condition import Condition
 from licet.domain.decision import Reason
 from licet.domain.names import Action
 from licet.domain.opening_hours import OpeningHours
@@ -81,14 +82,6 @@ class Match(NamedTuple):
     principals: tuple[ResourcePattern, ...] = ()
     actions: tuple[Action, ...] = ()
     resources: tuple[ResourcePattern, ...] = ()
-
-
-class ExpressionError(Exception):
-    """A condition cannot be told for a request; the message says why, for people."""
-
-
-Condition: TypeAlias = Callable[[Facts], bool]
-"""A compiled `when`. Raises ExpressionError."""
 
 
 @dataclass(frozen=True, slots=True)

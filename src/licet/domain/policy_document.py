@@ -13,15 +13,14 @@ from datetime import date, tzinfo
 from typing import Final, NamedTuple
 
 from licet.domain import document, names
+from licet.domain.condition import EXPRESSION_BYTES, Condition, ExpressionError
 from licet.domain.document import Faults, Fields, Mapped, Node, Scalar
 from licet.domain.names import Action
 from licet.domain.opening_hours import ALL_DAY, EVERY_DAY, MINUTES, Hours, OpeningHours, Schedule
 from licet.domain.pattern import ResourcePattern, resource_pattern
 from licet.domain.policy import (
-    Condition,
     Deny,
     Effect,
-    ExpressionError,
     Limit,
     Match,
     OpenOnly,
@@ -42,7 +41,6 @@ MAX_SECURITY_LEVEL: Final = 1_000_000
 MAX_TOKENS: Final = 1_000_000
 REASON_BYTES: Final = 512
 DESCRIPTION_BYTES: Final = 2048
-EXPRESSION_BYTES: Final = 2048
 
 EFFECTS: Final = ("deny", "require", "time", "limit")
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

@@ -10,11 +10,13 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from licet.domain.capability_set import HeldCapability
-from licet.domain.decision import Request
 from licet.domain.instant import LATEST, Instant, from_datetime, to_datetime
+
+if TYPE_CHECKING:  # a decision reads conditions, and conditions read this
+    from licet.domain.decision import Request
 
 _SECOND: Final = 1_000_000
 _NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from licet.domain.capability_set import HeldCapability
+from licet.domain.condition import ExpressionError
 from licet.domain.decision import (
     MAX_CANDIDATES,
     ConsideredPolicy,
@@ -34,7 +35,6 @@ from licet.domain.pattern import ResourcePattern
 from licet.domain.pattern_index import PatternIndex
 from licet.domain.policy import (
     Deny,
-    ExpressionError,
     Finding,
     Limit,
     OpenOnly,
@@ -102,7 +102,7 @@ class PolicySet:
         if judgement.until is not None and (until is None or judgement.until < until):
             until = judgement.until
         return _new(
-            Decision, (True, decision.reason, capability, until, decision.revision, judgement)
+            Decision, (True, decision.reason, capability, until, decision.revision, judgement, None)
         )
 
     def evaluate(

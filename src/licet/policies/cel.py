@@ -18,9 +18,8 @@ from functools import cache
 from math import prod
 from typing import Any, Final
 
+from licet.domain.condition import EXPRESSION_BYTES, Condition, ExpressionError
 from licet.domain.document import Place
-from licet.domain.policy import Condition, ExpressionError
-from licet.domain.policy_document import EXPRESSION_BYTES
 from licet.domain.policy_facts import VARIABLES, Facts, Kind
 
 MAX_MATCHES: Final = 4

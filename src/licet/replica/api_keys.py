@@ -61,6 +61,11 @@ class HeldKey(NamedTuple):
     dies_at: Instant | None
 
     @property
+    def extra_bytes(self) -> int:
+        """See `capability_sets.Entry`."""
+        return 0
+
+    @property
     def size(self) -> int:
         """See `capability_sets.Entry`."""
         return 0 if self.identity is None else 1

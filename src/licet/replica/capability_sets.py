@@ -49,6 +49,11 @@ class Entry(Protocol):
         """How many facts it holds; 0: there is nothing of that name."""
         ...
 
+    @property
+    def extra_bytes(self) -> int:
+        """What it weighs besides the facts, by estimate."""
+        ...
+
 
 _Name = TypeVar("_Name", bound=str)
 _LoadedName = TypeVar("_LoadedName", bound=str)
@@ -323,4 +328,4 @@ SetLoader: TypeAlias = Loader[Principal, CapabilitySet]
 
 
 def _weight(held: Entry) -> int:
-    return SET_BYTES + CAPABILITY_BYTES * held.size
+    return SET_BYTES + CAPABILITY_BYTES * held.size + held.extra_bytes

@@ -44,6 +44,11 @@ class HeldPolicies(NamedTuple):
     refusal: str
 
     @property
+    def extra_bytes(self) -> int:
+        """See `capability_sets.Entry`."""
+        return 0
+
+    @property
     def size(self) -> int:
         """See `capability_sets.Entry`."""
         return 0 if self.policies is None else 1

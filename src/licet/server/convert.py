@@ -27,6 +27,7 @@ from licet.domain.canonical_json import (
     canonical,
 )
 from licet.domain.capability import MAX_DELEGATION_DEPTH, Terms, checked_actions
+from licet.domain.condition import checked_text
 from licet.domain.decision import Request
 from licet.domain.errors import InvalidRequestError, Violation
 from licet.domain.instant import EARLIEST, LATEST, Instant
@@ -105,8 +106,6 @@ def batch(messages: Sequence[pb.AuthorizeRequest]) -> list[Request]:
 
 def grant(message: pb.GrantRequest) -> GrantCommand:
     """Check a GrantRequest. Raises InvalidRequestError."""
-    if message.condition:
-        raise InvalidRequestError.of("condition", "must be empty: conditions are not supported yet")
     if message.HasField("ttl") and message.HasField("expires_at"):
         raise InvalidRequestError.of("ttl", "must not be set together with expires_at")
     if message.delegation_depth > MAX_DELEGATION_DEPTH:
@@ -122,6 +121,7 @@ def grant(message: pb.GrantRequest) -> GrantCommand:
             delegation_depth=message.delegation_depth,
             session_id=names.label(message.session_id, "session_id"),
             metadata=json_object(message.metadata, "metadata"),
+            condition=checked_text(message.condition),
         ),
         ttl=ttl(message.ttl) if message.HasField("ttl") else None,
         parent_id=_optional(

@@ -167,6 +167,7 @@ def _capability(found: Capability) -> capability_pb2.Capability:
         expires_at=None if terms.expires_at is None else timestamp(terms.expires_at),
         parent_id=found.parent_id or "",
         delegation_depth=terms.delegation_depth,
+        condition=terms.condition,
         session_id=terms.session_id,
         metadata=_struct(terms.metadata),
         revision=found.revision,

@@ -1,4 +1,4 @@
-"""Reads of table licet.capabilities. It is written by `mutations.py` only."""
+"""Reads of licet.all_capabilities. What it is a view of is written by `mutations.py` only."""
 
 from __future__ import annotations
 
@@ -26,40 +26,44 @@ WITH held AS (
   FROM unnest(%(principals)s::text[]) AS wanted (principal)
   CROSS JOIN LATERAL (
     SELECT c.id, c.resource, c.actions, c.not_before, c.expires_at,
-           NULL::text AS end_cause, NULL::timestamptz AS ended_at, true AS living
-    FROM licet.capabilities AS c
+           NULL::text AS end_cause, NULL::timestamptz AS ended_at, true AS living, c.conditions
+    FROM licet.all_capabilities AS c
     WHERE c.principal = wanted.principal AND c.ended_revision IS NULL
       AND c.expires_at > %(now)s::timestamptz
     UNION ALL
-    (SELECT c.id, c.resource, c.actions, c.not_before, c.expires_at, NULL, NULL, false
-     FROM licet.capabilities AS c
+    (SELECT c.id, c.resource, c.actions, c.not_before, c.expires_at, NULL, NULL, false,
+            '{}'
+     FROM licet.all_capabilities AS c
      WHERE c.principal = wanted.principal AND c.ended_revision IS NULL
        AND c.expires_at <= %(now)s::timestamptz
      ORDER BY c.expires_at DESC LIMIT %(ended)s)
     UNION ALL
-    (SELECT c.id, c.resource, c.actions, c.not_before, c.expires_at, c.end_cause, c.ended_at, false
-     FROM licet.capabilities AS c
+    (SELECT c.id, c.resource, c.actions, c.not_before, c.expires_at, c.end_cause, c.ended_at, false,
+            '{}'
+     FROM licet.all_capabilities AS c
      WHERE c.principal = wanted.principal AND c.ended_revision IS NOT NULL
      ORDER BY c.ended_at DESC LIMIT %(ended)s)
   ) AS h
 )
 SELECT NULL AS principal, NULL AS id, NULL AS resource, NULL::text[] AS actions,
        (SELECT max(revision) FROM licet.changes) AS not_before, NULL::bigint AS expires_at,
-       NULL AS end_cause, NULL::bigint AS ended_at, NULL::boolean AS living
+       NULL AS end_cause, NULL::bigint AS ended_at, NULL::boolean AS living,
+       NULL::text[] AS conditions
 UNION ALL
 SELECT held.principal, held.id::text, held.resource, held.actions,
        CASE WHEN held.not_before = '-infinity' THEN 0
             ELSE (extract(epoch FROM held.not_before) * 1000000)::bigint END,
        CASE WHEN held.expires_at = 'infinity' THEN 9223372036854775807
             ELSE (extract(epoch FROM held.expires_at) * 1000000)::bigint END,
-       held.end_cause, (extract(epoch FROM held.ended_at) * 1000000)::bigint, held.living
+       held.end_cause, (extract(epoch FROM held.ended_at) * 1000000)::bigint, held.living,
+       nullif(held.conditions, '{}')
 FROM held
 UNION ALL
-SELECT s.principal, NULL, NULL, NULL, NULL, NULL, 'SUSPENDED', NULL, NULL
+SELECT s.principal, NULL, NULL, NULL, NULL, NULL, 'SUSPENDED', NULL, NULL, NULL
 FROM licet.suspensions AS s
 WHERE s.principal = ANY (%(principals)s::text[]) AND s.resumed_revision IS NULL
 UNION ALL
-SELECT u.principal, NULL, NULL, NULL, NULL, NULL, 'DISABLED', NULL, NULL
+SELECT u.principal, NULL, NULL, NULL, NULL, NULL, 'DISABLED', NULL, NULL, NULL
 FROM licet.users AS u
 WHERE u.principal = ANY (%(principals)s::text[]) AND u.disabled_at IS NOT NULL
 """
@@ -72,35 +76,36 @@ _COLUMNS: Final[LiteralString] = """
        THEN (extract(epoch FROM c.expires_at) * 1000000)::bigint END,
   c.delegation_depth, c.session_id, c.metadata::text, c.parent_id::text, c.granted_by,
   (extract(epoch FROM c.granted_at) * 1000000)::bigint, c.granted_revision,
-  (extract(epoch FROM c.ended_at) * 1000000)::bigint, c.ended_by, c.end_reason, c.end_cause
+  (extract(epoch FROM c.ended_at) * 1000000)::bigint, c.ended_by, c.end_reason, c.end_cause,
+  c.condition, c.conditions
 """
 
 _FIND: Final = SQL(
-    "SELECT {columns} FROM licet.capabilities AS c WHERE c.id = %(id)s::uuid"
+    "SELECT {columns} FROM licet.all_capabilities AS c WHERE c.id = %(id)s::uuid"
 ).format(columns=SQL(_COLUMNS))
 
 _ANCESTORS: Final = SQL("""
 WITH RECURSIVE up AS (
   SELECT c.id, c.parent_id, 0 AS distance
-  FROM licet.capabilities AS c WHERE c.id = %(id)s::uuid
+  FROM licet.all_capabilities AS c WHERE c.id = %(id)s::uuid
   UNION ALL
   SELECT c.id, c.parent_id, up.distance + 1
-  FROM licet.capabilities AS c JOIN up ON c.id = up.parent_id
+  FROM licet.all_capabilities AS c JOIN up ON c.id = up.parent_id
 )
 SELECT {columns}
-FROM up JOIN licet.capabilities AS c ON c.id = up.id
+FROM up JOIN licet.all_capabilities AS c ON c.id = up.id
 WHERE up.distance > 0
 ORDER BY up.distance
 """).format(columns=SQL(_COLUMNS))
 
 _DESCENDANTS: Final = SQL("""
 WITH RECURSIVE down AS (
-  SELECT c.id, 1 AS distance FROM licet.capabilities AS c WHERE c.parent_id = %(id)s::uuid
+  SELECT c.id, 1 AS distance FROM licet.all_capabilities AS c WHERE c.parent_id = %(id)s::uuid
   UNION ALL
-  SELECT c.id, down.distance + 1 FROM licet.capabilities AS c JOIN down ON c.parent_id = down.id
+  SELECT c.id, down.distance + 1 FROM licet.all_capabilities AS c JOIN down ON c.parent_id = down.id
 )
 SELECT {columns}
-FROM down JOIN licet.capabilities AS c ON c.id = down.id
+FROM down JOIN licet.all_capabilities AS c ON c.id = down.id
 ORDER BY down.distance, c.id
 LIMIT %(limit)s
 """).format(columns=SQL(_COLUMNS))
@@ -157,6 +162,7 @@ class PostgresCapabilities:
         living: dict[str, list[HeldCapability]] = {principal: [] for principal in principals}
         ended: dict[str, list[HeldCapability]] = {principal: [] for principal in principals}
         actions_seen: dict[tuple[str, ...], tuple[Action, ...]] = {}
+        seen: dict[str, str] = {}
         standing: dict[str, Standing] = {}
         for (
             holder,
@@ -168,6 +174,7 @@ class PostgresCapabilities:
             end_cause,
             ended_at,
             is_living,
+            conditions,
         ) in rows:
             if identifier is None:
                 if holder is not None and standing.get(holder) is not Standing.SUSPENDED:
@@ -187,6 +194,7 @@ class PostgresCapabilities:
                     expires_at,
                     None if end_cause is None else EndCause(end_cause),
                     NEVER if ended_at is None else ended_at,
+                    () if conditions is None else _shared(conditions, seen),
                 )
             )
         return {
@@ -270,8 +278,14 @@ def list_statement(wanted: CapabilityFilter, after: CapabilityId | None) -> Comp
         conditions.append(SQL(_AFTER))
     where = SQL(" AND ").join(conditions) if conditions else SQL("true")
     return SQL(
-        "SELECT {columns} FROM licet.capabilities AS c WHERE {where} ORDER BY c.id LIMIT %(limit)s"
+        "SELECT {columns} FROM licet.all_capabilities AS c WHERE {where}"
+        " ORDER BY c.id LIMIT %(limit)s"
     ).format(columns=SQL(_COLUMNS), where=where)
+
+
+def _shared(conditions: list[str], seen: dict[str, str]) -> tuple[str, ...]:
+    """Return conditions whose texts are kept once: a child has those of its parent."""
+    return tuple(seen.setdefault(text, text) for text in conditions)
 
 
 def _capability(  # noqa: PLR0913, PLR0917 - one argument per column
@@ -292,6 +306,8 @@ def _capability(  # noqa: PLR0913, PLR0917 - one argument per column
     ended_by: str | None,
     end_reason: str | None,
     end_cause: str | None,
+    condition: str,
+    conditions: list[str],
 ) -> Capability:
     end = None
     if (
@@ -312,6 +328,9 @@ def _capability(  # noqa: PLR0913, PLR0917 - one argument per column
             delegation_depth=delegation_depth,
             session_id=session_id,
             metadata=JsonObject(metadata),
+            condition=condition,
+            # Its own is the last one, if it has one.
+            inherited=tuple(conditions[: len(conditions) - bool(condition)]),
         ),
         parent_id=None if parent_id is None else CapabilityId(parent_id),
         granted_by=Caller(granted_by),

@@ -135,6 +135,7 @@ def _grant(grant: Grant) -> str:
         "not_before": None if terms.not_before is None else rfc3339(terms.not_before),
         "expires_at": None if terms.expires_at is None else rfc3339(terms.expires_at),
         "delegation_depth": terms.delegation_depth,
+        "condition": terms.condition,
         "session_id": terms.session_id,
         "actor": grant.actor,
         "trace_id": grant.trace_id,

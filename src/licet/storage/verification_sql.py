@@ -150,7 +150,12 @@ WHERE NOT EXISTS (
       AND e.event_type = ANY ('{grant,delegate}') AND e.result = 'done'
       AND e.capability_id = c.id::text AND e.principal = c.principal AND e.resource = c.resource
       AND e.actor = c.granted_by AND e.revision = c.granted_revision
-      AND e.metadata -> 'actions' = to_jsonb(c.actions))
+      AND e.metadata -> 'actions' = to_jsonb(c.actions)
+      AND coalesce(e.metadata ->> 'condition', '') = c.condition
+      AND coalesce(e.metadata ->> 'parent_id', '') = coalesce(c.parent_id::text, '')
+      AND c.conditions = coalesce((SELECT p.conditions FROM licet.capabilities AS p
+                                   WHERE p.id = c.parent_id), '{}')
+                         || array_remove(ARRAY[c.condition], ''))
   AND NOT EXISTS (
     SELECT FROM audit.archives AS a
     WHERE a.partition = 'events_' || to_char(c.granted_at, 'YYYYMMDD'))

@@ -131,7 +131,8 @@ class AuthorizeResponse(_message.Message):
     @_builtins.property
     def valid_until(self) -> _timestamp_pb2.Timestamp:
         """When this ALLOW ends by itself: the capability, the hours of a policy, or the age of an authentication. Unset: never,
-        or a DENY. A condition of a policy that reads `now` is not known here.
+        or a DENY. A condition, of a capability or a policy, that reads `now` is not
+        known here.
         """
 
     @_builtins.property
@@ -291,7 +292,13 @@ class GrantRequest(_message.Message):
     parent_capability_id: _builtins.str
     """Delegate from this capability, a UUID. Empty: a grant without parent."""
     condition: _builtins.str
-    """A CEL condition. Not supported yet: anything but empty is INVALID_ARGUMENT."""
+    """What must hold, besides, whenever the capability is to allow: an expression of CEL (https://cel.dev) whose type is
+    bool, of at most 2,048 bytes, over `principal`, `action`, `resource`, `session_id`, `context`, `capability` and
+    `now`, as in policies. One that cannot be told (a member of `context` that is not there, a division by zero) does
+    not hold. A delegation has the conditions of all its ancestors as well, at most 16 in all; more are
+    FAILED_PRECONDITION, TOO_MANY_CONDITIONS. Empty: none of its own. What cannot be compiled, or could cost too much,
+    is INVALID_ARGUMENT, with line, column and reason.
+    """
     session_id: _builtins.str
     """The session with which the capability ends, at most 128 bytes, printable. Empty: none; with a parent it ends
     no later than the parent all the same.

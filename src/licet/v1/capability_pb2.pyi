@@ -90,7 +90,7 @@ class Capability(_message.Message):
     delegation_depth: _builtins.int
     """How many further times it may be delegated."""
     condition: _builtins.str
-    """A CEL condition. Always empty for now."""
+    """Its own condition, in CEL. It allows only where this and the conditions of all its ancestors hold. Empty: none."""
     session_id: _builtins.str
     """The session with which it ends. Empty: none."""
     revision: _builtins.int

@@ -62,7 +62,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_NOT_YET_VALID: _Reason.ValueType  # 5
     """It holds one that is not valid yet."""
     REASON_CONDITION_FAILED: _Reason.ValueType  # 6
-    """It holds one whose condition is not met."""
+    """It holds one of which a condition, its own or one of an ancestor, does not hold; `detail` says which."""
     REASON_POLICY_DENIED: _Reason.ValueType  # 7
     """A policy denies it."""
     REASON_RATE_LIMITED: _Reason.ValueType  # 8
@@ -78,7 +78,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_PRINCIPAL_SUSPENDED: _Reason.ValueType  # 13
     """The principal is suspended, whatever it holds."""
     REASON_POLICY_ERROR: _Reason.ValueType  # 14
-    """A policy could not be told, because its condition failed: `1 / 0`, or a member of the context that is not there."""
+    """A condition could not be told, of a policy (`policy_id`) or of a capability: `1 / 0`, or a member of the context
+    that is not there.
+    """
     REASON_SESSION_REQUIRED: _Reason.ValueType  # 15
     """A policy demands that the request names its session."""
 
@@ -98,7 +100,7 @@ REASON_CAPABILITY_REVOKED: Reason.ValueType  # 4
 REASON_NOT_YET_VALID: Reason.ValueType  # 5
 """It holds one that is not valid yet."""
 REASON_CONDITION_FAILED: Reason.ValueType  # 6
-"""It holds one whose condition is not met."""
+"""It holds one of which a condition, its own or one of an ancestor, does not hold; `detail` says which."""
 REASON_POLICY_DENIED: Reason.ValueType  # 7
 """A policy denies it."""
 REASON_RATE_LIMITED: Reason.ValueType  # 8
@@ -114,7 +116,9 @@ REASON_APPROVAL_REQUIRED: Reason.ValueType  # 12
 REASON_PRINCIPAL_SUSPENDED: Reason.ValueType  # 13
 """The principal is suspended, whatever it holds."""
 REASON_POLICY_ERROR: Reason.ValueType  # 14
-"""A policy could not be told, because its condition failed: `1 / 0`, or a member of the context that is not there."""
+"""A condition could not be told, of a policy (`policy_id`) or of a capability: `1 / 0`, or a member of the context
+that is not there.
+"""
 REASON_SESSION_REQUIRED: Reason.ValueType  # 15
 """A policy demands that the request names its session."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
@@ -139,6 +143,8 @@ class _CandidateVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cand
     """It is not valid yet."""
     CANDIDATE_VERDICT_NOT_REQUESTED: _CandidateVerdict.ValueType  # 6
     """The request asks for another capability by id."""
+    CANDIDATE_VERDICT_CONDITION_FAILED: _CandidateVerdict.ValueType  # 7
+    """A condition, its own or one of an ancestor, does not hold or cannot be told."""
 
 class CandidateVerdict(_CandidateVerdict, metaclass=_CandidateVerdictEnumTypeWrapper):
     """Why a candidate did or did not apply."""
@@ -157,6 +163,8 @@ CANDIDATE_VERDICT_NOT_YET_VALID: CandidateVerdict.ValueType  # 5
 """It is not valid yet."""
 CANDIDATE_VERDICT_NOT_REQUESTED: CandidateVerdict.ValueType  # 6
 """The request asks for another capability by id."""
+CANDIDATE_VERDICT_CONDITION_FAILED: CandidateVerdict.ValueType  # 7
+"""A condition, its own or one of an ancestor, does not hold or cannot be told."""
 Global___CandidateVerdict: _TypeAlias = CandidateVerdict  # noqa: Y015
 
 class _PolicyOutcome:
