@@ -78,7 +78,7 @@ def serving_proofs(
         interceptors=[
             Interceptor(
                 *(open_to_all(), Streams(1), Shares(2), Lane(4, "rpc", 100)),
-                *({f"/{AUDIT_SERVICE}/ExportAudit": export_pool}, {}),
+                {f"/{AUDIT_SERVICE}/ExportAudit": export_pool},
             )
         ],
     )

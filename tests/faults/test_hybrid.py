@@ -414,6 +414,29 @@ def test_a_bug_on_the_serving_thread_does_not_end_it(
         assert eventually(lambda: calls_left(served) == (0, 0))
 
 
+def test_calls_whose_message_never_comes_are_refused_beyond_a_bound(database: Database) -> None:
+    with serving(database, serving="auto") as served:
+        inner: Any = served.licet.server._grpc  # noqa: SLF001 - nothing else knows
+        inner._state.maximum_concurrent_rpcs = 20  # noqa: SLF001 - of thousands
+        end = Event()
+
+        def never() -> Iterator[bytes]:
+            end.wait(PATIENCE)
+            yield from ()
+
+        silent: Any = served.channel.stream_unary(f"{SERVICE}/Authorize")
+        calls = [silent.future(never(), timeout=PATIENCE) for _ in range(30)]
+        assert eventually(lambda: sum(call.done() for call in calls) >= 10, PATIENCE)
+        for call in calls:
+            if call.done():
+                assert code_of(call) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        full = refused(lambda: served.stub.Authorize(question(), timeout=PATIENCE))
+        assert full.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        end.set()
+        assert eventually(lambda: calls_left(served) == (0, 0), PATIENCE)
+        assert served.authorize("agent:a", "read", "doc:x").decision_id
+
+
 def test_a_grpc_that_is_not_known_is_served_with_its_own_threads(
     database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

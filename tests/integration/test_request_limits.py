@@ -356,7 +356,11 @@ def test_a_connection_has_so_many_calls_under_way_and_its_client_waits_with_more
         served.authorize("agent:a", "read", "doc:x")
 
 
-def test_a_flood_waits_and_nobody_who_is_known_does(database: Database) -> None:
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_flood_waits_and_nobody_who_is_known_does(
+    database: Database,
+    is_stream: bool,
+) -> None:
     many = 1000
     settings = {
         "authentication": "required",
@@ -370,7 +374,12 @@ def test_a_flood_waits_and_nobody_who_is_known_does(database: Database) -> None:
         calling(served.address, wrong(known)) as bad,
     ):
         ask(good)
-        flood = [bad.authorization.Authorize.future(QUESTION, timeout=30) for _ in range(many)]
+        flood: list[Any] = [
+            bad.authorization.StreamAuthorize(iter(()), timeout=30)
+            if is_stream
+            else bad.authorization.Authorize.future(QUESTION, timeout=30)
+            for _ in range(many)
+        ]
         assert eventually(lambda: scraped(served)["licet_strangers_under_way"] > many // 2)
         for _ in range(20):
             ask(good)
