@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from licet.app.approval_ports import Approvals
+from licet.app.approving import Settled, Settling
 from licet.app.policy_ports import ActivePolicies
 from licet.app.ports import AT_ONCE, CapabilitySets, Clock, Deadline, NotAtOnceError
 from licet.app.recording import Acknowledge, AuditLog
@@ -16,6 +18,8 @@ from licet.domain.policy_set import PolicySet
 
 # A named tuple's own constructor is written in Python and costs twice as much.
 _new: Final = tuple.__new__
+# Members of an enum are looked up the slow way.
+_APPROVAL_REQUIRED: Final = Reason.APPROVAL_REQUIRED
 
 MAX_CONDITIONS_AT_ONCE: Final = 50
 """With more conditions of policies to look at, for all questions together, nothing is decided on
@@ -23,12 +27,13 @@ the thread that all others wait for: each takes some microseconds."""
 
 
 class Answer(NamedTuple):
-    """A decision that is on record."""
+    """A decision that is on record. `approval_id` is what a DENY can wait for, if anything."""
 
     request: Request
     decision: Decision
     event_id: EventId
     explanation: Explanation | None
+    approval_id: str = ""
 
 
 class Authorize:
@@ -38,9 +43,15 @@ class Authorize:
     """
 
     def __init__(
-        self, sets: CapabilitySets, log: AuditLog, clock: Clock, policies: ActivePolicies
+        self,
+        sets: CapabilitySets,
+        log: AuditLog,
+        clock: Clock,
+        policies: ActivePolicies,
+        approvals: Approvals,
     ) -> None:
         """Compose the use case."""
+        self._approvals = approvals
         self._sets = sets
         self._policies = policies
         self.policy_denials = 0
@@ -62,13 +73,19 @@ class Authorize:
         # capability expire.
         earliest, now = self._clock.reading()
         decision = decide(held, request, now, earliest)
+        settled = None
         if policies is not None:
             decision = self._judged(policies, decision, request, now, earliest)
+            if decision.reason is _APPROVAL_REQUIRED:
+                settling = Settling(self._approvals, policies, caller, now, earliest, deadline)
+                settled = self._settled(settling, held, request, decision)
+                decision = settled.decision
         event_id = self._log.record(caller, now, request, decision)
         explanation = None
         if request.explain:
-            explanation = _explain(held, policies, decision, request, now, earliest)
-        return _new(Answer, (request, decision, event_id, explanation))
+            explanation = _explain(held, policies, decision, request, now, earliest, settled)
+        approval_id = "" if settled is None else settled.approval_id
+        return _new(Answer, (request, decision, event_id, explanation, approval_id))
 
     def deferred(
         self,
@@ -90,13 +107,20 @@ class Authorize:
         # As above: the clock after the set.
         earliest, now = self._clock.reading()
         decision = decide(held, request, now, earliest)
+        settled = None
         if policies is not None:
             decision = self._judged(policies, decision, request, now, earliest)
+            if decision.reason is _APPROVAL_REQUIRED:
+                settling = Settling(self._approvals, policies, caller, now, earliest, deadline)
+                settled = self._settled(settling, held, request, decision)
+                decision = settled.decision
         recorded = self._log.record_early(caller, now, (request,), (decision,), deadline)
         explanation = None
         if request.explain:
-            explanation = _explain(held, policies, decision, request, now, earliest)
-        leave = prepare(_new(Answer, (request, decision, recorded.event_ids[0], explanation)))
+            explanation = _explain(held, policies, decision, request, now, earliest, settled)
+        approval_id = "" if settled is None else settled.approval_id
+        answer = (request, decision, recorded.event_ids[0], explanation, approval_id)
+        leave = prepare(_new(Answer, answer))
         # Last, so that nothing can fail once somebody may be told.
         self._log.when_durable(recorded, leave, deadline)
 
@@ -109,7 +133,7 @@ class Authorize:
             UnavailableError: as for one; of the batch, no decision is on record then.
             DeadlineError: the deadline passed first.
         """
-        taken = self._taken(requests, deadline)
+        taken = self._taken(requests, caller, deadline)
         ids = self._log.record_all(caller, taken.now, requests, taken.decisions)
         return taken.answers(requests, ids)
 
@@ -121,13 +145,13 @@ class Authorize:
         prepare: Callable[[list[Answer]], Acknowledge],
     ) -> None:
         """Decide several requests, as `batch` does, in the manner of `deferred`. Raises as it."""
-        taken = self._taken(requests, deadline)
+        taken = self._taken(requests, caller, deadline)
         recorded = self._log.record_early(caller, taken.now, requests, taken.decisions, deadline)
         leave = prepare(taken.answers(requests, recorded.event_ids))
         # Last, as above.
         self._log.when_durable(recorded, leave, deadline)
 
-    def _taken(self, requests: Sequence[Request], deadline: Deadline) -> _Taken:
+    def _taken(self, requests: Sequence[Request], caller: Caller, deadline: Deadline) -> _Taken:
         principals = {request.principal for request in requests}
         policies = self._policies(deadline)
         _check_in_time(policies, len(requests), deadline)
@@ -140,12 +164,20 @@ class Authorize:
         decisions = [
             decide(sets[request.principal], request, now, earliest) for request in requests
         ]
+        settled: dict[int, Settled] = {}
         if policies is not None:
             decisions = [
                 self._judged(policies, decision, request, now, earliest)
                 for request, decision in zip(requests, decisions, strict=True)
             ]
-        return _Taken(sets, policies, earliest, now, decisions)
+            settling = Settling(self._approvals, policies, caller, now, earliest, deadline)
+            for place, (request, decision) in enumerate(zip(requests, decisions, strict=True)):
+                if decision.reason is _APPROVAL_REQUIRED:
+                    held = sets[request.principal]
+                    settled[place] = self._settled(settling, held, request, decision)
+            for place, one in settled.items():
+                decisions[place] = one.decision
+        return _Taken(sets, policies, earliest, now, decisions, settled)
 
     def _known(
         self, principal: Principal, deadline: Deadline
@@ -178,6 +210,15 @@ class Authorize:
             self.policy_errors += judged.reason is Reason.POLICY_ERROR
         return judged
 
+    def _settled(
+        self, settling: Settling, held: CapabilitySet, request: Request, denied: Decision
+    ) -> Settled:
+        settled = settling(held, request, denied)
+        # It was counted as a denial by the policy that demands the approval.
+        self.policy_denials -= settled.decision.allowed
+        self.policy_errors += settled.decision.reason is Reason.POLICY_ERROR
+        return settled
+
 
 class _Taken(NamedTuple):
     """The decisions of a batch, and what they were taken by."""
@@ -187,23 +228,34 @@ class _Taken(NamedTuple):
     earliest: Instant
     now: Instant
     decisions: list[Decision]
+    settled: Mapping[int, Settled]
+    """Of those that need an approval, by their places."""
 
     def answers(self, requests: Sequence[Request], ids: Sequence[EventId]) -> list[Answer]:
-        sets, policies, earliest, now, decisions = self
+        settled = self.settled
+        if not settled and not any(request.explain for request in requests):
+            return [
+                _new(Answer, (request, decision, event_id, None, ""))
+                for request, decision, event_id in zip(requests, self.decisions, ids, strict=True)
+            ]
         return [
-            _new(
-                Answer,
-                (
-                    request,
-                    decision,
-                    event_id,
-                    _explain(sets[request.principal], policies, decision, request, now, earliest)
-                    if request.explain
-                    else None,
-                ),
+            self._answer(request, decision, event_id, settled.get(place))
+            for place, (request, decision, event_id) in enumerate(
+                zip(requests, self.decisions, ids, strict=True)
             )
-            for request, decision, event_id in zip(requests, decisions, ids, strict=True)
         ]
+
+    def _answer(
+        self, request: Request, decision: Decision, event_id: EventId, settled: Settled | None
+    ) -> Answer:
+        explanation = None
+        if request.explain:
+            held = self.sets[request.principal]
+            explanation = _explain(
+                held, self.policies, decision, request, self.now, self.earliest, settled
+            )
+        approval_id = "" if settled is None else settled.approval_id
+        return Answer(request, decision, event_id, explanation, approval_id)
 
 
 def _check_in_time(policies: PolicySet | None, questions: int, deadline: Deadline) -> None:
@@ -223,8 +275,11 @@ def _explain(  # noqa: PLR0913, PLR0917 - all that decided
     request: Request,
     now: Instant,
     earliest: Instant,
+    settled: Settled | None,
 ) -> Explanation:
     explanation = explain(held, request, now, earliest)
     if policies is None:
         return explanation
-    return policies.explain(explanation, decision, request, now, earliest)
+    if settled is None:
+        return policies.explain(explanation, decision, request, now, earliest)
+    return policies.explain(explanation, settled.judged, request, now, earliest, settled.roles)

@@ -55,6 +55,14 @@ class HeldCapability(NamedTuple):
     ended_at: Instant = NEVER
 
 
+class OneUse(NamedTuple):
+    """A capability for one use, with the roles that approved it; see `approval.py`."""
+
+    capability: HeldCapability
+    parent_id: CapabilityId
+    roles: frozenset[str]
+
+
 Entry: TypeAlias = Sequence[HeldCapability]
 # Nearly all entries have one capability, which is kept as it is: a tuple of itself would weigh
 # half as much as the capability.
@@ -86,17 +94,24 @@ class CapabilitySet:
     Immutable once built, so threads share it.
     """
 
-    __slots__ = ("_ended", "_living", "is_barred", "is_suspended", "principal", "revision", "size")
+    __slots__ = (
+        *("_ended", "_for_one_use", "_living"),
+        *("is_barred", "is_suspended", "principal", "revision", "size"),
+    )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - one argument per kind
         self,
         principal: Principal,
         revision: int,
         living: Iterable[HeldCapability],
         ended: Iterable[HeldCapability] = (),
         standing: Standing = Standing.GOOD,
+        for_one_use: Sequence[OneUse] = (),
     ) -> None:
-        """Index the capabilities; `ended` are those revoked before their time."""
+        """Index the capabilities.
+
+        `ended` are those revoked before their time; `for_one_use` none of `living`.
+        """
         self.principal = principal
         self.revision = revision
         self.is_suspended = standing is Standing.SUSPENDED
@@ -105,7 +120,8 @@ class CapabilitySet:
         """Whether nobody may call as this principal: it is suspended, or a user who is disabled."""
         self._living = _index(living)
         self._ended = _index(ended)
-        self.size = self._living.size + self._ended.size
+        self._for_one_use = tuple(for_one_use)
+        self.size = self._living.size + self._ended.size + len(self._for_one_use)
         """How many capabilities are in the set, the ended ones included."""
 
     def exact(self, action: Action, resource: Resource) -> HeldCapability | None:
@@ -127,10 +143,21 @@ class CapabilitySet:
         """Return the entries of revoked capabilities that covered the action and the resource."""
         return self._ended.entries(action, resource) if self._ended.size else _NONE
 
-    def covering(self, resource: Resource) -> Iterator[HeldCapability]:
-        """Yield every capability whose pattern covers the resource, whatever its actions and state.
+    def for_one_use(self, action: Action, resource: Resource) -> Iterator[OneUse]:
+        """Yield the capabilities for one use of exactly this; they are in no other answer."""
+        exactly = ResourcePattern(resource)
+        for one in self._for_one_use:
+            if one.capability.resource == exactly and one.capability.actions == (action,):
+                yield one
 
-        Each once.
+    def approved(self, capability_id: CapabilityId) -> OneUse | None:
+        """Return the capability for one use of an id; None: it is none that is held."""
+        return next((one for one in self._for_one_use if one.capability.id == capability_id), None)
+
+    def covering(self, resource: Resource) -> Iterator[HeldCapability]:
+        """Yield every ordinary capability whose pattern covers the resource.
+
+        Whatever its actions and its state; each once.
         """
         for index in (self._living, self._ended):
             yield from index.covering(resource)

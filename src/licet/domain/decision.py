@@ -10,6 +10,7 @@ The steps, in the order in which they are taken:
 (3) One covered them and has ended: DENY, for the reason that the latest one ended.
 (4) None: DENY, NO_CAPABILITY.
 (5) What (1) allows, a policy may deny: see `policy_set.py`.
+(6) What it denies for want of an approval, one that was given may allow, once: see `approval.py`.
 
 A capability is dead from `expires_at` on and alive from `not_before` on, to the microsecond. Where
 the clock's reading has an error, it is dead as soon as it can be, and alive only when it must be.

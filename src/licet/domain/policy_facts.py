@@ -16,6 +16,7 @@ from licet.domain.capability_set import HeldCapability
 from licet.domain.decision import Request
 from licet.domain.instant import LATEST, Instant, from_datetime, to_datetime
 
+NO_ROLES: Final = frozenset[str]()
 _SECOND: Final = 1_000_000
 _NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
 _MAX_SECONDS: Final = LATEST // _SECOND
@@ -27,18 +28,25 @@ class Facts:
     Attributes:
         now: the latest that the present instant can be.
         earliest: the earliest.
+        approved: the roles that approved the request.
     """
 
-    __slots__ = ("_context", "capability", "earliest", "now", "request")
+    __slots__ = ("_context", "approved", "capability", "earliest", "now", "request")
 
     def __init__(
-        self, request: Request, capability: HeldCapability, now: Instant, earliest: Instant
+        self,
+        request: Request,
+        capability: HeldCapability,
+        now: Instant,
+        earliest: Instant,
+        approved: frozenset[str] = NO_ROLES,
     ) -> None:
         """Take the facts."""
         self.request = request
         self.capability = capability
         self.now = now
         self.earliest = earliest
+        self.approved = approved
         self._context: Mapping[str, Any] | None = None
 
     @property

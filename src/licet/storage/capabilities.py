@@ -11,15 +11,23 @@ from psycopg.sql import SQL, Composed
 from licet.app.ports import CapabilityFilter, Clock, Deadline, RevokeTarget, Tree, WouldEnd
 from licet.domain.canonical_json import JsonObject
 from licet.domain.capability import Capability, End, EndCause, Terms
-from licet.domain.capability_set import MAX_ENDED, NEVER, CapabilitySet, HeldCapability, Standing
+from licet.domain.capability_set import (
+    MAX_ENDED,
+    NEVER,
+    CapabilitySet,
+    HeldCapability,
+    OneUse,
+    Standing,
+)
 from licet.domain.instant import Instant, rfc3339
 from licet.domain.names import Action, Caller, CapabilityId, Principal
 from licet.domain.pattern import ResourcePattern, containment_regex
 from licet.storage.pool import Database
 
 # One row with the revision, then one row for each capability, and one for each principal that is
-# suspended or a user who is disabled, all of one snapshot. Instants come as microseconds, which
-# keeps infinity, is exact, and costs less than making a datetime of each.
+# suspended or a user who is disabled, all of one snapshot. Those for one use are apart, and only
+# while they can be used: they are few, and found by their approvals. Instants come as microseconds,
+# which keeps infinity, is exact, and costs less than making a datetime of each.
 HELD: Final[LiteralString] = """
 WITH held AS (
   SELECT wanted.principal, h.*
@@ -29,37 +37,49 @@ WITH held AS (
            NULL::text AS end_cause, NULL::timestamptz AS ended_at, true AS living
     FROM licet.capabilities AS c
     WHERE c.principal = wanted.principal AND c.ended_revision IS NULL
-      AND c.expires_at > %(now)s::timestamptz
+      AND c.expires_at > %(now)s::timestamptz AND c.approved_roles IS NULL
     UNION ALL
     (SELECT c.id, c.resource, c.actions, c.not_before, c.expires_at, NULL, NULL, false
      FROM licet.capabilities AS c
      WHERE c.principal = wanted.principal AND c.ended_revision IS NULL
-       AND c.expires_at <= %(now)s::timestamptz
+       AND c.expires_at <= %(now)s::timestamptz AND c.approved_roles IS NULL
      ORDER BY c.expires_at DESC LIMIT %(ended)s)
     UNION ALL
     (SELECT c.id, c.resource, c.actions, c.not_before, c.expires_at, c.end_cause, c.ended_at, false
      FROM licet.capabilities AS c
      WHERE c.principal = wanted.principal AND c.ended_revision IS NOT NULL
+       AND c.approved_roles IS NULL
      ORDER BY c.ended_at DESC LIMIT %(ended)s)
   ) AS h
 )
 SELECT NULL AS principal, NULL AS id, NULL AS resource, NULL::text[] AS actions,
        (SELECT max(revision) FROM licet.changes) AS not_before, NULL::bigint AS expires_at,
-       NULL AS end_cause, NULL::bigint AS ended_at, NULL::boolean AS living
+       NULL AS end_cause, NULL::bigint AS ended_at, NULL::boolean AS living,
+       NULL AS parent_id, NULL::text[] AS approved_roles
 UNION ALL
 SELECT held.principal, held.id::text, held.resource, held.actions,
        CASE WHEN held.not_before = '-infinity' THEN 0
             ELSE (extract(epoch FROM held.not_before) * 1000000)::bigint END,
        CASE WHEN held.expires_at = 'infinity' THEN 9223372036854775807
             ELSE (extract(epoch FROM held.expires_at) * 1000000)::bigint END,
-       held.end_cause, (extract(epoch FROM held.ended_at) * 1000000)::bigint, held.living
+       held.end_cause, (extract(epoch FROM held.ended_at) * 1000000)::bigint, held.living,
+       NULL, NULL
 FROM held
 UNION ALL
-SELECT s.principal, NULL, NULL, NULL, NULL, NULL, 'SUSPENDED', NULL, NULL
+SELECT c.principal, c.id::text, c.resource, c.actions,
+       CASE WHEN c.not_before = '-infinity' THEN 0
+            ELSE (extract(epoch FROM c.not_before) * 1000000)::bigint END,
+       (extract(epoch FROM c.expires_at) * 1000000)::bigint,
+       NULL, NULL, true, c.parent_id::text, c.approved_roles
+FROM licet.approvals AS a JOIN licet.capabilities AS c ON c.id = a.capability_id
+WHERE a.principal = ANY (%(principals)s::text[]) AND a.state = 'APPROVED'
+  AND c.ended_revision IS NULL AND c.expires_at > %(now)s::timestamptz
+UNION ALL
+SELECT s.principal, NULL, NULL, NULL, NULL, NULL, 'SUSPENDED', NULL, NULL, NULL, NULL
 FROM licet.suspensions AS s
 WHERE s.principal = ANY (%(principals)s::text[]) AND s.resumed_revision IS NULL
 UNION ALL
-SELECT u.principal, NULL, NULL, NULL, NULL, NULL, 'DISABLED', NULL, NULL
+SELECT u.principal, NULL, NULL, NULL, NULL, NULL, 'DISABLED', NULL, NULL, NULL, NULL
 FROM licet.users AS u
 WHERE u.principal = ANY (%(principals)s::text[]) AND u.disabled_at IS NOT NULL
 """
@@ -72,7 +92,8 @@ _COLUMNS: Final[LiteralString] = """
        THEN (extract(epoch FROM c.expires_at) * 1000000)::bigint END,
   c.delegation_depth, c.session_id, c.metadata::text, c.parent_id::text, c.granted_by,
   (extract(epoch FROM c.granted_at) * 1000000)::bigint, c.granted_revision,
-  (extract(epoch FROM c.ended_at) * 1000000)::bigint, c.ended_by, c.end_reason, c.end_cause
+  (extract(epoch FROM c.ended_at) * 1000000)::bigint, c.ended_by, c.end_reason, c.end_cause,
+  c.approved_roles
 """
 
 _FIND: Final = SQL(
@@ -156,6 +177,7 @@ class PostgresCapabilities:
         revision = next(row[4] for row in rows if row[0] is None)
         living: dict[str, list[HeldCapability]] = {principal: [] for principal in principals}
         ended: dict[str, list[HeldCapability]] = {principal: [] for principal in principals}
+        for_one_use: dict[str, list[OneUse]] = {}
         actions_seen: dict[tuple[str, ...], tuple[Action, ...]] = {}
         standing: dict[str, Standing] = {}
         for (
@@ -168,6 +190,8 @@ class PostgresCapabilities:
             end_cause,
             ended_at,
             is_living,
+            parent_id,
+            approved_roles,
         ) in rows:
             if identifier is None:
                 if holder is not None and standing.get(holder) is not Standing.SUSPENDED:
@@ -178,19 +202,25 @@ class PostgresCapabilities:
             if shared is None:
                 # Few distinct lists of actions, many capabilities: they share one tuple.
                 shared = actions_seen[key] = tuple(Action(sys.intern(action)) for action in key)
-            (living if is_living else ended)[holder].append(
-                HeldCapability(
-                    identifier,
-                    resource,
-                    shared,
-                    not_before,
-                    expires_at,
-                    None if end_cause is None else EndCause(end_cause),
-                    NEVER if ended_at is None else ended_at,
-                )
+            capability = HeldCapability(
+                identifier,
+                resource,
+                shared,
+                not_before,
+                expires_at,
+                None if end_cause is None else EndCause(end_cause),
+                NEVER if ended_at is None else ended_at,
             )
+            if approved_roles is None:
+                (living if is_living else ended)[holder].append(capability)
+            else:
+                one = OneUse(capability, parent_id, frozenset(approved_roles))
+                for_one_use.setdefault(holder, []).append(one)
         return {
-            p: CapabilitySet(p, revision, living[p], ended[p], standing.get(p, Standing.GOOD))
+            p: CapabilitySet(
+                *(p, revision, living[p], ended[p]),
+                *(standing.get(p, Standing.GOOD), for_one_use.get(p, ())),
+            )
             for p in principals
         }
 
@@ -292,6 +322,7 @@ def _capability(  # noqa: PLR0913, PLR0917 - one argument per column
     ended_by: str | None,
     end_reason: str | None,
     end_cause: str | None,
+    approved_roles: list[str] | None,
 ) -> Capability:
     end = None
     if (
@@ -318,4 +349,5 @@ def _capability(  # noqa: PLR0913, PLR0917 - one argument per column
         granted_at=Instant(granted_at),
         revision=granted_revision,
         end=end,
+        approved_roles=tuple(approved_roles or ()),
     )

@@ -1,0 +1,33 @@
+"""The composition of approvals: the part of `bootstrap.py` that is about them."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from licet.app.administration import AdminChanges
+from licet.app.approvals import ManageApprovals
+from licet.app.ports import Clock
+from licet.app.user_ports import UserStore
+from licet.storage.approvals import PostgresApprovals
+from licet.storage.pool import Database
+from licet.storage.tokens import SignedPageTokens
+from licet.writer.approvals import ApprovalWriter
+from licet.writer.ids import TimeOrderedIds
+
+
+class ComposedApprovals:
+    """The approvals of a database."""
+
+    def __init__(
+        self, database: Database, changes: AdminChanges, ids: TimeOrderedIds, clock: Clock
+    ) -> None:
+        """Read nothing yet."""
+        self._stored = PostgresApprovals(database, clock)
+        self._ids = ids
+        self._clock = clock
+        self.writer = ApprovalWriter(changes, self._stored, ids, monotonic)
+        """What decisions ask for and use."""
+
+    def managed(self, users: UserStore, tokens: SignedPageTokens) -> ManageApprovals:
+        """Return the use cases of those who resolve them."""
+        return ManageApprovals(self.writer, self._stored, users, self._ids, self._clock, tokens)
