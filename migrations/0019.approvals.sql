@@ -1,6 +1,5 @@
 -- What: approvals: asked for by a DENY, given by those who have the role, and used once, as a capability of its own kind.
--- Locks on existing tables: licet.capabilities, licet.api_keys and licet.users, for the moment in which a column is added and
--- constraints are replaced; none of them is read.
+-- Locks on existing tables: licet.capabilities, licet.api_keys and licet.users, for a moment: none of them is read.
 -- Code of the previous release: runs on it; it takes a capability for one use for an ordinary one, and knows neither the scope
 -- `approve` nor the role `security`: put the first set with an approval, and give those, when no server of it runs any more.
 -- It reads no events of approvals.

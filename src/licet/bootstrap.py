@@ -14,7 +14,6 @@ from typing import Final, Self
 from uuid import uuid4
 
 from licet import bootstrap_approvals, bootstrap_audit, bootstrap_callers, bootstrap_policies
-from licet.app.authorize import Authorize
 from licet.app.grant import GrantCapability
 from licet.app.import_audit import ImportAudit
 from licet.app.policy_ports import ActivePolicies
@@ -160,9 +159,8 @@ class Licet:
         tokens = SignedPageTokens.from_database(database, patience)
         changed = callers.changes(acknowledgements, mutations)
         approvals = bootstrap_approvals.ComposedApprovals(database, changed, ids, clock)
-        decided_by = (sets, trail.log, clock, policies.held, approvals.writer)
         use_cases = UseCases(
-            authorize=(authorize := Authorize(*decided_by)),
+            authorize=(authorize := approvals.deciding(sets, trail.log, policies.held)),
             grant=GrantCapability(capabilities, mutations, clock, ids),
             revoke=RevokeCapabilities(capabilities, mutations, clock, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),

@@ -6,7 +6,10 @@ from time import monotonic
 
 from licet.app.administration import AdminChanges
 from licet.app.approvals import ManageApprovals
-from licet.app.ports import Clock
+from licet.app.authorize import Authorize
+from licet.app.policy_ports import ActivePolicies
+from licet.app.ports import CapabilitySets, Clock
+from licet.app.recording import AuditLog
 from licet.app.user_ports import UserStore
 from licet.storage.approvals import PostgresApprovals
 from licet.storage.pool import Database
@@ -25,9 +28,12 @@ class ComposedApprovals:
         self._stored = PostgresApprovals(database, clock)
         self._ids = ids
         self._clock = clock
-        self.writer = ApprovalWriter(changes, self._stored, ids, monotonic)
-        """What decisions ask for and use."""
+        self._writer = ApprovalWriter(changes, self._stored, ids, monotonic)
+
+    def deciding(self, sets: CapabilitySets, log: AuditLog, policies: ActivePolicies) -> Authorize:
+        """Return the use case of decisions, which asks for approvals and uses them."""
+        return Authorize(sets, log, self._clock, policies, self._writer)
 
     def managed(self, users: UserStore, tokens: SignedPageTokens) -> ManageApprovals:
         """Return the use cases of those who resolve them."""
-        return ManageApprovals(self.writer, self._stored, users, self._ids, self._clock, tokens)
+        return ManageApprovals(self._writer, self._stored, users, self._ids, self._clock, tokens)

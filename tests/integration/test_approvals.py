@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 from typing import Any, Final
 
 import grpc
@@ -14,16 +11,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
 from licet.v1 import approval_pb2 as pb
-from licet.v1 import authorization_pb2 as api
-from licet.v1 import capability_pb2
 from licet.v1 import decision_pb2 as decisions
-from licet.v1 import identity_pb2, users_pb2
 from licet.v1 import policy_pb2 as policies
 from licet.v1.approval_pb2_grpc import ApprovalServiceStub
 from licet.v1.policy_pb2_grpc import PolicyServiceStub
-from tests.fakes.api import refused, rows
-from tests.fakes.callers import As, calling, holding, make_key
-from tests.fakes.postgres import Database, eventually
+from tests.fakes.postgres import Database
 from tests.fakes.serving import Served, serving
 from tests.unit.policies import document
 
@@ -41,7 +33,9 @@ def put(channel: grpc.Channel, *lines: str) -> None:
     PolicyServiceStub(channel).PutPolicySet(request, timeout=20)
 
 
-def resolve(channel: grpc.Channel, approval_id: str, how: int = APPROVE, **fields: Any) -> pb.ResolveApprovalResponse:  # noqa: ANN401 - any field
+def resolve(
+    channel: grpc.Channel, approval_id: str, how: int = APPROVE, **fields: Any
+) -> pb.ResolveApprovalResponse:
     request = pb.ResolveApprovalRequest(approval_id=approval_id, resolution=how, **fields)
     return ApprovalServiceStub(channel).ResolveApproval(request, timeout=20)
 
@@ -69,7 +63,11 @@ def test_an_approval_allows_one_request(served: Served) -> None:
     assert again.approval_id == denied.approval_id
     pending = get(served.channel, denied.approval_id)
     assert pending.state == pb.APPROVAL_STATE_PENDING
-    assert (pending.purpose, pending.roles, pending.policy_ids) == ("clean up", ["security"], ["shell"])
+    assert (pending.purpose, pending.roles, pending.policy_ids) == (
+        "clean up",
+        ["security"],
+        ["shell"],
+    )
 
     done = resolve(served.channel, denied.approval_id, comment="go", ttl=Duration(seconds=60))
     assert done.replicas_confirmed == 1

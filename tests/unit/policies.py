@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from licet.app.approval_ports import Pending
+from licet.app.ports import Deadline
+from licet.domain.approval import Needed
 from licet.domain.canonical_json import JsonValue, canonical
-from licet.domain.capability_set import HeldCapability
+from licet.domain.capability_set import HeldCapability, OneUse
 from licet.domain.decision import Judgement, Request
 from licet.domain.document import DocumentError, Fault
 from licet.domain.instant import Instant
-from licet.domain.names import Action, Principal, Resource
+from licet.domain.names import Action, Caller, Principal, Resource
 from licet.domain.policy import Take
 from licet.domain.policy_set import PolicySet
 from licet.policies.reading import compile_set
@@ -17,6 +20,18 @@ from tests.unit.builders import HOLDER, NOW, held
 
 ANYTHING: Final = held(1, "doc:**", "*")
 """A capability for any action."""
+
+
+class NoApprovals:
+    """See `app.approval_ports.Approvals`: there are none, and none can be asked for."""
+
+    def pending(
+        self, _needed: Needed, _request: Request, _caller: Caller, _deadline: Deadline
+    ) -> Pending:
+        return Pending("")
+
+    def use(self, _one: OneUse, _request: Request, _caller: Caller, _deadline: Deadline) -> bool:
+        return False
 
 
 def policy_set(*policies: str, take: Take | None = None) -> PolicySet:
