@@ -44,12 +44,13 @@ class Approvals(Protocol):
     def use(self, one: OneUse, request: Request, caller: Caller, deadline: Deadline) -> bool:
         """Use a capability up, committed when this returns; False: it cannot be used any more.
 
+        It takes two seconds at most.
+
         Exactly one of all that ask, in all processes, is told True.
 
         Raises:
             NotPermittedError: the caller was suspended or disabled meanwhile.
             UnavailableError: nothing may be allowed by it now; it may be used up.
-            DeadlineError: the deadline passed first; it is not used.
         """
         ...
 

@@ -62,7 +62,7 @@ class Settling:
 
         Raises:
             NotAtOnceError: the deadline is `AT_ONCE`, and memory cannot tell; nothing has happened.
-            NotPermittedError, UnavailableError, DeadlineError: see `Approvals.use`.
+            NotPermittedError, UnavailableError: see `Approvals.use`.
         """
         if self._deadline is AT_ONCE and any(held.for_one_use(request.action, request.resource)):
             raise NotAtOnceError

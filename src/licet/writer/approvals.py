@@ -33,6 +33,7 @@ from licet.domain.capability_set import OneUse
 from licet.domain.decision import Request
 from licet.domain.errors import (
     ConflictError,
+    DeadlineError,
     HistoryUnconfirmedError,
     LicetError,
     NotFoundError,
@@ -51,6 +52,8 @@ _FULL_SECONDS: Final = 5.0
 """For how long it is remembered that a principal has as many pending approvals as it may."""
 PENDING_SECONDS_AT_MOST: Final = 1.0
 """How long a DENY waits until its approval is stored."""
+USE_SECONDS_AT_MOST: Final = 2.0
+"""How long a decision waits until its approval is used up: its thread is one of a few."""
 _PAUSE_SECONDS: Final = 1.0
 THREADS: Final = 4
 """How many decisions wait for that at once."""
@@ -114,9 +117,7 @@ class ApprovalWriter:
         if not self._room.acquire(blocking=False):
             return _UNAVAILABLE
         try:
-            # At most half of what the caller has left: the DENY has to leave as well.
-            seconds = deadline.remaining(2 * PENDING_SECONDS_AT_MOST) / 2
-            soon = Deadline.after(seconds, self._clock)
+            soon = self._at_most(PENDING_SECONDS_AT_MOST, deadline)
             found = self._found_or_made(needed, request, caller, soon)
         except LicetError as exc:
             _log.warning("an approval could not be asked for: %s", exc)
@@ -147,11 +148,12 @@ class ApprovalWriter:
             },
         )
         try:
-            return self._changes.commit(change, deadline).status == _DONE
+            soon = self._at_most(USE_SECONDS_AT_MOST, deadline)
+            return self._changes.commit(change, soon).status == _DONE
         except OutcomeUnknownError as exc:
             message = "nothing was decided; it is not known whether the approval is used up"
             raise UnavailableError(message) from exc
-        except (ConflictError, HistoryUnconfirmedError) as exc:
+        except (ConflictError, DeadlineError, HistoryUnconfirmedError) as exc:
             message = f"nothing was decided; the approval cannot be used now: {exc}"
             raise UnavailableError(message) from exc
 
@@ -167,6 +169,10 @@ class ApprovalWriter:
     def refuse(self, event: AuditEvent, deadline: Deadline) -> None:
         """See `ApprovalChanges.refuse`."""
         self._changes.refuse(event, deadline)
+
+    def _at_most(self, seconds: float, deadline: Deadline) -> Deadline:
+        """Return an earlier deadline: of what the caller has left, the answer needs the rest."""
+        return Deadline.after(deadline.remaining(2 * seconds) / 2, self._clock)
 
     def _known(self, key: tuple[object, ...]) -> Pending | None:
         now = self._clock()
