@@ -40,10 +40,12 @@ BEGIN
       RAISE EXCEPTION 'capability % has ended', OLD.id USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     IF (OLD.id, OLD.parent_id, OLD.principal, OLD.actions, OLD.resource, OLD.granted_by, OLD.granted_at, OLD.not_before,
-        OLD.expires_at, OLD.delegation_depth, OLD.condition, OLD.session_id, OLD.metadata, OLD.granted_revision, OLD.granted_event_id)
+        OLD.expires_at, OLD.delegation_depth, OLD.condition, OLD.conditions, OLD.session_id, OLD.metadata,
+        OLD.granted_revision, OLD.granted_event_id)
        IS DISTINCT FROM
        (NEW.id, NEW.parent_id, NEW.principal, NEW.actions, NEW.resource, NEW.granted_by, NEW.granted_at, NEW.not_before,
-        NEW.expires_at, NEW.delegation_depth, NEW.condition, NEW.session_id, NEW.metadata, NEW.granted_revision, NEW.granted_event_id)
+        NEW.expires_at, NEW.delegation_depth, NEW.condition, NEW.conditions, NEW.session_id, NEW.metadata,
+        NEW.granted_revision, NEW.granted_event_id)
     THEN
       RAISE EXCEPTION 'only the end of a capability changes' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
@@ -60,10 +62,17 @@ BEGIN
       RAISE EXCEPTION 'a delegation is inside its parent' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
   END IF;
+  NEW.conditions := coalesce(parent.conditions, '{}') || CASE WHEN NEW.condition <> '' THEN ARRAY[NEW.condition] ELSE '{}' END;
+  IF cardinality(NEW.conditions) > 16 OR octet_length(NEW.condition) > 2048 THEN
+    RAISE EXCEPTION 'a capability has at most 16 conditions of 2048 bytes' USING ERRCODE = 'integrity_constraint_violation';
+  END IF;
   RETURN NEW;
 END $$;
+DROP VIEW licet.all_capabilities;
 ALTER TABLE licet.capabilities DROP CONSTRAINT capability_for_one_use_is_narrow;
 ALTER TABLE licet.capabilities DROP COLUMN approved_roles;
+CREATE VIEW licet.all_capabilities AS SELECT * FROM licet.capabilities;
+GRANT SELECT ON licet.all_capabilities TO licet_server;
 ALTER TABLE licet.users DROP CONSTRAINT user_roles_are_known;
 ALTER TABLE licet.users ADD CONSTRAINT user_roles_are_known CHECK (
   cardinality(roles) > 0 AND array_position(roles, NULL) IS NULL

@@ -29,7 +29,9 @@ ALTER TABLE licet.capabilities ADD CONSTRAINT capability_end_cause_is_known CHEC
   end_cause IN ('REVOKED', 'CASCADE', 'EXPIRED', 'SESSION_ENDED')
   OR (end_cause = 'USED' AND approved_roles IS NOT NULL)) NOT VALID;
 
--- As in 0007, but a capability for one use is made of any that is alive: it can do nothing that its parent cannot, and is not
+CREATE OR REPLACE VIEW licet.all_capabilities AS SELECT * FROM licet.capabilities;
+
+-- As in 0017, but a capability for one use is made of any that is alive: it can do nothing that its parent cannot, and is not
 -- delegated.
 CREATE OR REPLACE FUNCTION licet.guard_capability() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -43,12 +45,12 @@ BEGIN
       RAISE EXCEPTION 'capability % has ended', OLD.id USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     IF (OLD.id, OLD.parent_id, OLD.principal, OLD.actions, OLD.resource, OLD.granted_by, OLD.granted_at, OLD.not_before,
-        OLD.expires_at, OLD.delegation_depth, OLD.condition, OLD.session_id, OLD.metadata, OLD.granted_revision, OLD.granted_event_id,
-        OLD.approved_roles)
+        OLD.expires_at, OLD.delegation_depth, OLD.condition, OLD.conditions, OLD.session_id, OLD.metadata,
+        OLD.granted_revision, OLD.granted_event_id, OLD.approved_roles)
        IS DISTINCT FROM
        (NEW.id, NEW.parent_id, NEW.principal, NEW.actions, NEW.resource, NEW.granted_by, NEW.granted_at, NEW.not_before,
-        NEW.expires_at, NEW.delegation_depth, NEW.condition, NEW.session_id, NEW.metadata, NEW.granted_revision, NEW.granted_event_id,
-        NEW.approved_roles)
+        NEW.expires_at, NEW.delegation_depth, NEW.condition, NEW.conditions, NEW.session_id, NEW.metadata,
+        NEW.granted_revision, NEW.granted_event_id, NEW.approved_roles)
     THEN
       RAISE EXCEPTION 'only the end of a capability changes' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
@@ -65,6 +67,10 @@ BEGIN
     THEN
       RAISE EXCEPTION 'a delegation is inside its parent' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
+  END IF;
+  NEW.conditions := coalesce(parent.conditions, '{}') || CASE WHEN NEW.condition <> '' THEN ARRAY[NEW.condition] ELSE '{}' END;
+  IF cardinality(NEW.conditions) > 16 OR octet_length(NEW.condition) > 2048 THEN
+    RAISE EXCEPTION 'a capability has at most 16 conditions of 2048 bytes' USING ERRCODE = 'integrity_constraint_violation';
   END IF;
   RETURN NEW;
 END $$;

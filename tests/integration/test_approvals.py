@@ -11,6 +11,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from licet.storage.verification import opened_log
 from licet.v1 import approval_pb2 as pb
 from licet.v1 import authorization_pb2 as api
 from licet.v1 import capability_pb2
@@ -343,6 +344,8 @@ def test_all_of_it_is_on_record(served: Served, database: Database) -> None:
         "action": "execute",
         "approval_id": approval_id,
         "comment": "go",
+        "all_roles": ["security"],
+        "parent_id": parent,
         "roles": ["security"],
         "ttl_seconds": 900,
     }
@@ -386,3 +389,46 @@ def test_a_malformed_resolution_names_its_field(served: Served) -> None:
         message = pb.ResolveApprovalRequest(**given)
         failed = refused(lambda message=message: call(message, timeout=10))  # type: ignore[misc] # bound early
         assert (failed.code, failed.fields) == (grpc.StatusCode.INVALID_ARGUMENT, (field,))
+
+
+TAMPERED: Final[tuple[tuple[LiteralString, str], ...]] = (
+    (
+        (
+            "UPDATE licet.capabilities SET ended_revision = NULL, ended_event_id = NULL,"
+            " ended_at = NULL, ended_by = NULL, end_reason = NULL, end_cause = NULL"
+        ),
+        "approval.used",
+    ),
+    (
+        "UPDATE licet.capabilities SET approved_roles = '{sre}' WHERE approved_roles IS NOT NULL",
+        "grant",
+    ),
+    (
+        "UPDATE licet.capabilities SET actions = '{read}' WHERE approved_roles IS NOT NULL",
+        "grant",
+    ),
+    ("UPDATE licet.capabilities SET approved_roles = NULL WHERE end_cause IS NULL", "grant"),
+    ("DELETE FROM licet.capabilities WHERE approved_roles IS NOT NULL", "approval.approved"),
+)
+
+
+def test_what_approvals_made_and_ended_is_verified(served: Served, database: Database) -> None:
+    prepared(served)
+    resolve(served.channel, asked(served))
+    assert served.authorize(*QUESTION).decision == ALLOW
+    resolve(served.channel, asked(served))
+
+    def faults() -> set[str]:
+        with opened_log(database.url, snapshot=True) as log:
+            return {kind for _, kind in (*log.capability_faults(9), *log.event_faults(9))}
+
+    assert faults() == set()
+    for change, found in TAMPERED:
+        with database.connect() as connection:
+            connection.execute("SET session_replication_role = replica")
+            connection.execute("CREATE TABLE kept AS SELECT * FROM licet.capabilities")
+            connection.execute(change)
+            assert found in faults()
+            connection.execute("DELETE FROM licet.capabilities")
+            connection.execute("INSERT INTO licet.capabilities SELECT * FROM kept")
+            connection.execute("DROP TABLE kept")

@@ -86,7 +86,8 @@ def test_who_approves_has_the_scope_and_the_role(people: People, database: Datab
     assert denied(narrow, approval_id).reason == "OUTSIDE_LIMITS"
     query = (
         "SELECT actor, reason FROM audit.events"
-        " WHERE event_type ~ '^approval' AND result = 'refused' AND actor !~ '^key' ORDER BY event_id"
+        " WHERE event_type ~ '^approval' AND result = 'refused' AND actor !~ '^key'"
+        " ORDER BY event_id"
     )
     assert rows(database, query) == [
         ("user:sam", "ROLE_MISSING"),

@@ -144,6 +144,7 @@ AN_AGENTS = {
     "BatchAuthorize",
     "StreamAuthorize",
     "GetCaller",
+    "GetApproval",
     "RotateAgentToken",
     "AgentHeartbeat",
 }

@@ -66,7 +66,7 @@ def one_use(
     return OneUse(child, PARENT.id, frozenset(roles))
 
 
-def settle(
+def settle(  # noqa: PLR0913 - what may be told
     told: Told,
     *approvals: OneUse,
     policies: tuple[str, ...] = (SHELL,),
@@ -196,7 +196,7 @@ def test_an_ordinary_step_never_finds_one() -> None:
     [
         ("clean up", "clean up"),
         (5, ""),
-        ("a\nb\u202ec\0", "a b c"),
+        ("a\nb\u202ec\t", "a b c"),
         ("é" * 600, "é" * 512),
         ("", ""),
     ],

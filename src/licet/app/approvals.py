@@ -89,7 +89,13 @@ class ManageApprovals:
             self._changes.refuse(refused, deadline)
             raise
         if command.is_consent:
-            facts |= {"roles": list(roles), "ttl_seconds": command.ttl_seconds}
+            # With what the capability can be compared that it may have made.
+            facts |= {
+                "roles": list(roles),
+                "all_roles": list(approval.roles),
+                "parent_id": approval.parent_id,
+                "ttl_seconds": command.ttl_seconds,
+            }
         return self._changes.change(
             AdminChange(
                 event_type=kind,

@@ -35,18 +35,18 @@ WITH held AS (
   CROSS JOIN LATERAL (
     SELECT c.id, c.resource, c.actions, c.not_before, c.expires_at,
            NULL::text AS end_cause, NULL::timestamptz AS ended_at, true AS living
-    FROM licet.capabilities AS c
+    FROM licet.all_capabilities AS c
     WHERE c.principal = wanted.principal AND c.ended_revision IS NULL
       AND c.expires_at > %(now)s::timestamptz AND c.approved_roles IS NULL
     UNION ALL
     (SELECT c.id, c.resource, c.actions, c.not_before, c.expires_at, NULL, NULL, false
-     FROM licet.capabilities AS c
+     FROM licet.all_capabilities AS c
      WHERE c.principal = wanted.principal AND c.ended_revision IS NULL
        AND c.expires_at <= %(now)s::timestamptz AND c.approved_roles IS NULL
      ORDER BY c.expires_at DESC LIMIT %(ended)s)
     UNION ALL
     (SELECT c.id, c.resource, c.actions, c.not_before, c.expires_at, c.end_cause, c.ended_at, false
-     FROM licet.capabilities AS c
+     FROM licet.all_capabilities AS c
      WHERE c.principal = wanted.principal AND c.ended_revision IS NOT NULL
        AND c.approved_roles IS NULL
      ORDER BY c.ended_at DESC LIMIT %(ended)s)
@@ -71,7 +71,7 @@ SELECT c.principal, c.id::text, c.resource, c.actions,
             ELSE (extract(epoch FROM c.not_before) * 1000000)::bigint END,
        (extract(epoch FROM c.expires_at) * 1000000)::bigint,
        NULL, NULL, true, c.parent_id::text, c.approved_roles
-FROM licet.approvals AS a JOIN licet.capabilities AS c ON c.id = a.capability_id
+FROM licet.approvals AS a JOIN licet.all_capabilities AS c ON c.id = a.capability_id
 WHERE a.principal = ANY (%(principals)s::text[]) AND a.state = 'APPROVED'
   AND c.ended_revision IS NULL AND c.expires_at > %(now)s::timestamptz
 UNION ALL
@@ -97,31 +97,31 @@ _COLUMNS: Final[LiteralString] = """
 """
 
 _FIND: Final = SQL(
-    "SELECT {columns} FROM licet.capabilities AS c WHERE c.id = %(id)s::uuid"
+    "SELECT {columns} FROM licet.all_capabilities AS c WHERE c.id = %(id)s::uuid"
 ).format(columns=SQL(_COLUMNS))
 
 _ANCESTORS: Final = SQL("""
 WITH RECURSIVE up AS (
   SELECT c.id, c.parent_id, 0 AS distance
-  FROM licet.capabilities AS c WHERE c.id = %(id)s::uuid
+  FROM licet.all_capabilities AS c WHERE c.id = %(id)s::uuid
   UNION ALL
   SELECT c.id, c.parent_id, up.distance + 1
-  FROM licet.capabilities AS c JOIN up ON c.id = up.parent_id
+  FROM licet.all_capabilities AS c JOIN up ON c.id = up.parent_id
 )
 SELECT {columns}
-FROM up JOIN licet.capabilities AS c ON c.id = up.id
+FROM up JOIN licet.all_capabilities AS c ON c.id = up.id
 WHERE up.distance > 0
 ORDER BY up.distance
 """).format(columns=SQL(_COLUMNS))
 
 _DESCENDANTS: Final = SQL("""
 WITH RECURSIVE down AS (
-  SELECT c.id, 1 AS distance FROM licet.capabilities AS c WHERE c.parent_id = %(id)s::uuid
+  SELECT c.id, 1 AS distance FROM licet.all_capabilities AS c WHERE c.parent_id = %(id)s::uuid
   UNION ALL
-  SELECT c.id, down.distance + 1 FROM licet.capabilities AS c JOIN down ON c.parent_id = down.id
+  SELECT c.id, down.distance + 1 FROM licet.all_capabilities AS c JOIN down ON c.parent_id = down.id
 )
 SELECT {columns}
-FROM down JOIN licet.capabilities AS c ON c.id = down.id
+FROM down JOIN licet.all_capabilities AS c ON c.id = down.id
 ORDER BY down.distance, c.id
 LIMIT %(limit)s
 """).format(columns=SQL(_COLUMNS))
@@ -300,7 +300,8 @@ def list_statement(wanted: CapabilityFilter, after: CapabilityId | None) -> Comp
         conditions.append(SQL(_AFTER))
     where = SQL(" AND ").join(conditions) if conditions else SQL("true")
     return SQL(
-        "SELECT {columns} FROM licet.capabilities AS c WHERE {where} ORDER BY c.id LIMIT %(limit)s"
+        "SELECT {columns} FROM licet.all_capabilities AS c WHERE {where}"
+        " ORDER BY c.id LIMIT %(limit)s"
     ).format(columns=SQL(_COLUMNS), where=where)
 
 
