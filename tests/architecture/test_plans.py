@@ -382,7 +382,7 @@ def test_a_miss_costs_one_statement_and_a_hit_none(database: Database) -> None:
             assert [text for text in hit if _READS_CAPABILITIES in text] == []
 
 
-_READS_CAPABILITIES = "licet.capabilities"
+_READS_CAPABILITIES = "licet.all_capabilities"
 
 
 def _as_sent(statement: LiteralString) -> str:

@@ -87,7 +87,11 @@ NOT_FOR_THE_SERVER: list[LiteralString] = [
     "ALTER TABLE {partition} DISABLE TRIGGER append_only",
     "DROP TRIGGER append_only ON audit.events",
     "CREATE TRIGGER t BEFORE INSERT ON audit.events EXECUTE FUNCTION audit.refuse_change()",
-    "INSERT INTO licet.capabilities SELECT * FROM licet.capabilities LIMIT 0",
+    # What a server that knows of no conditions would read.
+    "SELECT id FROM licet.capabilities",
+    "INSERT INTO licet.capabilities SELECT * FROM licet.all_capabilities LIMIT 0",
+    "UPDATE licet.all_capabilities SET conditions = '{}'",
+    "DELETE FROM licet.all_capabilities",
     "UPDATE licet.capabilities SET ended_revision = NULL",
     "UPDATE licet.capabilities SET principal = 'agent:z'",
     "DELETE FROM licet.capabilities",
@@ -196,7 +200,7 @@ def test_the_servers_role_is_refused(server: psycopg.Connection, statement: Lite
 def test_a_server_has_no_other_rights_than_its_roles(served: Served, database: Database) -> None:
     with database.connect() as admin:
         admin.execute("REVOKE EXECUTE ON FUNCTION licet.apply_mutations FROM licet_server")
-        admin.execute("REVOKE SELECT ON licet.capabilities FROM licet_server")
+        admin.execute("REVOKE SELECT ON licet.all_capabilities FROM licet_server")
     # The tests' server logs in as an administrator, and gave those rights up.
     grant = pb.GrantRequest(principal="agent:a", actions=["read"], resource="doc:x")
     for call in (
@@ -295,6 +299,7 @@ IMMUTABLE: dict[str, LiteralString] = {
     "expires_at": "expires_at = '2099-01-01'",
     "delegation_depth": "delegation_depth = delegation_depth + 1",
     "condition": "condition = 'true'",
+    "conditions": "conditions = '{true}'",
     "session_id": "session_id = 's'",
     "metadata": "metadata = '{\"a\": 1}'",
     "granted_revision": "granted_revision = granted_revision + 1",
@@ -358,6 +363,7 @@ BAD_ROWS: dict[str, tuple[dict[str, object], str]] = {
     "depth": ({"delegation_depth": 65, "parent_id": None}, "capability_depth_in_range"),
     "negative": ({"delegation_depth": -1}, "capability_depth_in_range"),
     "metadata": ({"metadata": Jsonb([])}, "capability_metadata_is_object"),
+    "long-condition": ({"condition": "x" * 2049}, ""),
     "half-an-end": ({"ended_revision": 9}, "capability_end_is_whole"),
 }
 
@@ -376,15 +382,17 @@ def test_a_wrong_capability_cannot_be_stored(
         "expires_at": "2090-01-01",
         "delegation_depth": 1,
         "metadata": Jsonb({}),
+        "condition": "",
         "ended_revision": None,
     }
     insert: LiteralString = """
         INSERT INTO licet.capabilities (id, parent_id, principal, actions, resource, granted_by,
-          granted_at, not_before, expires_at, delegation_depth, metadata, granted_revision,
-          granted_event_id, ended_revision)
+          granted_at, not_before, expires_at, delegation_depth, metadata, condition,
+          granted_revision, granted_event_id, ended_revision)
         VALUES (coalesce(%(id)s, gen_random_uuid()), %(parent_id)s::uuid, %(principal)s,
           %(actions)s, %(resource)s, 'caller:a', now(), %(not_before)s, %(expires_at)s,
-          %(delegation_depth)s, %(metadata)s, 1, gen_random_uuid(), %(ended_revision)s)
+          %(delegation_depth)s, %(metadata)s, %(condition)s, 1, gen_random_uuid(),
+          %(ended_revision)s)
         RETURNING id"""
     limits = good | {"id": None, "delegation_depth": 2}
     (bound,) = admin.execute(insert, limits).fetchone() or ("",)
