@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any, Final, LiteralString
@@ -249,22 +249,20 @@ def test_the_same_question_twice_in_a_call_is_allowed_once(served: Served, is_st
     prepared(served)
     approval_id = asked(served)
     questions = [request(), request(OTHER), request()]
-    calls = {
-        False: lambda: served.stub.BatchAuthorize(
-            api.BatchAuthorizeRequest(requests=questions), timeout=10
-        ),
-        True: lambda: next(
-            served.stub.StreamAuthorize(
-                iter([api.StreamAuthorizeRequest(requests=questions)]), timeout=10
-            )
-        ),
-    }
-    before = calls[is_stream]().responses
+
+    def ask() -> Sequence[api.AuthorizeResponse]:
+        if is_stream:
+            message = api.StreamAuthorizeRequest(requests=questions)
+            return next(served.stub.StreamAuthorize(iter([message]), timeout=10)).responses
+        batch = api.BatchAuthorizeRequest(requests=questions)
+        return served.stub.BatchAuthorize(batch, timeout=10).responses
+
+    before = ask()
     assert [answer.approval_id for answer in before[::2]] == [approval_id] * 2
     assert before[1].approval_id not in {"", approval_id}
     resolve(served.channel, approval_id)
 
-    after = calls[is_stream]().responses
+    after = ask()
 
     assert [answer.decision == ALLOW for answer in after] == [True, False, False]
     assert after[2].approval_id not in {"", approval_id}

@@ -53,9 +53,8 @@ class People:
 
     def key(self, *scopes: str, principal: str = "", resources: tuple[str, ...] = ()) -> As:
         """Return what calls with a key."""
-        fields = {"principal": principal} if principal else {}
-        key = make_key(self.admin, *scopes, resources=resources, **fields).token
-        return self._stack.enter_context(holding(self.served.address, key))
+        made = make_key(self.admin, *scopes, resources=resources, principal=principal)
+        return self._stack.enter_context(holding(self.served.address, made.token))
 
 
 @pytest.fixture
