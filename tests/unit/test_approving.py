@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import pytest
 
 from licet.app.approval_ports import Pending
 from licet.app.approving import Settled, Settling
+from licet.app.authorize import Answer, Authorize
 from licet.app.ports import AT_ONCE, Deadline, NotAtOnceError
+from licet.app.recording import Acknowledge
 from licet.domain import approval
 from licet.domain.approval import MAX_PENDING, Needed
 from licet.domain.canonical_json import canonical
 from licet.domain.capability_set import NEVER, CapabilitySet, HeldCapability, OneUse
 from licet.domain.decision import Reason, Request, decide
+from licet.domain.errors import UnavailableError
 from licet.domain.instant import Instant
-from licet.domain.names import Action, Caller
+from licet.domain.names import Action, Caller, Principal
 from licet.domain.pattern import ResourcePattern
-from tests.unit.builders import CALLER, HOLDER, NOW, PATIENT, held, identifier
+from tests.unit.builders import CALLER, HOLDER, NOW, PATIENT, StillClock, held, identifier
 from tests.unit.policies import policy_set, question
+from tests.unit.test_authorize import Log
 
 SHELL: Final = "name: shell, require: {approval: security}"
 OPS: Final = "name: ops, match: {actions: [read]}, require: {approval: sre}"
@@ -46,6 +51,22 @@ class Told:
             self.usable.remove(one.capability.id)
             return True
         return False
+
+
+class Known:
+    """See `ports.CapabilitySets`: what one principal holds."""
+
+    def __init__(self, has: CapabilitySet) -> None:
+        self._has = has
+
+    def get(self, principal: Principal, _: Deadline) -> CapabilitySet:
+        assert principal == HOLDER
+        return self._has
+
+    def get_many(
+        self, principals: Collection[Principal], deadline: Deadline
+    ) -> Mapping[Principal, CapabilitySet]:
+        return {principal: self.get(principal, deadline) for principal in principals}
 
 
 def one_use(
@@ -173,6 +194,53 @@ def test_a_call_tries_each_once_and_asks_for_a_number() -> None:
     assert told.used == [identifier(2)]
     assert len(told.asked) == MAX_PENDING
     assert answers[-1].approval_id == ""
+
+
+def test_the_first_of_many_policies_are_named() -> None:
+    told = Told()
+    many = [f"name: p{number}, require: {{approval: sre}}" for number in range(25)]
+    settle(told, policies=(*many, SHELL))
+    (needed,) = told.asked
+    assert needed.policies == tuple(f"p{number}" for number in range(20))
+    assert needed.roles == ("security", "sre")
+
+
+@pytest.mark.parametrize("how", ["one", "deferred", "batch", "batch deferred"])
+def test_what_is_used_up_and_cannot_be_recorded_is_not_allowed(how: str) -> None:
+    """And an ALLOW is one use, and on record."""
+    clock, told, policies = StillClock(), Told(2, 3), policy_set(SHELL)
+    left: list[Answer] = []
+
+    def ask(log: Log) -> None:
+        has = CapabilitySet(
+            HOLDER, 7, [PARENT], for_one_use=[one_use(2, "security"), one_use(3, "security")]
+        )
+        authorize = Authorize(Known(has), log, clock, lambda _: policies, told)
+        match how:
+            case "one":
+                left.append(authorize(ASKED, CALLER, PATIENT))
+            case "batch":
+                left.extend(authorize.batch([ASKED], CALLER, PATIENT))
+            case "deferred":
+                authorize.deferred(ASKED, CALLER, PATIENT, taken)
+            case _:
+                authorize.batch_deferred([ASKED], CALLER, PATIENT, lambda answers: taken(*answers))
+        assert (authorize.policy_denials, authorize.policy_errors) == (0, 0)
+
+    def taken(answer: Answer) -> Acknowledge:
+        left.append(answer)
+        return lambda _: None
+
+    with pytest.raises(UnavailableError):
+        ask(Log(room=0))
+    assert (told.used, left) == ([identifier(2)], [])
+    log = Log()
+    ask(log)
+    assert [answer.decision.allowed for answer in left] == [True]
+    assert [(event.result, event.capability_id) for event in log.events] == [
+        ("allow", identifier(3))
+    ]
+    assert told.used == [identifier(2)] * 2 + [identifier(3)]
 
 
 def test_nothing_is_used_nor_asked_for_at_once() -> None:

@@ -28,7 +28,8 @@ from licet.domain.user import User
 
 _ITEM_BYTES: Final = 6000
 """What an approval weighs at most in a message, without its policies and consents."""
-_PART_BYTES: Final = 1500
+_POLICY_BYTES: Final = 256
+_CONSENT_BYTES: Final = 1600
 
 
 class ResolveCommand(NamedTuple):
@@ -218,4 +219,5 @@ def _unknown(approval_id: ApprovalId) -> NotFoundError:
 
 
 def _bytes(approval: Approval) -> int:
-    return _ITEM_BYTES + _PART_BYTES * (len(approval.policies) + len(approval.consents))
+    policies, consents = len(approval.policies), len(approval.consents)
+    return _ITEM_BYTES + _POLICY_BYTES * policies + _CONSENT_BYTES * consents

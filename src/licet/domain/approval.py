@@ -34,6 +34,8 @@ TTL_SECONDS: Final = 900
 """For how long an approval can be used, unless told otherwise."""
 MAX_TTL_SECONDS: Final = 3600
 PURPOSE_BYTES: Final = 1024
+MAX_NAMED: Final = 20
+"""How many of the policies that demand an approval are named: audit events have a bound."""
 _PURPOSE: Final = "purpose"
 
 
@@ -64,7 +66,7 @@ class Approval(NamedTuple):
         id: its id.
         principal, action, resource: what it is for, exactly.
         roles: each has to approve.
-        policies: those that demand it, of version `policy_set`.
+        policies: the first of those that demand it, of version `policy_set`.
         policy_set: see there.
         purpose: what the first who asked says of it.
         session_id: in which that was asked.
@@ -115,7 +117,7 @@ class Needed(NamedTuple):
     Attributes:
         principal, action, resource: of the request.
         roles: each has to approve; sorted.
-        policies: those that demand it.
+        policies: the first of those that demand it.
         policy_set: their version.
         parent_id: the capability that covers the request.
         revision: of what the principal holds.
@@ -174,7 +176,7 @@ def needed(
         request.action,
         request.resource,
         tuple(sorted(set(demanded.values()))),
-        tuple(demanded),
+        tuple(demanded)[:MAX_NAMED],
         policies.version,
         capability.id,
         decision.revision,

@@ -122,7 +122,7 @@ class Approval(_message.Message):
 
     @_builtins.property
     def policy_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The policies that demand it."""
+        """The policies that demand it, the first 20 of them."""
 
     @_builtins.property
     def asked_at(self) -> _timestamp_pb2.Timestamp:
