@@ -134,6 +134,25 @@ def test_it_is_used_for_exactly_what_was_approved(
     assert made(admin, USED | {"request_id": "r4", "not_approved_by": None})[0] == "done"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE licet.capabilities SET expires_at = clock_timestamp() WHERE parent_id IS NOT NULL",
+        (
+            "UPDATE licet.capabilities SET not_before = clock_timestamp() + interval '30 seconds'"
+            " WHERE parent_id IS NOT NULL"
+        ),
+    ],
+    ids=["over", "early"],
+)
+def test_it_is_used_in_its_time(admin: psycopg.Connection, change: LiteralString) -> None:
+    made(admin, APPROVED)
+    admin.execute("SET session_replication_role = replica")
+    admin.execute(change)
+    admin.execute("SET session_replication_role = origin")
+    assert made(admin, USED)[0] == "APPROVAL_NOT_USABLE"
+
+
 def test_a_suspended_principal_uses_nothing(admin: psycopg.Connection) -> None:
     made(admin, APPROVED)
     admin.execute("INSERT INTO licet.suspensions VALUES ('agent:a', 1, now(), 'user:alice', '')")

@@ -217,11 +217,10 @@ def test_whatever_else_is_demanded_still_is(served: Served) -> None:
 
 
 def test_policies_see_the_capability_that_covers_it(served: Served) -> None:
-    """The child is exact; what is denied to a wide capability, no approval allows."""
-    wide = "name: wide, when: 'capability.resource == \"tool:**\"', deny: too wide"
-    prepared(served)
+    """The child is exact; what is demanded of a wide capability, no approval gives."""
+    wide = "name: wide, when: 'capability.resource == \"tool:**\"', require: {mfa: true}"
+    prepared(served, SHELL, wide)
     resolve(served.channel, asked(served))
-    put(served.channel, SHELL, wide)
     assert served.authorize(*QUESTION).policy_id == "wide"
     put(served.channel, SHELL)
     assert served.authorize(*QUESTION).decision == ALLOW
