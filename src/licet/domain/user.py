@@ -42,7 +42,15 @@ SCOPES: Final[Mapping[Role, frozenset[Scope]]] = {
             Scope.APPROVE,
         }
     ),
-    Role.SECURITY: frozenset({Scope.READ, Scope.AUDIT, Scope.REVOKE, Scope.APPROVE}),
+    Role.SECURITY: frozenset(
+        {
+            Scope.AUTHORIZE,
+            Scope.REVOKE,
+            Scope.READ,
+            Scope.AUDIT,
+            Scope.APPROVE,
+        }
+    ),
     Role.AUDITOR: frozenset({Scope.READ, Scope.AUDIT}),
     Role.ADMIN: EVERYTHING,
 }

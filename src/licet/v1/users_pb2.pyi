@@ -8,7 +8,7 @@ A user is a person who calls licet: a principal `user:<name>` with roles. What e
   user       `authorize`
   developer  `authorize`, `read`, `approve`
   sre        `authorize`, `grant`, `revoke`, `read`, `audit`, `approve`
-  security   `revoke`, `read`, `audit`, `approve`
+  security   `authorize`, `revoke`, `read`, `audit`, `approve`
   auditor    `read`, `audit`
   admin      all scopes
 
