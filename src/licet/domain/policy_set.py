@@ -149,7 +149,7 @@ class PolicySet:
         """
         facts = Facts(request, capability, now, earliest)
         demanded = {}
-        for policy in self._matching(request.principal, request.action, request.resource):
+        for policy in self._index.matching(request.principal, request.action, request.resource):
             effect = policy.effect
             if isinstance(effect, Require) and effect.approval and _holds(policy, facts):
                 demanded[policy.id] = effect.approval
