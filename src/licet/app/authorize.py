@@ -66,7 +66,9 @@ class Authorize:
 
         Raises:
             UnavailableError: what the principal holds cannot be known, or the decision cannot be
-                recorded. DeadlineError: the deadline passed first.
+                recorded, or an approval may be used up and may not. DeadlineError: the deadline
+                passed first. NotPermittedError: the caller was shut out before an approval was
+                used.
         """
         held, policies = self._known(request.principal, deadline)
         # The clock is read after the set was looked up, so a slow look-up can only make a
