@@ -13,8 +13,7 @@ from contextlib import ExitStack
 from typing import Final, Self
 from uuid import uuid4
 
-from licet import bootstrap_audit, bootstrap_callers, bootstrap_policies
-from licet.app.authorize import Authorize
+from licet import bootstrap_approvals, bootstrap_audit, bootstrap_callers, bootstrap_policies
 from licet.app.grant import GrantCapability
 from licet.app.import_audit import ImportAudit
 from licet.app.policy_ports import ActivePolicies
@@ -159,9 +158,10 @@ class Licet:
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
         changed = callers.changes(acknowledgements, mutations)
+        approvals = bootstrap_approvals.ComposedApprovals(database, changed, ids, clock)
         use_cases = UseCases(
             authorize=(
-                authorize := Authorize(sets, trail.log, clock, policies.held, policies.conditions)
+                authorize := approvals.deciding(sets, trail.log, policies.held, policies.conditions)
             ),
             grant=GrantCapability(capabilities, mutations, clock, ids, policies.conditions),
             revoke=RevokeCapabilities(capabilities, mutations, clock, ids),
@@ -172,6 +172,7 @@ class Licet:
             import_audit=ImportAudit(changed, clock, ids, callers.users),
             identity=callers.managed(changed, ids, tokens, settings, self._stack),
             policies=policies.managed(changed, ids, tokens, callers.users),
+            approvals=approvals.managed(callers.users, tokens),
             latest_checkpoint=trail.latest,
         )
         probe = self._probe(database, expected, policies.held)

@@ -304,6 +304,7 @@ IMMUTABLE: dict[str, LiteralString] = {
     "metadata": "metadata = '{\"a\": 1}'",
     "granted_revision": "granted_revision = granted_revision + 1",
     "granted_event_id": "granted_event_id = gen_random_uuid()",
+    "approved_roles": "approved_roles = '{security}'",
 }
 END: LiteralString = """
 UPDATE licet.capabilities SET ended_revision = 99, ended_event_id = gen_random_uuid(),

@@ -55,6 +55,10 @@ class _NoChanges(AdminChanges):
         raise AssertionError
 
     @override
+    def commit(self, change: AdminChange, deadline: Deadline) -> Applied:
+        raise AssertionError
+
+    @override
     def refuse(self, event: AuditEvent, deadline: Deadline) -> None:
         raise AssertionError
 

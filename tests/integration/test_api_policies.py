@@ -156,10 +156,6 @@ def test_what_is_not_understood_is_not_put(served: Served, stub: PolicyServiceSt
     ("policy", "why"),
     [
         ("name: p, limit: {rate: 1/s}", "policy p has a limit, and limits are not enforced yet"),
-        (
-            "name: p, require: {approval: sre}",
-            "policy p requires an approval, and approvals",
-        ),
     ],
 )
 def test_what_is_not_enforced_is_not_put(stub: PolicyServiceStub, policy: str, why: str) -> None:

@@ -71,7 +71,7 @@ def test_a_user_is_made_found_and_listed(admin: As) -> None:
     user = made.user
     assert (user.principal, user.name, user.email) == ("user:alice", "Alice", "alice@example.org")
     assert list(user.roles) == ["auditor", "sre"]
-    assert list(user.scopes) == ["audit", "authorize", "grant", "read", "revoke"]
+    assert list(user.scopes) == ["approve", "audit", "authorize", "grant", "read", "revoke"]
     assert (user.created_by, user.revision) == ("caller:anonymous", made.revision)
     assert get(admin, principal="user:alice") == user == get(admin, email="ALICE@example.org")
     bob = make_user(admin, "user:bob", "user").user
@@ -200,7 +200,7 @@ def test_the_keys_of_a_disabled_user_count_for_nothing_until_it_is_enabled(
 def test_nobody_gives_or_takes_what_they_have_not(served: Served, admin: As) -> None:
     make_user(admin, "user:root", "admin")
     make_user(admin, "user:bob", "user")
-    clerk = make_key(admin, "identity", "authorize", "read")
+    clerk = make_key(admin, "identity", "authorize", "read", "approve")
     with holding(served.address, clerk.token) as caller:
         wider = (PERMISSION_DENIED, "SCOPES_WIDER")
         assert why(lambda: make_user(caller, "user:eve", "admin")) == wider

@@ -16,13 +16,20 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from licet.client.transport import health_check
 from licet.domain.caller import Scope
 from licet.server.authority import CREDENTIALS, RULES
-from licet.v1 import agents_pb2, audit_service_pb2, authorization_pb2, identity_pb2, policy_pb2
+from licet.v1 import (
+    agents_pb2,
+    approval_pb2,
+    audit_service_pb2,
+    authorization_pb2,
+    identity_pb2,
+    policy_pb2,
+)
 from tests.fakes.agents import make_agent, make_bootstrap
 from tests.fakes.callers import As, calling, holding, make_key
 from tests.fakes.postgres import Cluster, Database
 from tests.fakes.serving import Failure, Served, failure, serving
 
-FILES = (authorization_pb2, audit_service_pb2, identity_pb2, policy_pb2)
+FILES = (authorization_pb2, audit_service_pb2, identity_pb2, policy_pb2, approval_pb2)
 METHODS: dict[str, MethodDescriptor] = {
     f"/{service.full_name}/{method.name}": method
     for file in FILES
@@ -137,6 +144,7 @@ AN_AGENTS = {
     "BatchAuthorize",
     "StreamAuthorize",
     "GetCaller",
+    "GetApproval",
     "RotateAgentToken",
     "AgentHeartbeat",
 }

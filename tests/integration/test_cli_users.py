@@ -91,7 +91,7 @@ def test_a_principal_is_suspended_and_resumed(licet: Licet) -> None:
 def test_the_client_library_has_them(served: Served) -> None:
     with Client(served.address) as client:
         made = client.callers.users.create("user:bob", "bob@example.org", ["sre"])
-        assert made.user.scopes == ("audit", "authorize", "grant", "read", "revoke")
+        assert made.user.scopes == ("approve", "audit", "authorize", "grant", "read", "revoke")
         client.callers.users.create("user:al", "al@example.org", ["user"])
         listed = client.callers.users.list(page_size=1)
         assert [user.principal for user in listed] == ["user:al", "user:bob"]

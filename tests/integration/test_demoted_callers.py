@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from licet.app.administration import AdminChange, AdminChanges
 from licet.app.agents import ManageAgents, SwitchCommand
+from licet.app.approvals import ManageApprovals, ResolveCommand
 from licet.app.bootstrap_tokens import (
     CreateBootstrapCommand,
     ManageBootstrapTokens,
@@ -24,12 +25,13 @@ from licet.domain.caller import UNLIMITED, Identity, Scope
 from licet.domain.canonical_json import EMPTY
 from licet.domain.errors import ConflictError
 from licet.domain.instant import Instant
-from licet.domain.names import Caller
+from licet.domain.names import ApprovalId, Caller
 from licet.domain.pattern import ResourcePattern
 from licet.replica.clock import SystemClock
 from licet.replica.lease import Lease
 from licet.storage.administration import PostgresAdminChanges
 from licet.storage.agents import PostgresAgents
+from licet.storage.approvals import PostgresApprovals
 from licet.storage.pool import Database as Pool
 from licet.storage.pool import PoolLimits
 from licet.storage.tokens import SignedPageTokens
@@ -38,9 +40,11 @@ from licet.v1 import policy_pb2 as pb
 from licet.v1 import users_pb2 as up
 from licet.v1.policy_pb2_grpc import PolicyServiceStub
 from licet.writer.agents import AgentWriter
+from licet.writer.approvals import ApprovalWriter
 from licet.writer.ids import RandomKeys, TimeOrderedIds
 from tests.fakes.agents import make_agent, make_bootstrap
 from tests.fakes.api import rows
+from tests.fakes.approvals import PENDING, asked, get, prepared
 from tests.fakes.callers import As, calling, holding, make_key
 from tests.fakes.postgres import Database
 from tests.fakes.serving import Served
@@ -91,6 +95,10 @@ class Overtaken(AdminChanges):
     def make(
         self, change: AdminChange, raise_refusal: Callable[[str], None], deadline: Deadline
     ) -> Applied:
+        return self.commit(change, deadline)
+
+    @override
+    def commit(self, change: AdminChange, deadline: Deadline) -> Applied:
         give(self._admin, "developer")
         return self._store.make(change, deadline)
 
@@ -158,6 +166,21 @@ def test_nothing_is_done_by_roles_that_were_lost_while_it_was_under_way(
         done.append(kind)
     assert done == []
     assert events(served.database) == []
+
+
+def test_nothing_is_approved_by_roles_that_were_lost_while_it_was_under_way(
+    served: Served, admin: As, pool: Pool
+) -> None:
+    prepared(served)
+    approval_id = ApprovalId(asked(served))
+    clock = SystemClock()
+    ids, stored = TimeOrderedIds(clock), PostgresApprovals(pool, clock)
+    writer = ApprovalWriter(Overtaken(pool, admin), stored, ids, lambda: 0.0)
+    ports = (PostgresUsers(pool), ids, clock, SignedPageTokens(bytes(32)))
+    command = ResolveCommand(approval_id, is_consent=True, comment="", ttl_seconds=9, request_id="")
+    with pytest.raises(ConflictError):
+        ManageApprovals(writer, stored, *ports).resolve(command, ALICE, PATIENT)
+    assert get(served.channel, approval_id).state == PENDING
 
 
 def test_nothing_is_asked_for_by_roles_that_were_lost_before(

@@ -229,6 +229,51 @@ REGISTERED = BOOTSTRAP | {
     "token": {"id": "3456789abcdefghj", "secret_sha256": "22" * 32, "ttl_seconds": 86_400},
 }
 HEARD = "INSERT INTO licet.agent_heartbeats SELECT name, now() FROM licet.agents"
+REQUESTED = POLICIES | {
+    "kind": "approval.requested",
+    "request_id": "a1",
+    "approval": {
+        "id": "01990000-0000-7000-8000-00000000000a",
+        "principal": "user:alice",
+        "action": "read",
+        "resource": "doc:a/b",
+        "roles": ["security"],
+        "policies": ["p"],
+        "policy_set": 1,
+        "purpose": "",
+        "session_id": "",
+        "parent_id": ALICE,
+        "seconds": 60,
+        "most": 20,
+        "rejection_seconds": 900,
+    },
+}
+APPROVED = REQUESTED | {
+    "kind": "approval.approved",
+    "request_id": "a2",
+    "id": "01990000-0000-7000-8000-00000000000a",
+    "roles": ["security"],
+    "ttl_seconds": 60,
+    "capability_id": "01990000-0000-7000-8000-00000000000b",
+}
+SPENT = APPROVED | {
+    "kind": "approval.used",
+    "request_id": "a3",
+    "id": "01990000-0000-7000-8000-00000000000b",
+    "principal": "user:alice",
+    "action": "read",
+    "resource": "doc:a/b",
+    "session_id": "",
+}
+REQUESTED_AGAIN = REQUESTED | {
+    "request_id": "a4",
+    "approval": REQUESTED["approval"] | {"id": "01990000-0000-7000-8000-00000000000c"},  # type: ignore[operator] # it is a dict
+}
+APPROVED_AGAIN = APPROVED | {
+    "request_id": "a5",
+    "id": "01990000-0000-7000-8000-00000000000c",
+    "capability_id": "01990000-0000-7000-8000-00000000000d",
+}
 REPLICA = """
 INSERT INTO licet.replicas (incarnation, applied, lease_seconds)
 VALUES (gen_random_uuid(), 1, 1)
@@ -307,7 +352,8 @@ def fill(database: Database) -> None:
         connection.execute(WRITER)
         connection.execute(QUARANTINED)
         first = (KEY, ROTATED, USER, DISABLED, SUSPENDED)
-        for change in (*first, BOOTSTRAP, REGISTERED, POLICIES, IMPORTED):
+        approvals = (REQUESTED, APPROVED, SPENT, REQUESTED_AGAIN, APPROVED_AGAIN)
+        for change in (*first, BOOTSTRAP, REGISTERED, POLICIES, IMPORTED, *approvals):
             row = connection.execute(CHANGE_KEY, {"change": Jsonb(change)}).fetchone()
             assert row == ("done",)
         connection.execute(USED)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
+from licet.app.approval_ports import Approvals, Pending
+from licet.app.authorize import Authorize
+from licet.app.conditions import CompiledConditions, no_conditions
+from licet.app.policy_ports import ActivePolicies
+from licet.app.ports import CapabilitySets, Clock, Deadline
+from licet.app.recording import AuditLog
+from licet.domain.approval import Needed
 from licet.domain.canonical_json import JsonValue, canonical
-from licet.domain.capability_set import HeldCapability
+from licet.domain.capability_set import HeldCapability, OneUse
 from licet.domain.decision import Judgement, Request
 from licet.domain.document import DocumentError, Fault
 from licet.domain.instant import Instant
-from licet.domain.names import Action, Principal, Resource
+from licet.domain.names import Action, Caller, Principal, Resource
 from licet.domain.policy import Take
 from licet.domain.policy_set import PolicySet
 from licet.policies.reading import compile_set
@@ -17,6 +24,33 @@ from tests.unit.builders import HOLDER, NOW, held
 
 ANYTHING: Final = held(1, "doc:**", "*")
 """A capability for any action."""
+
+
+class NoApprovals:
+    """See `app.approval_ports.Approvals`: there are none, and none can be asked for."""
+
+    def pending(
+        self, _needed: Needed, _request: Request, _caller: Caller, _deadline: Deadline
+    ) -> Pending:
+        return Pending("")
+
+    def use(self, _one: OneUse, _request: Request, _caller: Caller, _deadline: Deadline) -> bool:
+        return False
+
+
+def authorizing(  # noqa: PLR0913 - the ports
+    sets: CapabilitySets,
+    log: AuditLog,
+    clock: Clock,
+    policies: ActivePolicies,
+    *,
+    approvals: Approvals | None = None,
+    conditions: CompiledConditions = no_conditions,
+) -> Authorize:
+    """Return the use case, with nothing behind the ports that a test is not about."""
+    if approvals is None:
+        approvals = NoApprovals()
+    return Authorize(sets, log, clock, policies, approvals=approvals, conditions=conditions)
 
 
 def policy_set(*policies: str, take: Take | None = None) -> PolicySet:

@@ -109,6 +109,7 @@ def test_the_stored_format_stays() -> None:
     asked_for |= {"user.created", "user.updated", "user.disabled", "user.enabled"}
     asked_for |= {"principal.suspended", "principal.resumed"}
     asked_for |= {"policy.put", "policy.rolled_back"}
+    asked_for |= {f"approval.{kind}" for kind in ("requested", "approved", "rejected", "used")}
     asked_for |= {"bootstrap.created", "bootstrap.revoked"}
     agents = "registered rotated deactivated activated offline online"
     asked_for |= {f"agent.{kind}" for kind in agents.split()}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import pytest
 from typing_extensions import override
 
-from licet.app.authorize import Answer, Authorize
+from licet.app.authorize import Answer
 from licet.app.ports import AT_ONCE, Deadline, NotAtOnceError
 from licet.app.recording import Acknowledge, Recorded
 from licet.domain.audit_event import AuditEvent, Result, event_id, event_id_text
@@ -30,7 +30,7 @@ from tests.unit.builders import (
     holding,
     identifier,
 )
-from tests.unit.policies import policy_set
+from tests.unit.policies import authorizing, policy_set
 
 
 class Memory:
@@ -108,7 +108,7 @@ def no_policies(_: Deadline) -> PolicySet | None:
 
 def test_an_allow_is_on_record_before_it_is_returned() -> None:
     clock, log = StillClock(), Log()
-    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies)
+    authorize = authorizing(Memory(clock, held(1)), log, clock, no_policies)
     request = asking()._replace(session_id="s", trace_id="t")
     answer = authorize(request, CALLER, PATIENT)
     assert answer.request is request
@@ -129,7 +129,7 @@ def test_a_denial_is_on_record_with_its_reason(
     capability: HeldCapability, reason: str, closest: str
 ) -> None:
     clock, log = StillClock(), Log()
-    answer = Authorize(Memory(clock, capability), log, clock, no_policies)(
+    answer = authorizing(Memory(clock, capability), log, clock, no_policies)(
         asking(), CALLER, PATIENT
     )
     assert not answer.decision.allowed
@@ -138,14 +138,14 @@ def test_a_denial_is_on_record_with_its_reason(
 
 def test_what_cannot_be_recorded_is_not_returned() -> None:
     clock = StillClock()
-    authorize = Authorize(Memory(clock, held(1)), Log(room=0), clock, no_policies)
+    authorize = authorizing(Memory(clock, held(1)), Log(room=0), clock, no_policies)
     with pytest.raises(UnavailableError):
         authorize(asking(), CALLER, PATIENT)
 
 
 def test_a_deferred_answer_is_on_record_before_it_is_prepared_and_leaves_when_it_is_told() -> None:
     clock, log = StillClock(), Log()
-    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies)
+    authorize = authorizing(Memory(clock, held(1)), log, clock, no_policies)
     prepared: list[Answer] = []
     told: list[UnavailableError | None] = []
 
@@ -159,14 +159,14 @@ def test_a_deferred_answer_is_on_record_before_it_is_prepared_and_leaves_when_it
     assert told == []
     leave(None)
     assert told == [None]
-    assert answer == Authorize(Memory(clock, held(1)), Log(), clock, no_policies)(
+    assert answer == authorizing(Memory(clock, held(1)), Log(), clock, no_policies)(
         answer.request, CALLER, PATIENT
     )
 
 
 def test_a_deferred_batch_is_on_record_before_it_is_prepared_and_leaves_when_it_is_told() -> None:
     clock, log = StillClock(), Log()
-    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies)
+    authorize = authorizing(Memory(clock, held(1)), log, clock, no_policies)
     prepared: list[list[Answer]] = []
     told: list[UnavailableError | None] = []
     requests = [asking()._replace(explain=True), asking(action="write")]
@@ -182,7 +182,7 @@ def test_a_deferred_batch_is_on_record_before_it_is_prepared_and_leaves_when_it_
     leave(None)
     assert told == [None]
     assert [answer.decision.allowed for answer in answers] == [True, False]
-    assert answers == Authorize(Memory(clock, held(1)), Log(), clock, no_policies).batch(
+    assert answers == authorizing(Memory(clock, held(1)), Log(), clock, no_policies).batch(
         requests, CALLER, PATIENT
     )
 
@@ -196,7 +196,7 @@ def test_what_cannot_be_recorded_is_not_even_prepared() -> None:
         raise AssertionError
 
     with pytest.raises(UnavailableError):
-        Authorize(Memory(clock, held(1)), log, clock, no_policies).deferred(
+        authorizing(Memory(clock, held(1)), log, clock, no_policies).deferred(
             asking(), CALLER, PATIENT, prepare
         )
     assert not prepared
@@ -206,7 +206,7 @@ def test_what_cannot_be_recorded_is_not_even_prepared() -> None:
 def test_the_clock_is_read_after_the_look_up_so_that_a_slow_one_can_only_deny() -> None:
     clock = StillClock()
     memory = Memory(clock, held(1, expires_at=NOW + 1_000_000))
-    authorize = Authorize(memory, Log(), clock, no_policies)
+    authorize = authorizing(memory, Log(), clock, no_policies)
     assert authorize(asking(), CALLER, PATIENT).decision.allowed
     memory.seconds = 1
     assert not authorize(asking(), CALLER, PATIENT).decision.allowed
@@ -215,7 +215,7 @@ def test_the_clock_is_read_after_the_look_up_so_that_a_slow_one_can_only_deny() 
 
 def test_an_explanation_is_given_when_it_is_asked_for() -> None:
     clock = StillClock()
-    authorize = Authorize(Memory(clock, held(1)), Log(), clock, no_policies)
+    authorize = authorizing(Memory(clock, held(1)), Log(), clock, no_policies)
     answer = authorize(asking()._replace(explain=True), CALLER, PATIENT)
     assert answer.explanation == Explanation((Candidate(held(1), Verdict.APPLIES),), 1)
 
@@ -223,7 +223,7 @@ def test_an_explanation_is_given_when_it_is_asked_for() -> None:
 def test_policies_are_asked_after_the_lookup_and_their_denial_is_on_record() -> None:
     clock, log = StillClock(), Log()
     policies = policy_set("name: stop, deny: nothing goes")
-    authorize = Authorize(Memory(clock, held(1)), log, clock, lambda _: policies)
+    authorize = authorizing(Memory(clock, held(1)), log, clock, lambda _: policies)
     single = authorize(asking()._replace(explain=True), CALLER, PATIENT)
     (batched,) = authorize.batch([asking()], CALLER, PATIENT)
     prepared: list[Answer] = []
@@ -264,7 +264,7 @@ def test_who_lost_a_right_before_the_policy_against_it_was_lifted_is_never_allow
 ) -> None:
     clock, log = StillClock(), Log()
     policies = [policy_set(), policy_set("name: stop, deny: nothing goes")]
-    authorize = Authorize(Overtaken(clock, policies), log, clock, lambda _: policies[-1])
+    authorize = authorizing(Overtaken(clock, policies), log, clock, lambda _: policies[-1])
     if is_batch:
         (answer,) = authorize.batch([asking()], CALLER, PATIENT)
     else:
@@ -277,7 +277,7 @@ def test_nothing_is_decided_when_the_policies_cannot_be_known() -> None:
         raise UnavailableError("the set cannot be used")
 
     clock, log = StillClock(), Log()
-    authorize = Authorize(Memory(clock, held(1)), log, clock, unknown)
+    authorize = authorizing(Memory(clock, held(1)), log, clock, unknown)
     with pytest.raises(UnavailableError):
         authorize(asking(), CALLER, PATIENT)
     with pytest.raises(UnavailableError):
@@ -290,14 +290,14 @@ def test_nothing_is_decided_when_the_policies_cannot_be_known() -> None:
 def test_a_policy_that_cannot_be_told_is_counted() -> None:
     clock = StillClock()
     policies = policy_set("name: p, when: context.x == 1, deny: nope")
-    authorize = Authorize(Memory(clock, held(1)), Log(), clock, lambda _: policies)
+    authorize = authorizing(Memory(clock, held(1)), Log(), clock, lambda _: policies)
     assert authorize(asking(), CALLER, PATIENT).decision.reason is Reason.POLICY_ERROR
     assert (authorize.policy_denials, authorize.policy_errors) == (1, 1)
 
 
 def test_a_batch_is_decided_in_order_at_one_instant() -> None:
     clock, log = StillClock(), Log()
-    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies)
+    authorize = authorizing(Memory(clock, held(1)), log, clock, no_policies)
     requests = [
         asking(),
         asking(action="write"),
@@ -315,7 +315,7 @@ def test_a_batch_is_decided_in_order_at_one_instant() -> None:
 
 def test_a_batch_that_cannot_be_recorded_whole_is_not_returned() -> None:
     clock, log = StillClock(), Log(room=1)
-    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies)
+    authorize = authorizing(Memory(clock, held(1)), log, clock, no_policies)
     with pytest.raises(UnavailableError):
         authorize.batch([asking(), asking()], CALLER, PATIENT)
     assert not log.events
@@ -333,7 +333,7 @@ def test_with_many_conditions_of_policies_nothing_is_decided_at_once(
     )
     clock, log = StillClock(), Log()
     memory = Memory(clock, held(1))
-    authorize = Authorize(memory, log, clock, lambda _: policies)
+    authorize = authorizing(memory, log, clock, lambda _: policies)
     memory.deadline = log.deadline = AT_ONCE
     try:
         if questions == 1:

@@ -22,6 +22,7 @@ from licet.domain.policy_facts import Facts
 from licet.policies.cel import compile_condition
 from licet.replica.conditions import CompiledConditions
 from tests.unit.builders import CALLER, NOW, PATIENT, StillClock, asking, held
+from tests.unit.policies import authorizing
 from tests.unit.test_authorize import Log, Memory, no_policies
 
 FACTS = Facts(asking(), held(1), NOW, NOW)
@@ -42,7 +43,7 @@ def authorize(*capabilities: HeldCapability) -> tuple[Authorize, Memory, Log]:
     clock, log = StillClock(), Log()
     memory = Memory(clock, *capabilities)
     conditions = CompiledConditions(compile_condition)
-    return Authorize(memory, log, clock, no_policies, conditions), memory, log
+    return authorizing(memory, log, clock, no_policies, conditions=conditions), memory, log
 
 
 def test_a_text_is_compiled_once() -> None:

@@ -421,4 +421,4 @@ def test_the_values_that_are_stored_and_sent_stay() -> None:
         "APPROVAL_REQUIRED",
         "PRINCIPAL_SUSPENDED",
     }
-    assert set(EndCause) == {"REVOKED", "CASCADE", "EXPIRED", "SESSION_ENDED"}
+    assert set(EndCause) == {"REVOKED", "CASCADE", "EXPIRED", "SESSION_ENDED", "USED"}

@@ -6,13 +6,13 @@ import pytest
 
 from licet.domain.caller import EVERYTHING, Scope
 from licet.domain.errors import InvalidRequestError
-from licet.domain.user import SCOPES, Role, email_address, powers_of, user_name, within
+from licet.domain.user import APPROVERS, SCOPES, Role, email_address, powers_of, user_name, within
 
 ADMIN, AUTHORIZE, GRANT, READ = Scope.ADMIN, Scope.AUTHORIZE, Scope.GRANT, Scope.READ
 
 
 def test_every_role_has_scopes_and_its_value_stays() -> None:
-    assert set(SCOPES) == set(Role) == {"user", "developer", "sre", "auditor", "admin"}
+    assert set(SCOPES) == set(Role) == {"user", "developer", "sre", "security", "auditor", "admin"}
     assert all(SCOPES.values())
 
 
@@ -20,6 +20,11 @@ def test_only_an_admin_administrates() -> None:
     for role in set(Role) - {Role.ADMIN}:
         assert not SCOPES[role] & {Scope.IDENTITY, Scope.POLICY, Scope.ADMIN}
     assert SCOPES[Role.ADMIN] == EVERYTHING
+
+
+def test_a_policy_names_roles_that_can_approve() -> None:
+    assert APPROVERS == ("developer", "sre", "security", "admin")
+    assert Scope.APPROVE not in SCOPES[Role.AUDITOR] | SCOPES[Role.USER]
 
 
 def test_roles_add_up() -> None:
@@ -35,7 +40,7 @@ def test_roles_add_up() -> None:
         ({GRANT}, [Role.DEVELOPER], set()),
         ({GRANT}, [Role.ADMIN], {GRANT}),
         ({ADMIN}, [Role.ADMIN], {ADMIN}),
-        ({ADMIN}, [Role.DEVELOPER], {AUTHORIZE, READ}),
+        ({ADMIN}, [Role.DEVELOPER], {AUTHORIZE, READ, Scope.APPROVE}),
         ({ADMIN, GRANT}, [Role.USER], {AUTHORIZE}),
         ({ADMIN}, [], set()),
     ],

@@ -57,6 +57,14 @@ class AdminChanges(Protocol):
         """
         ...
 
+    def commit(self, change: AdminChange, deadline: Deadline) -> Applied:
+        """Make and record a change, as `make` does, but wait for no replica.
+
+        For what nobody decides by, and what only its row decides. The status of a refusal is left
+        to the caller. Raises as `make` does.
+        """
+        ...
+
     def refuse(self, event: AuditEvent, deadline: Deadline) -> None:
         """Record an attempt that the rules do not allow. See `ports.Mutations.refuse`."""
         ...

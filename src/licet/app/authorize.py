@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from licet.app.approval_ports import Approvals
+from licet.app.approving import Settled, Settling
 from licet.app.conditions import CompiledConditions, Evaluation, no_conditions
 from licet.app.policy_ports import ActivePolicies
 from licet.app.ports import AT_ONCE, CapabilitySets, Clock, Deadline, NotAtOnceError
@@ -18,6 +20,8 @@ from licet.domain.policy_set import PolicySet
 
 # A named tuple's own constructor is written in Python and costs twice as much.
 _new: Final = tuple.__new__
+# Members of an enum are looked up the slow way.
+_APPROVAL_REQUIRED: Final = Reason.APPROVAL_REQUIRED
 
 MAX_CONDITIONS_AT_ONCE: Final = 50
 """With more conditions of policies to look at, for all questions together, nothing is decided on
@@ -25,12 +29,13 @@ the thread that all others wait for: each takes some microseconds."""
 
 
 class Answer(NamedTuple):
-    """A decision that is on record."""
+    """A decision that is on record. `approval_id` is what a DENY can wait for, if anything."""
 
     request: Request
     decision: Decision
     event_id: EventId
     explanation: Explanation | None
+    approval_id: str = ""
 
 
 class Authorize:
@@ -39,15 +44,18 @@ class Authorize:
     There is no path from an exception to ALLOW: a decision is returned or an error is raised.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the ports
         self,
         sets: CapabilitySets,
         log: AuditLog,
         clock: Clock,
         policies: ActivePolicies,
+        *,
+        approvals: Approvals,
         conditions: CompiledConditions = no_conditions,
     ) -> None:
         """Compose the use case."""
+        self._approvals = approvals
         self._sets = sets
         self._policies = policies
         self._conditions = conditions
@@ -67,23 +75,13 @@ class Authorize:
 
         Raises:
             UnavailableError: what the principal holds cannot be known, or the decision cannot be
-                recorded. DeadlineError: the deadline passed first.
+                recorded, or an approval may be used up and may not. DeadlineError: the deadline
+                passed first. NotPermittedError: the caller was shut out before an approval was
+                used.
         """
-        held, policies = self._known(request.principal, deadline)
-        # The clock is read after the set was looked up, so a slow look-up can only make a
-        # capability expire.
-        earliest, now = self._clock.reading()
-        evaluate = Evaluation(self._conditions, deadline) if held.has_conditions else cannot_tell
-        decision = decide(held, request, now, earliest, evaluate)
-        if decision.unmet is not None:
-            self._count(decision)
-        if policies is not None:
-            decision = self._judged(policies, decision, request, now, earliest)
-        event_id = self._log.record(caller, now, request, decision)
-        explanation = None
-        if request.explain:
-            explanation = _explain(held, policies, decision, request, now, earliest, evaluate)
-        return _new(Answer, (request, decision, event_id, explanation))
+        decided = self._decided(request, caller, deadline)
+        event_id = self._log.record(caller, decided.now, request, decided.decision)
+        return decided.answer(request, event_id)
 
     def deferred(
         self,
@@ -97,24 +95,15 @@ class Authorize:
         `prepare` is given the answer, which must not leave; what it returns is told when it may.
 
         Raises:
-            UnavailableError, DeadlineError: as for one; nobody is told anything.
+            UnavailableError, DeadlineError, NotPermittedError: as for one; nobody is told anything.
             NotAtOnceError: the deadline is `AT_ONCE`, and there is something to wait for but the
                 disk; nothing has happened.
         """
-        held, policies = self._known(request.principal, deadline)
-        # As above: the clock after the set.
-        earliest, now = self._clock.reading()
-        evaluate = Evaluation(self._conditions, deadline) if held.has_conditions else cannot_tell
-        decision = decide(held, request, now, earliest, evaluate)
-        if decision.unmet is not None:
-            self._count(decision)
-        if policies is not None:
-            decision = self._judged(policies, decision, request, now, earliest)
-        recorded = self._log.record_early(caller, now, (request,), (decision,), deadline)
-        explanation = None
-        if request.explain:
-            explanation = _explain(held, policies, decision, request, now, earliest, evaluate)
-        leave = prepare(_new(Answer, (request, decision, recorded.event_ids[0], explanation)))
+        decided = self._decided(request, caller, deadline)
+        recorded = self._log.record_early(
+            caller, decided.now, (request,), (decided.decision,), deadline
+        )
+        leave = prepare(decided.answer(request, recorded.event_ids[0]))
         # Last, so that nothing can fail once somebody may be told.
         self._log.when_durable(recorded, leave, deadline)
 
@@ -127,7 +116,7 @@ class Authorize:
             UnavailableError: as for one; of the batch, no decision is on record then.
             DeadlineError: the deadline passed first.
         """
-        taken = self._taken(requests, deadline)
+        taken = self._taken(requests, caller, deadline)
         ids = self._log.record_all(caller, taken.now, requests, taken.decisions)
         return taken.answers(requests, ids)
 
@@ -139,13 +128,33 @@ class Authorize:
         prepare: Callable[[list[Answer]], Acknowledge],
     ) -> None:
         """Decide several requests, as `batch` does, in the manner of `deferred`. Raises as it."""
-        taken = self._taken(requests, deadline)
+        taken = self._taken(requests, caller, deadline)
         recorded = self._log.record_early(caller, taken.now, requests, taken.decisions, deadline)
         leave = prepare(taken.answers(requests, recorded.event_ids))
         # Last, as above.
         self._log.when_durable(recorded, leave, deadline)
 
-    def _taken(self, requests: Sequence[Request], deadline: Deadline) -> _Taken:
+    def _decided(self, request: Request, caller: Caller, deadline: Deadline) -> _Decided:
+        held, policies = self._known(request.principal, deadline)
+        # The clock is read after the set was looked up, so a slow look-up can only make a
+        # capability expire.
+        earliest, now = self._clock.reading()
+        evaluate = Evaluation(self._conditions, deadline) if held.has_conditions else cannot_tell
+        decision = decide(held, request, now, earliest, evaluate)
+        if decision.unmet is not None:
+            self._count(decision)
+        settled = None
+        if policies is not None:
+            decision = self._judged(policies, decision, request, now, earliest)
+            if decision.reason is _APPROVAL_REQUIRED:
+                settling = Settling(
+                    self._approvals, policies, caller, now, earliest, evaluate, deadline
+                )
+                settled = self._settled(settling, held, request, decision)
+                decision = settled.decision
+        return _new(_Decided, (held, policies, earliest, now, evaluate, decision, settled))
+
+    def _taken(self, requests: Sequence[Request], caller: Caller, deadline: Deadline) -> _Taken:
         principals = {request.principal for request in requests}
         policies = self._policies(deadline)
         _check_in_time(policies, len(requests), deadline)
@@ -164,12 +173,22 @@ class Authorize:
         for decision in decisions:
             if decision.unmet is not None:
                 self._count(decision)
+        settled: dict[int, Settled] = {}
         if policies is not None:
             decisions = [
                 self._judged(policies, decision, request, now, earliest)
                 for request, decision in zip(requests, decisions, strict=True)
             ]
-        return _Taken(sets, policies, earliest, now, evaluate, decisions)
+            settling = Settling(
+                self._approvals, policies, caller, now, earliest, evaluate, deadline
+            )
+            for place, (request, decision) in enumerate(zip(requests, decisions, strict=True)):
+                if decision.reason is _APPROVAL_REQUIRED:
+                    held = sets[request.principal]
+                    settled[place] = self._settled(settling, held, request, decision)
+            for place, one in settled.items():
+                decisions[place] = one.decision
+        return _Taken(sets, policies, earliest, now, evaluate, decisions, settled)
 
     def _known(
         self, principal: Principal, deadline: Deadline
@@ -206,6 +225,45 @@ class Authorize:
             self.policy_errors += judged.reason is Reason.POLICY_ERROR
         return judged
 
+    def _settled(
+        self, settling: Settling, held: CapabilitySet, request: Request, denied: Decision
+    ) -> Settled:
+        settled = settling(held, request, denied)
+        # It was counted as a denial by the policy that demands the approval.
+        self.policy_denials -= settled.decision.allowed
+        self.policy_errors += settled.decision.reason is Reason.POLICY_ERROR
+        return settled
+
+
+class _Decided(NamedTuple):
+    """A decision that is not on record yet, and what it was taken by."""
+
+    held: CapabilitySet
+    policies: PolicySet | None
+    earliest: Instant
+    now: Instant
+    evaluate: Evaluate
+    decision: Decision
+    settled: Settled | None
+
+    def answer(self, request: Request, event_id: EventId) -> Answer:
+        """Return it with what else was asked for."""
+        settled = self.settled
+        explanation = None
+        if request.explain:
+            explanation = self._explanation(request)
+        approval_id = "" if settled is None else settled.approval_id
+        return _new(Answer, (request, self.decision, event_id, explanation, approval_id))
+
+    def _explanation(self, request: Request) -> Explanation:
+        held, policies, earliest, now, evaluate, decision, settled = self
+        explanation = explain(held, request, now, earliest, evaluate)
+        if policies is None:
+            return explanation
+        if settled is None:
+            return policies.explain(explanation, decision, request, now, earliest)
+        return policies.explain(explanation, settled.judged, request, now, earliest, settled.roles)
+
 
 class _Taken(NamedTuple):
     """The decisions of a batch, and what they were taken by."""
@@ -216,30 +274,29 @@ class _Taken(NamedTuple):
     now: Instant
     evaluate: Evaluate
     decisions: list[Decision]
+    settled: Mapping[int, Settled]
+    """Of those that need an approval, by their places."""
 
     def answers(self, requests: Sequence[Request], ids: Sequence[EventId]) -> list[Answer]:
-        sets, policies, earliest, now, evaluate, decisions = self
+        sets, policies, earliest, now, evaluate, decisions, settled = self
+        if not settled and not any(request.explain for request in requests):
+            return [
+                _new(Answer, (request, decision, event_id, None, ""))
+                for request, decision, event_id in zip(requests, decisions, ids, strict=True)
+            ]
         return [
-            _new(
-                Answer,
-                (
-                    request,
-                    decision,
-                    event_id,
-                    _explain(
-                        sets[request.principal],
-                        policies,
-                        decision,
-                        request,
-                        now,
-                        earliest,
-                        evaluate,
-                    )
-                    if request.explain
-                    else None,
-                ),
+            _Decided(
+                sets[request.principal],
+                policies,
+                earliest,
+                now,
+                evaluate,
+                decision,
+                settled.get(place),
+            ).answer(request, event_id)
+            for place, (request, decision, event_id) in enumerate(
+                zip(requests, decisions, ids, strict=True)
             )
-            for request, decision, event_id in zip(requests, decisions, ids, strict=True)
         ]
 
 
@@ -251,18 +308,3 @@ def _check_in_time(policies: PolicySet | None, questions: int, deadline: Deadlin
         and policies.conditions * questions > MAX_CONDITIONS_AT_ONCE
     ):
         raise NotAtOnceError
-
-
-def _explain(  # noqa: PLR0913, PLR0917 - all that decided
-    held: CapabilitySet,
-    policies: PolicySet | None,
-    decision: Decision,
-    request: Request,
-    now: Instant,
-    earliest: Instant,
-    evaluate: Evaluate,
-) -> Explanation:
-    explanation = explain(held, request, now, earliest, evaluate)
-    if policies is None:
-        return explanation
-    return policies.explain(explanation, decision, request, now, earliest)

@@ -21,7 +21,7 @@ from licet.domain.errors import (
     PreconditionError,
     Violation,
 )
-from licet.domain.policy import Limit, Policy, Require
+from licet.domain.policy import Limit, Policy
 from licet.domain.policy_cases import Case, Result
 from licet.domain.policy_document import PolicyDocument
 from licet.domain.policy_set import PolicySet, full_bucket
@@ -240,8 +240,6 @@ def _not_enforced(policy: Policy) -> str:
     match policy.effect:
         case Limit():
             return "has a limit, and limits are not enforced yet"
-        case Require(approval=role) if role:
-            return "requires an approval, and approvals cannot be given yet"
         case _:
             return ""
 

@@ -64,6 +64,8 @@ def _print(decision: Decision, question: str) -> None:
     headline.append(f" {decision.reason}: ", style="bold")
     headline.append_text(output.text(decision.detail))
     facts = [headline]
+    if decision.approval_id:
+        facts.append(output.text(f"approval {decision.approval_id}"))
     if decision.retry_after is not None:
         facts.append(output.text(f"ask again in {decision.retry_after}"))
     if decision.valid_until is not None:

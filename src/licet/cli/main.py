@@ -21,6 +21,7 @@ import typer
 from licet import __version__
 from licet.cli import (
     agents,
+    approvals,
     audit,
     audit_archive,
     audit_proofs,
@@ -91,6 +92,7 @@ policy.app.command()(command(policy_sets.show))
 policy.app.command()(command(policy_sets.history))
 policy.app.command()(command(policy_sets.rollback))
 app.add_typer(policy.app, name="policy")
+app.add_typer(approvals.app, name="approvals")
 app.add_typer(users.app, name="users")
 app.add_typer(principals.app, name="principals")
 app.add_typer(agents.app, name="agents")

@@ -34,7 +34,7 @@ def create(
     email: Annotated[str, typer.Argument(help="Its e-mail address; no other user has it.")],
     roles: Annotated[
         str,
-        typer.Argument(help="user, developer, sre, auditor, admin; several with commas."),
+        typer.Argument(help="user, developer, sre, security, auditor, admin; several with commas."),
     ],
     name: Annotated[str, typer.Option(help="For people.")] = "",
     request_id: RequestIdOption = "",

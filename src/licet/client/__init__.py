@@ -15,6 +15,7 @@ from licet.client.agents import (
     Heartbeat,
     NewBootstrapToken,
 )
+from licet.client.approvals import Approval, ApprovalResolution, Approvals, Consent
 from licet.client.callers import ApiKey, CallerIdentity, Callers, KeyRevocation, NewApiKey
 from licet.client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client
 from licet.client.errors import LicetCallError
@@ -55,6 +56,9 @@ __all__ = [
     "AgentToken",
     "Agents",
     "ApiKey",
+    "Approval",
+    "ApprovalResolution",
+    "Approvals",
     "AuditEvent",
     "AuditFilter",
     "AuditImport",
@@ -69,6 +73,7 @@ __all__ = [
     "CapabilityPage",
     "CapabilityTree",
     "Client",
+    "Consent",
     "ConsideredPolicy",
     "Decision",
     "Explanation",

@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 
 from licet.client import credentials, messages, streaming, transport
 from licet.client.agents import Agents
+from licet.client.approvals import Approvals
 from licet.client.callers import Callers
 from licet.client.errors import LicetCallError
 from licet.client.imports import Imports
@@ -75,6 +76,8 @@ class Client:
         """The calls about who may call."""
         self.policies = Policies(self._channel, self._seconds)
         """The calls about policies."""
+        self.approvals = Approvals(self._channel, self._seconds)
+        """The calls about approvals."""
         self.agents = Agents(self._channel, self._seconds)
         """The calls about agents."""
         self.proofs = Proofs(self._channel, self._seconds)

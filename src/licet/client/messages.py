@@ -185,6 +185,7 @@ def decision(message: pb.AuthorizeResponse) -> Decision:
         retry_after=_optional(message, "retry_after", Duration.ToTimedelta),
         explanation=_optional(message, "explanation", _explanation),
         correlation_id=message.correlation_id,
+        approval_id=message.approval_id,
     )
 
 
@@ -209,6 +210,7 @@ def capability(message: capability_pb2.Capability) -> Capability:
         ended_by=message.ended_by,
         end_reason=message.end_reason,
         end_cause=_name(capability_pb2.EndCause.DESCRIPTOR, message.end_cause),
+        approved_roles=tuple(message.approved_roles),
     )
 
 
@@ -307,6 +309,11 @@ def _explanation(message: decision_pb2.Explanation) -> Explanation:
         ),
         policy_count=message.policy_count,
     )
+
+
+def enum_name(kind: EnumDescriptor, number: int) -> str:
+    """Return a value's name without its type's prefix; a value of a later API as its number."""
+    return _name(kind, number)
 
 
 def reason_name(number: int) -> str:

@@ -68,6 +68,7 @@ class Decision:
         retry_after: of a policy's DENY, when asking again can succeed, if that is known.
         explanation: only when it was asked for.
         correlation_id: the request's.
+        approval_id: with APPROVAL_REQUIRED, the approval to wait for.
     """
 
     allowed: bool
@@ -81,6 +82,7 @@ class Decision:
     retry_after: timedelta | None
     explanation: Explanation | None
     correlation_id: str
+    approval_id: str
 
     def __bool__(self) -> NoReturn:
         """Refuse: an object is true by default, so `if decision:` would take a DENY for an ALLOW.
@@ -113,7 +115,8 @@ class Capability:
         ended_at: when it ended before its time.
         ended_by: the caller who ended it.
         end_reason: the reason given.
-        end_cause: REVOKED, CASCADE, EXPIRED or SESSION_ENDED; empty while it has not ended.
+        end_cause: REVOKED, CASCADE, EXPIRED, SESSION_ENDED or USED; empty while it has not ended.
+        approved_roles: who approved it, and so it is for one use; empty: it is an ordinary one.
     """
 
     id: str
@@ -134,6 +137,7 @@ class Capability:
     ended_by: str
     end_reason: str
     end_cause: str
+    approved_roles: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

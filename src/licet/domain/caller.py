@@ -29,6 +29,7 @@ class Scope(StrEnum):
     AUDIT = "audit"
     POLICY = "policy"
     IDENTITY = "identity"
+    APPROVE = "approve"
     ADMIN = "admin"
     """All the others, and what only an administrator may."""
 

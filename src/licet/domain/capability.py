@@ -38,6 +38,8 @@ class EndCause(StrEnum):
     CASCADE = "CASCADE"
     EXPIRED = "EXPIRED"
     SESSION_ENDED = "SESSION_ENDED"
+    USED = "USED"
+    """It was for one use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """A capability as stored."""
+    """A capability as stored; one with `approved_roles` is for one use: see `approval.py`."""
 
     id: CapabilityId
     terms: Terms
@@ -85,6 +87,7 @@ class Capability:
     granted_at: Instant
     revision: int
     end: End | None
+    approved_roles: tuple[str, ...] = ()
 
 
 def checked_actions(actions: Sequence[str], field: str = "actions") -> tuple[Action, ...]:

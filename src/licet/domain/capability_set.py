@@ -60,6 +60,14 @@ class HeldCapability(NamedTuple):
     """Its own and those of its ancestors; all must hold."""
 
 
+class OneUse(NamedTuple):
+    """A capability for one use, with the roles that approved it; see `approval.py`."""
+
+    capability: HeldCapability
+    parent_id: CapabilityId
+    roles: frozenset[str]
+
+
 Entry: TypeAlias = Sequence[HeldCapability]
 # Nearly all entries have one capability, which is kept as it is: a tuple of itself would weigh
 # half as much as the capability.
@@ -95,27 +103,23 @@ class CapabilitySet:
     """
 
     __slots__ = (
-        "_conditional",
-        "_ended",
-        "_living",
-        "extra_bytes",
-        "has_conditions",
-        "is_barred",
-        "is_suspended",
-        "principal",
-        "revision",
-        "size",
+        *("_conditional", "_ended", "_for_one_use", "_living", "extra_bytes", "has_conditions"),
+        *("is_barred", "is_suspended", "principal", "revision", "size"),
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - one argument per kind
         self,
         principal: Principal,
         revision: int,
         living: Iterable[HeldCapability],
         ended: Iterable[HeldCapability] = (),
         standing: Standing = Standing.GOOD,
+        for_one_use: Sequence[OneUse] = (),
     ) -> None:
-        """Index the capabilities; `ended` are those revoked before their time."""
+        """Index the capabilities.
+
+        `ended` are those revoked before their time; `for_one_use` none of `living`.
+        """
         self.principal = principal
         self.revision = revision
         self.is_suspended = standing is Standing.SUSPENDED
@@ -133,7 +137,10 @@ class CapabilitySet:
         """Whether any living capability has conditions."""
         self.extra_bytes = _weight(conditional)
         """What the conditions weigh, by estimate."""
-        self.size = self._living.size + self._conditional.size + self._ended.size
+        self._for_one_use = tuple(for_one_use)
+        self.size = (
+            self._living.size + self._conditional.size + self._ended.size + len(self._for_one_use)
+        )
         """How many capabilities are in the set, the ended ones included."""
 
     def exact(self, action: Action, resource: Resource) -> HeldCapability | None:
@@ -163,10 +170,21 @@ class CapabilitySet:
         """Return the entries of revoked capabilities that covered the action and the resource."""
         return self._ended.entries(action, resource) if self._ended.size else _NONE
 
-    def covering(self, resource: Resource) -> Iterator[HeldCapability]:
-        """Yield every capability whose pattern covers the resource, whatever its actions and state.
+    def for_one_use(self, action: Action, resource: Resource) -> Iterator[OneUse]:
+        """Yield the capabilities for one use of exactly this; they are in no other answer."""
+        exactly = ResourcePattern(resource)
+        for one in self._for_one_use:
+            if one.capability.resource == exactly and one.capability.actions == (action,):
+                yield one
 
-        Each once.
+    def approved(self, capability_id: CapabilityId) -> OneUse | None:
+        """Return the capability for one use of an id; None: it is none that is held."""
+        return next((one for one in self._for_one_use if one.capability.id == capability_id), None)
+
+    def covering(self, resource: Resource) -> Iterator[HeldCapability]:
+        """Yield every ordinary capability whose pattern covers the resource.
+
+        Whatever its actions and its state; each once.
         """
         for index in (self._living, self._conditional, self._ended):
             yield from index.covering(resource)

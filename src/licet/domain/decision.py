@@ -15,6 +15,7 @@ The steps, in the order in which they are taken:
 (6) One covered them and has ended: DENY, for the reason that the latest one ended.
 (7) None: DENY, NO_CAPABILITY.
 (8) What (1) or (2) allows, a policy may deny: see `policy_set.py`.
+(9) What it denies for want of an approval, one that was given may allow, once: see `approval.py`.
 
 A capability is dead from `expires_at` on and alive from `not_before` on, to the microsecond. Where
 the clock's reading has an error, it is dead as soon as it can be, and alive only when it must be.

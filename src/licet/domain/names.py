@@ -24,6 +24,7 @@ Principal = NewType("Principal", str)
 Action = NewType("Action", str)
 Resource = NewType("Resource", str)
 CapabilityId = NewType("CapabilityId", str)
+ApprovalId = NewType("ApprovalId", str)
 EventId = NewType("EventId", str)
 Caller = NewType("Caller", str)
 """An authenticated client of licet's own API, written like a principal."""

@@ -170,8 +170,7 @@ def _required(wanted: Require, facts: Facts) -> Finding:
             return Finding(Reason.SECURITY_LEVEL_TOO_LOW, detail)
     if wanted.session and not facts.request.session_id:
         return Finding(Reason.SESSION_REQUIRED, "this needs a session")
-    if wanted.approval:
-        # Nobody can give one yet.
+    if wanted.approval and wanted.approval not in facts.approved:
         return Finding(Reason.APPROVAL_REQUIRED, f"this needs the approval of {wanted.approval}")
     return proved
 

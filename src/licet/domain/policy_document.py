@@ -29,6 +29,7 @@ from licet.domain.policy import (
     PolicyId,
     Require,
 )
+from licet.domain.user import APPROVERS
 
 FORMAT: Final = 1
 """The version of the format."""
@@ -211,7 +212,7 @@ def _require(node: Node) -> Require:
             "security_level", lambda n: document.integer(n, 1, MAX_SECURITY_LEVEL), None
         ),
         session=fields.get("session", document.is_true, False),
-        approval=fields.get("approval", _name, ""),
+        approval=fields.get("approval", lambda n: document.choice(n, APPROVERS), ""),
     )
     if required == Require():
         raise node.fault("must require something: mfa, security_level, session or approval")

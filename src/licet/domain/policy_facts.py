@@ -18,6 +18,7 @@ from licet.domain.instant import LATEST, Instant, from_datetime, to_datetime
 if TYPE_CHECKING:  # a decision reads conditions, and conditions read this
     from licet.domain.decision import Request
 
+NO_ROLES: Final = frozenset[str]()
 _SECOND: Final = 1_000_000
 _NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
 _MAX_SECONDS: Final = LATEST // _SECOND
@@ -29,18 +30,25 @@ class Facts:
     Attributes:
         now: the latest that the present instant can be.
         earliest: the earliest.
+        approved: the roles that approved the request.
     """
 
-    __slots__ = ("_context", "capability", "earliest", "now", "request")
+    __slots__ = ("_context", "approved", "capability", "earliest", "now", "request")
 
     def __init__(
-        self, request: Request, capability: HeldCapability, now: Instant, earliest: Instant
+        self,
+        request: Request,
+        capability: HeldCapability,
+        now: Instant,
+        earliest: Instant,
+        approved: frozenset[str] = NO_ROLES,
     ) -> None:
         """Take the facts."""
         self.request = request
         self.capability = capability
         self.now = now
         self.earliest = earliest
+        self.approved = approved
         self._context: Mapping[str, Any] | None = None
 
     @property

@@ -39,12 +39,13 @@ from licet.domain.policy import (
     Limit,
     OpenOnly,
     Policy,
+    PolicyId,
     Require,
     Take,
     describe,
     find,
 )
-from licet.domain.policy_facts import Facts
+from licet.domain.policy_facts import NO_ROLES, Facts
 
 MAX_REMEMBERED: Final = 8192
 """Of how many triples of principal, action and resource it is remembered what matches."""
@@ -87,13 +88,21 @@ class PolicySet:
         self._passed = Judgement(version, "", None, "", None, None)
 
     def judge(
-        self, decision: Decision, request: Request, now: Instant, earliest: Instant | None = None
+        self,
+        decision: Decision,
+        request: Request,
+        now: Instant,
+        earliest: Instant | None = None,
+        approved: frozenset[str] = NO_ROLES,
     ) -> Decision:
-        """Return the decision, or the DENY that a policy makes of an ALLOW."""
+        """Return the decision, or the DENY that a policy makes of an ALLOW.
+
+        `approved` are the roles that approved the request.
+        """
         capability = decision.capability
         if not decision.allowed or capability is None:
             return decision
-        judgement = self.evaluate(request, capability, now, earliest)
+        judgement = self.evaluate(request, capability, now, earliest, approved)
         until = decision.valid_until
         if judgement.reason is not None:
             return decision._replace(
@@ -111,12 +120,13 @@ class PolicySet:
         capability: HeldCapability,
         now: Instant,
         earliest: Instant | None = None,
+        approved: frozenset[str] = NO_ROLES,
     ) -> Judgement:
         """Return what the policies say of a request that a capability allows. Never raises."""
         matching = self._matching(request.principal, request.action, request.resource)
         if not matching:
             return self._passed
-        facts = Facts(request, capability, now, now if earliest is None else earliest)
+        facts = Facts(request, capability, now, now if earliest is None else earliest, approved)
         until: int | None = None
         for policy in matching:
             finding = _find(policy, facts, self._take)
@@ -130,19 +140,35 @@ class PolicySet:
             return self._passed
         return self._passed._replace(until=Instant(until))
 
-    def explain(
+    def approvals(
+        self, request: Request, capability: HeldCapability, now: Instant, earliest: Instant
+    ) -> dict[PolicyId, str]:
+        """Return the role whose approval each policy demands that is about a request.
+
+        One whose condition cannot be told is left out: it denies anyway, with an approval or not.
+        """
+        facts = Facts(request, capability, now, earliest)
+        demanded = {}
+        for policy in self._index.matching(request.principal, request.action, request.resource):
+            effect = policy.effect
+            if isinstance(effect, Require) and effect.approval and _holds(policy, facts):
+                demanded[policy.id] = effect.approval
+        return demanded
+
+    def explain(  # noqa: PLR0913, PLR0917 - all that decided
         self,
         explanation: Explanation,
         decision: Decision,
         request: Request,
         now: Instant,
         earliest: Instant | None = None,
+        approved: frozenset[str] = NO_ROLES,
     ) -> Explanation:
         """Add what comes of each policy to the explanation of a decision."""
         capability = decision.capability
         if decision.judgement is None or capability is None:
             return explanation
-        considered = self.consider(request, capability, now, earliest)
+        considered = self.consider(request, capability, now, earliest, approved)
         considered.sort(key=lambda one: one.outcome is Outcome.NOT_MATCHED)
         policies = tuple(
             ConsideredPolicy(
@@ -158,12 +184,13 @@ class PolicySet:
         capability: HeldCapability,
         now: Instant,
         earliest: Instant | None = None,
+        approved: frozenset[str] = NO_ROLES,
     ) -> list[Considered]:
         """Return what comes of each policy by itself, in the order in which they are looked at.
 
         No token is taken: a limit counts as kept.
         """
-        facts = Facts(request, capability, now, now if earliest is None else earliest)
+        facts = Facts(request, capability, now, now if earliest is None else earliest, approved)
         matching = {
             policy.id
             for policy in self._matching(request.principal, request.action, request.resource)
@@ -194,6 +221,13 @@ def _find(policy: Policy, facts: Facts, take: Take | None) -> Finding:
         return Finding(Reason.POLICY_ERROR, f"its condition cannot be told: {exc}")
     except Exception as exc:  # noqa: BLE001 - whatever it is, it denies
         return Finding(Reason.POLICY_ERROR, f"it cannot be told: {type(exc).__name__}")
+
+
+def _holds(policy: Policy, facts: Facts) -> bool:
+    try:
+        return policy.condition is None or policy.condition(facts)
+    except Exception:  # noqa: BLE001 - whatever it is, it denies
+        return False
 
 
 def _outcome(finding: Finding) -> Outcome:

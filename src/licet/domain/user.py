@@ -24,18 +24,40 @@ class Role(StrEnum):
     USER = "user"
     DEVELOPER = "developer"
     SRE = "sre"
+    SECURITY = "security"
     AUDITOR = "auditor"
     ADMIN = "admin"
 
 
 SCOPES: Final[Mapping[Role, frozenset[Scope]]] = {
     Role.USER: frozenset({Scope.AUTHORIZE}),
-    Role.DEVELOPER: frozenset({Scope.AUTHORIZE, Scope.READ}),
-    Role.SRE: frozenset({Scope.AUTHORIZE, Scope.GRANT, Scope.REVOKE, Scope.READ, Scope.AUDIT}),
+    Role.DEVELOPER: frozenset({Scope.AUTHORIZE, Scope.READ, Scope.APPROVE}),
+    Role.SRE: frozenset(
+        {
+            Scope.AUTHORIZE,
+            Scope.GRANT,
+            Scope.REVOKE,
+            Scope.READ,
+            Scope.AUDIT,
+            Scope.APPROVE,
+        }
+    ),
+    Role.SECURITY: frozenset(
+        {
+            Scope.AUTHORIZE,
+            Scope.REVOKE,
+            Scope.READ,
+            Scope.AUDIT,
+            Scope.APPROVE,
+        }
+    ),
     Role.AUDITOR: frozenset({Scope.READ, Scope.AUDIT}),
     Role.ADMIN: EVERYTHING,
 }
 """What each role may use: the one table."""
+
+APPROVERS: Final = tuple(role.value for role in Role if Scope.APPROVE in SCOPES[role])
+"""The roles that a policy may demand an approval of: nobody with another could give one."""
 
 TYPE: Final = "user:"
 EMAIL_BYTES: Final = 254

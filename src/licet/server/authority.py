@@ -80,6 +80,11 @@ _POLICY: Final[Mapping[str, frozenset[Scope]]] = dict.fromkeys(
     ),
     frozenset({Scope.POLICY}),
 )
+_APPROVALS: Final[Mapping[str, frozenset[Scope]]] = {
+    "ListApprovals": frozenset({Scope.APPROVE, Scope.READ}),
+    "GetApproval": _ANYBODY,  # `approve` or `read`, or having asked: app/approvals.py
+    "ResolveApproval": frozenset({Scope.APPROVE}),  # and the role: app/approvals.py
+}
 
 RULES: Final[Mapping[str, frozenset[Scope]]] = {
     f"/licet.v1.{service}/{method}": scopes
@@ -88,6 +93,7 @@ RULES: Final[Mapping[str, frozenset[Scope]]] = {
         ("AuditService", _AUDIT),
         ("IdentityService", _IDENTITY),
         ("PolicyService", _POLICY),
+        ("ApprovalService", _APPROVALS),
     )
     for method, scopes in methods.items()
 }

@@ -16,7 +16,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from licet.domain.errors import UnavailableError
-from licet.server import connections, hybrid, known_grpc, strangers
+from licet.server import approval_service, connections, hybrid, known_grpc, strangers
+from licet.server.approval_service import ApprovalService
 from licet.server.attempts import Attempts
 from licet.server.audit_service import AuditService
 from licet.server.authority import Authority
@@ -30,6 +31,7 @@ from licet.server.streams import Streams
 from licet.server.tls import ServerTls
 from licet.server.watchers import Watchers
 from licet.v1 import (
+    approval_pb2_grpc,
     audit_service_pb2,
     audit_service_pb2_grpc,
     authorization_pb2,
@@ -46,7 +48,8 @@ SERVICE: Final = authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationSer
 AUDIT_SERVICE: Final = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 IDENTITY_SERVICE: Final = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name
 POLICY_SERVICE: Final = policy_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name
-SERVICES: Final = (SERVICE, AUDIT_SERVICE, IDENTITY_SERVICE, POLICY_SERVICE)
+APPROVAL_SERVICE: Final = approval_service.SERVICE
+SERVICES: Final = (SERVICE, AUDIT_SERVICE, IDENTITY_SERVICE, POLICY_SERVICE, APPROVAL_SERVICE)
 _PROBE_SECONDS: Final = 1.0
 # gRPC makes each connection's age longer or shorter by a tenth, so that they do not go together.
 _AGE_JITTER: Final = 1.1
@@ -75,6 +78,8 @@ READS: Final = (
     ),
     f"/{POLICY_SERVICE}/GetPolicySet",
     f"/{POLICY_SERVICE}/ListPolicySets",
+    f"/{APPROVAL_SERVICE}/ListApprovals",
+    f"/{APPROVAL_SERVICE}/GetApproval",
 )
 """Methods that read, on threads of their own; see `pools_of` for the others that have some."""
 
@@ -202,6 +207,9 @@ class Server:
         )
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(
             PolicyService(use_cases.policies, self.mutations), server
+        )
+        approval_pb2_grpc.add_ApprovalServiceServicer_to_server(
+            ApprovalService(use_cases.approvals, self.mutations), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
@@ -340,6 +348,7 @@ def pools_of(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
         f"/{POLICY_SERVICE}/PutPolicySet": mutation,
         f"/{POLICY_SERVICE}/RollbackPolicySet": mutation,
         f"/{POLICY_SERVICE}/TestPolicySet": mutation,
+        f"/{APPROVAL_SERVICE}/ResolveApproval": mutation,
     }
 
 

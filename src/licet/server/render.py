@@ -71,7 +71,7 @@ def stream(answers: Iterable[Answer]) -> pb.StreamAuthorizeResponse:
 
 def _fill(response: pb.AuthorizeResponse, answer: Answer) -> None:
     # Field by field, which costs less than keyword arguments.
-    request, decision, event_id, explanation = answer
+    request, decision, event_id, explanation, approval_id = answer
     capability = decision.capability
     response.decision = _ALLOW if decision.allowed else _DENY
     response.reason = REASONS[decision.reason]
@@ -89,6 +89,8 @@ def _fill(response: pb.AuthorizeResponse, answer: Answer) -> None:
         response.policy_id = judgement.policy_id
         if judgement.retry_after is not None:
             response.retry_after.FromMicroseconds(judgement.retry_after)
+    if approval_id:
+        response.approval_id = approval_id
     if explanation is not None:
         response.explanation.CopyFrom(_explanation(explanation))
 
@@ -171,6 +173,7 @@ def _capability(found: Capability) -> capability_pb2.Capability:
         session_id=terms.session_id,
         metadata=_struct(terms.metadata),
         revision=found.revision,
+        approved_roles=found.approved_roles,
     )
     if end is not None:
         message.ended_at.CopyFrom(timestamp(end.at))

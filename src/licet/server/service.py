@@ -14,6 +14,7 @@ import grpc
 from google.protobuf.message import Message
 from typing_extensions import override
 
+from licet.app.approvals import ManageApprovals
 from licet.app.authorize import Answer, Authorize
 from licet.app.grant import GrantCapability
 from licet.app.import_audit import ImportAudit
@@ -67,6 +68,7 @@ class UseCases:
     identity: IdentityUseCases
     import_audit: ImportAudit
     policies: ManagePolicies
+    approvals: ManageApprovals
     latest_checkpoint: Callable[[], StoredCheckpoint | None]
 
 

@@ -147,10 +147,13 @@ SELECT c.id, 'grant' FROM licet.capabilities AS c
 WHERE NOT EXISTS (
     SELECT FROM audit.events AS e
     WHERE e.event_id = c.granted_event_id AND e.occurred_at = c.granted_at
-      AND e.event_type = ANY ('{grant,delegate}') AND e.result = 'done'
+      AND e.event_type = ANY (CASE WHEN c.approved_roles IS NULL THEN '{grant,delegate}'
+                                   ELSE '{approval.approved}' END::text[]) AND e.result = 'done'
       AND e.capability_id = c.id::text AND e.principal = c.principal AND e.resource = c.resource
       AND e.actor = c.granted_by AND e.revision = c.granted_revision
-      AND e.metadata -> 'actions' = to_jsonb(c.actions)
+      AND CASE WHEN c.approved_roles IS NULL THEN e.metadata -> 'actions' = to_jsonb(c.actions)
+               ELSE to_jsonb(ARRAY[e.metadata ->> 'action']) = to_jsonb(c.actions)
+                    AND e.metadata -> 'all_roles' = to_jsonb(c.approved_roles) END
       AND coalesce(e.metadata ->> 'condition', '') = c.condition
       AND coalesce(e.metadata ->> 'parent_id', '') = coalesce(c.parent_id::text, '')
       AND c.conditions = coalesce((SELECT p.conditions FROM licet.capabilities AS p
@@ -165,7 +168,8 @@ WHERE c.ended_event_id IS NOT NULL
   AND NOT EXISTS (
     SELECT FROM audit.events AS e
     WHERE e.event_id = c.ended_event_id AND e.occurred_at = c.ended_at
-      AND e.event_type = 'revoke' AND e.result = 'done' AND e.capability_id = c.id::text
+      AND e.event_type = CASE c.end_cause WHEN 'USED' THEN 'approval.used' ELSE 'revoke' END
+      AND e.result = 'done' AND e.capability_id = c.id::text
       AND e.actor = c.ended_by AND e.revision = c.ended_revision)
   AND NOT EXISTS (
     SELECT FROM audit.archives AS a
@@ -175,13 +179,16 @@ LIMIT %(limit)s
 # A capability that was brought back to life, or deleted, leaves its event behind.
 EVENT_FAULTS: Final[LiteralString] = """
 SELECT e.event_id, e.event_type FROM audit.events AS e
-WHERE e.event_type = ANY ('{grant,delegate,revoke}') AND e.event_type <> 'decision'
+WHERE e.event_type = ANY ('{grant,delegate,revoke,approval.approved,approval.used}')
+  AND e.event_type <> 'decision'
   AND e.result = 'done' AND e.reason = ANY (ARRAY['', 'CASCADE'])
+  -- A consent after which another one was missing has made nothing.
+  AND NOT (e.event_type = 'approval.approved' AND e.capability_id = '')
   AND NOT EXISTS (
     SELECT FROM licet.capabilities AS c
     WHERE c.id = CASE WHEN e.capability_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
                       THEN e.capability_id::uuid END
-      AND e.event_id = CASE WHEN e.event_type = 'revoke' THEN c.ended_event_id
+      AND e.event_id = CASE WHEN e.event_type IN ('revoke', 'approval.used') THEN c.ended_event_id
                             ELSE c.granted_event_id END)
 LIMIT %(limit)s
 """

@@ -112,6 +112,7 @@ class AuthorizeResponse(_message.Message):
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
     decision: _decision_pb2.Decision.ValueType
     """ALLOW or DENY, never unspecified."""
     reason: _decision_pb2.Reason.ValueType
@@ -128,11 +129,15 @@ class AuthorizeResponse(_message.Message):
     """The revision of authorization state on which the decision rests."""
     correlation_id: _builtins.str
     """The request's."""
+    approval_id: _builtins.str
+    """With APPROVAL_REQUIRED: the pending approval, a UUID, or one that was rejected shortly before; see approval.proto. Empty: there is
+    none, and `detail` says why.
+    """
     @_builtins.property
     def valid_until(self) -> _timestamp_pb2.Timestamp:
         """When this ALLOW ends by itself: the capability, the hours of a policy, or the age of an authentication. Unset: never,
-        or a DENY. A condition, of a capability or a policy, that reads `now` is not
-        known here.
+        or a DENY. Of a capability for one use it is the instant of the decision: the ALLOW is good for this request only. A
+        condition, of a capability or a policy, that reads `now` is not known here.
         """
 
     @_builtins.property
@@ -157,10 +162,11 @@ class AuthorizeResponse(_message.Message):
         retry_after: _duration_pb2.Duration | None = ...,
         explanation: _decision_pb2.Explanation | None = ...,
         correlation_id: _builtins.str = ...,
+        approval_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "retry_after", b"retry_after", "valid_until", b"valid_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability_id", b"capability_id", "correlation_id", b"correlation_id", "decision", b"decision", "decision_id", b"decision_id", "detail", b"detail", "explanation", b"explanation", "policy_id", b"policy_id", "reason", b"reason", "retry_after", b"retry_after", "revision", b"revision", "valid_until", b"valid_until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "capability_id", b"capability_id", "correlation_id", b"correlation_id", "decision", b"decision", "decision_id", b"decision_id", "detail", b"detail", "explanation", b"explanation", "policy_id", b"policy_id", "reason", b"reason", "retry_after", b"retry_after", "revision", b"revision", "valid_until", b"valid_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,15 +26,15 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19licet/v1/capability.proto\x12\x08licet.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfe\x03\n\nCapability\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x03 \x03(\t\x12\x10\n\x08resource\x18\x04 \x01(\t\x12\x12\n\ngranted_by\x18\x05 \x01(\t\x12.\n\ngranted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nnot_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tparent_id\x18\t \x01(\t\x12\x18\n\x10\x64\x65legation_depth\x18\n \x01(\r\x12\x11\n\tcondition\x18\x0b \x01(\t\x12\x12\n\nsession_id\x18\x0c \x01(\t\x12)\n\x08metadata\x18\r \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08revision\x18\x0e \x01(\x03\x12,\n\x08\x65nded_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65nded_by\x18\x10 \x01(\t\x12\x12\n\nend_reason\x18\x11 \x01(\t\x12%\n\tend_cause\x18\x12 \x01(\x0e\x32\x12.licet.v1.EndCause*\x87\x01\n\x08\x45ndCause\x12\x19\n\x15\x45ND_CAUSE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45ND_CAUSE_REVOKED\x10\x01\x12\x15\n\x11\x45ND_CAUSE_CASCADE\x10\x02\x12\x15\n\x11\x45ND_CAUSE_EXPIRED\x10\x03\x12\x1b\n\x17\x45ND_CAUSE_SESSION_ENDED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19licet/v1/capability.proto\x12\x08licet.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x04\n\nCapability\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x03 \x03(\t\x12\x10\n\x08resource\x18\x04 \x01(\t\x12\x12\n\ngranted_by\x18\x05 \x01(\t\x12.\n\ngranted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nnot_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tparent_id\x18\t \x01(\t\x12\x18\n\x10\x64\x65legation_depth\x18\n \x01(\r\x12\x11\n\tcondition\x18\x0b \x01(\t\x12\x12\n\nsession_id\x18\x0c \x01(\t\x12)\n\x08metadata\x18\r \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08revision\x18\x0e \x01(\x03\x12,\n\x08\x65nded_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65nded_by\x18\x10 \x01(\t\x12\x12\n\nend_reason\x18\x11 \x01(\t\x12%\n\tend_cause\x18\x12 \x01(\x0e\x32\x12.licet.v1.EndCause\x12\x16\n\x0e\x61pproved_roles\x18\x14 \x03(\t*\x9b\x01\n\x08\x45ndCause\x12\x19\n\x15\x45ND_CAUSE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45ND_CAUSE_REVOKED\x10\x01\x12\x15\n\x11\x45ND_CAUSE_CASCADE\x10\x02\x12\x15\n\x11\x45ND_CAUSE_EXPIRED\x10\x03\x12\x1b\n\x17\x45ND_CAUSE_SESSION_ENDED\x10\x04\x12\x12\n\x0e\x45ND_CAUSE_USED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'licet.v1.capability_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENDCAUSE']._serialized_start=616
-  _globals['_ENDCAUSE']._serialized_end=751
+  _globals['_ENDCAUSE']._serialized_start=640
+  _globals['_ENDCAUSE']._serialized_end=795
   _globals['_CAPABILITY']._serialized_start=103
-  _globals['_CAPABILITY']._serialized_end=613
+  _globals['_CAPABILITY']._serialized_end=637
 # @@protoc_insertion_point(module_scope)

@@ -37,6 +37,8 @@ class _EndCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndCause.Val
     """Its time was over."""
     END_CAUSE_SESSION_ENDED: _EndCause.ValueType  # 4
     """Its session ended."""
+    END_CAUSE_USED: _EndCause.ValueType  # 5
+    """It was for one use."""
 
 class EndCause(_EndCause, metaclass=_EndCauseEnumTypeWrapper):
     """How a capability ended."""
@@ -51,6 +53,8 @@ END_CAUSE_EXPIRED: EndCause.ValueType  # 3
 """Its time was over."""
 END_CAUSE_SESSION_ENDED: EndCause.ValueType  # 4
 """Its session ended."""
+END_CAUSE_USED: EndCause.ValueType  # 5
+"""It was for one use."""
 Global___EndCause: _TypeAlias = EndCause  # noqa: Y015
 
 @_typing.final
@@ -77,6 +81,7 @@ class Capability(_message.Message):
     ENDED_BY_FIELD_NUMBER: _builtins.int
     END_REASON_FIELD_NUMBER: _builtins.int
     END_CAUSE_FIELD_NUMBER: _builtins.int
+    APPROVED_ROLES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUID, of version 7."""
     principal: _builtins.str
@@ -125,6 +130,10 @@ class Capability(_message.Message):
     def ended_at(self) -> _timestamp_pb2.Timestamp:
         """When it ended before its time. Unset: it has not."""
 
+    @_builtins.property
+    def approved_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The roles that approved it: it is for one use. Empty: it is an ordinary capability. See approval.proto."""
+
     def __init__(
         self,
         *,
@@ -146,10 +155,11 @@ class Capability(_message.Message):
         ended_by: _builtins.str = ...,
         end_reason: _builtins.str = ...,
         end_cause: Global___EndCause.ValueType = ...,
+        approved_roles: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "expires_at", b"expires_at", "granted_at", b"granted_at", "metadata", b"metadata", "not_before", b"not_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "condition", b"condition", "delegation_depth", b"delegation_depth", "end_cause", b"end_cause", "end_reason", b"end_reason", "ended_at", b"ended_at", "ended_by", b"ended_by", "expires_at", b"expires_at", "granted_at", b"granted_at", "granted_by", b"granted_by", "id", b"id", "metadata", b"metadata", "not_before", b"not_before", "parent_id", b"parent_id", "principal", b"principal", "resource", b"resource", "revision", b"revision", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "approved_roles", b"approved_roles", "condition", b"condition", "delegation_depth", b"delegation_depth", "end_cause", b"end_cause", "end_reason", b"end_reason", "ended_at", b"ended_at", "ended_by", b"ended_by", "expires_at", b"expires_at", "granted_at", b"granted_at", "granted_by", b"granted_by", "id", b"id", "metadata", b"metadata", "not_before", b"not_before", "parent_id", b"parent_id", "principal", b"principal", "resource", b"resource", "revision", b"revision", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,7 +74,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_SECURITY_LEVEL_TOO_LOW: _Reason.ValueType  # 11
     """A policy demands a higher security level."""
     REASON_APPROVAL_REQUIRED: _Reason.ValueType  # 12
-    """A policy demands an approval."""
+    """A policy demands an approval; see `approval_id`."""
     REASON_PRINCIPAL_SUSPENDED: _Reason.ValueType  # 13
     """The principal is suspended, whatever it holds."""
     REASON_POLICY_ERROR: _Reason.ValueType  # 14
@@ -112,7 +112,7 @@ REASON_MFA_REQUIRED: Reason.ValueType  # 10
 REASON_SECURITY_LEVEL_TOO_LOW: Reason.ValueType  # 11
 """A policy demands a higher security level."""
 REASON_APPROVAL_REQUIRED: Reason.ValueType  # 12
-"""A policy demands an approval."""
+"""A policy demands an approval; see `approval_id`."""
 REASON_PRINCIPAL_SUSPENDED: Reason.ValueType  # 13
 """The principal is suspended, whatever it holds."""
 REASON_POLICY_ERROR: Reason.ValueType  # 14

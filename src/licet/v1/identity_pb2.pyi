@@ -8,7 +8,7 @@ Bearer <key>` in the metadata of each call. Where no credential is required (a d
 without one is answered as the caller `caller:anonymous`, who is admin. What a caller may do follows from its scopes;
 capabilities give no authority over licet itself, to nobody.
 
-Scopes: `authorize`, `grant`, `revoke`, `read`, `audit`, `policy`, `identity`, and `admin`, which implies all others.
+Scopes: `authorize`, `grant`, `revoke`, `read`, `audit`, `policy`, `identity`, `approve`, and `admin`, which implies all others.
 Nobody can make a key with a scope that it has not itself, with wider limits, or with a later end.
 
 When a change has returned OK, every replica knows it: a revoked key is not accepted by a call that starts afterwards.

@@ -6,8 +6,9 @@ Users, and principals that are suspended: the messages. The service is in identi
 A user is a person who calls licet: a principal `user:<name>` with roles. What each role may use:
 
   user       `authorize`
-  developer  `authorize`, `read`
-  sre        `authorize`, `grant`, `revoke`, `read`, `audit`
+  developer  `authorize`, `read`, `approve`
+  sre        `authorize`, `grant`, `revoke`, `read`, `audit`, `approve`
+  security   `authorize`, `revoke`, `read`, `audit`, `approve`
   auditor    `read`, `audit`
   admin      all scopes
 
@@ -64,7 +65,7 @@ class User(_message.Message):
     """Why it was disabled."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it does: `user`, `developer`, `sre`, `auditor`, `admin`; in order of the alphabet."""
+        """What it does: `user`, `developer`, `sre`, `security`, `auditor`, `admin`; in order of the alphabet."""
 
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -51,6 +51,16 @@ class AdminChangeWriter:
         self, change: AdminChange, raise_refusal: Callable[[str], None], deadline: Deadline
     ) -> Applied:
         """See `AdminChanges.make`."""
+        applied = self.commit(change, deadline)
+        raise_refusal(applied.status)
+        # Also of what was done before: whoever did it may be waiting still.
+        confirmation = self._acknowledgements.wait(
+            applied.revision, deadline, MUTATION_SECONDS, applied.history
+        )
+        return applied._replace(confirmation=confirmation)
+
+    def commit(self, change: AdminChange, deadline: Deadline) -> Applied:
+        """See `AdminChanges.commit`."""
         applied = self._applied(change, deadline)
         if applied.status == "REQUEST_ID_REUSED":
             raise RequestIdReusedError("request_id was used before with another body")
@@ -58,12 +68,7 @@ class AdminChangeWriter:
             raise NotPermittedError(
                 applied.status, "the caller was suspended or disabled meanwhile"
             )
-        raise_refusal(applied.status)
-        # Also of what was done before: whoever did it may be waiting still.
-        confirmation = self._acknowledgements.wait(
-            applied.revision, deadline, MUTATION_SECONDS, applied.history
-        )
-        return applied._replace(confirmation=confirmation)
+        return applied
 
     def refuse(self, event: AuditEvent, deadline: Deadline) -> None:
         """See `AdminChanges.refuse`."""
