@@ -95,8 +95,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
   asked record;
   state record;
-  found record;
-  is_there boolean;
+  later record;
 BEGIN
   IF cardinality(buckets) > 4096 OR hold NOT BETWEEN 1 AND 600000000 OR 1 > ANY (tokens) OR 1 > ANY (periods)
      OR 1 > ANY (bursts) OR 1000000 < ANY (tokens) OR 1000000 < ANY (bursts) OR 86400000000 < ANY (periods)
@@ -113,21 +112,20 @@ BEGIN
     ORDER BY a.bucket, a.number
   LOOP
     SELECT b.tat, b.slices INTO state FROM licet.buckets AS b WHERE b.bucket = asked.bucket FOR UPDATE;
-    is_there := FOUND;
-    IF NOT is_there THEN
+    IF NOT FOUND THEN
       INSERT INTO licet.buckets AS b (bucket, tat, full_at, slices) VALUES (asked.bucket, 0, 0, '{}')
       ON CONFLICT ON CONSTRAINT buckets_pkey DO UPDATE SET tat = b.tat
       RETURNING b.tat, b.slices INTO state;
     END IF;
-    SELECT * INTO found FROM licet.exchange_slice(
+    SELECT * INTO later FROM licet.exchange_slice(
       state.tat, state.slices, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
       asked.id, asked.is_new, asked.reported, asked.age, asked.needed, asked.wanted,
       asked.tokens, asked.period, asked.burst, hold);
-    UPDATE licet.buckets AS b SET tat = found.tat, full_at = found.full_at, slices = found.slices
+    UPDATE licet.buckets AS b SET tat = later.tat, full_at = later.full_at, slices = later.slices
     WHERE b.bucket = asked.bucket;
     item := asked.number;
-    granted := found.granted;
-    wait := found.wait;
+    granted := later.granted;
+    wait := later.wait;
     RETURN NEXT;
   END LOOP;
 END $$;

@@ -143,7 +143,7 @@ class Licet:
         room = (settings.cache_bytes, settings.cache_negative)
         sets = CachedCapabilitySets(capabilities.held, lease, *room)
         callers = bootstrap_callers.Callers(database, lease, clock, patience, sets)
-        policies = bootstrap_policies.Policies(database, lease)
+        policies = bootstrap_policies.Policies(database, lease, self._stack)
         feed = MemoryFeed()
         memory = Memories(sets, callers.keys, policies.held)
         replica = self._replica(url, memory, feed, lease, clock)
@@ -160,7 +160,7 @@ class Licet:
         tokens = SignedPageTokens.from_database(database, patience)
         changed = callers.changes(acknowledgements, mutations)
         use_cases = UseCases(
-            authorize=(authorize := Authorize(sets, trail.log, clock, policies.held)),
+            authorize=(authorize := Authorize(sets, trail.log, clock, *policies.asked)),
             grant=GrantCapability(capabilities, mutations, clock, ids),
             revoke=RevokeCapabilities(capabilities, mutations, clock, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),
@@ -179,7 +179,7 @@ class Licet:
         self.server = Server(use_cases, authority, address, limits, probe, add, tls)
         # (6) What operators see.
         watched = (sets, lease, replica, clock, trail, acknowledgements, feed, retention)
-        served = (self.server, lambda: self._newest, authorize, policies.held)
+        served = (self.server, lambda: self._newest, authorize, *policies.asked)
         self._serve_metrics(Watched(*watched, *served))
         self._stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
+from secrets import randbits
+
 from licet.app.administration import AdminChanges
 from licet.app.policies import ManagePolicies
 from licet.app.user_ports import UserStore
@@ -10,8 +14,10 @@ from licet.domain.policy_cases import Cases
 from licet.domain.policy_document import PolicyDocument
 from licet.policies.reading import compile_set, read_document
 from licet.policies.yaml_tree import parse
-from licet.replica.lease import Lease
+from licet.replica.lease import Lease, boottime
+from licet.replica.limits import SlicedLimits
 from licet.replica.policies import HeldPolicySet
+from licet.storage.limits import PostgresBuckets
 from licet.storage.policies import PostgresPolicySets
 from licet.storage.pool import Database
 from licet.storage.tokens import SignedPageTokens
@@ -21,11 +27,20 @@ from licet.writer.ids import TimeOrderedIds
 class Policies:
     """The policy sets of a database."""
 
-    def __init__(self, database: Database, lease: Lease) -> None:
-        """Read nothing yet."""
+    def __init__(self, database: Database, lease: Lease, stack: ExitStack) -> None:
+        """Read nothing yet; start what keeps the buckets of limits, which the stack stops."""
         self._stored = PostgresPolicySets(database)
+        self.limits = SlicedLimits(PostgresBuckets(database), boottime, partial(randbits, 63))
+        """The buckets, of whichever set of policies; a new set keeps those whose limit it keeps."""
+        stack.callback(self.limits.stop)
+        self.limits.start()
         self.held = HeldPolicySet(self._stored.held, compile_set, lease)
         """The set that holds, as this replica remembers it."""
+
+    @property
+    def asked(self) -> tuple[HeldPolicySet, SlicedLimits]:
+        """What decisions ask."""
+        return self.held, self.limits
 
     def managed(
         self,

@@ -10,7 +10,6 @@ from licet.domain.decision import Judgement, Request
 from licet.domain.document import DocumentError, Fault
 from licet.domain.instant import Instant
 from licet.domain.names import Action, Principal, Resource
-from licet.domain.policy import Take
 from licet.domain.policy_set import PolicySet
 from licet.policies.reading import compile_set
 from tests.unit.builders import HOLDER, NOW, held
@@ -19,9 +18,9 @@ ANYTHING: Final = held(1, "doc:**", "*")
 """A capability for any action."""
 
 
-def policy_set(*policies: str, take: Take | None = None) -> PolicySet:
+def policy_set(*policies: str) -> PolicySet:
     """Return a set of policies, each in the flow style of YAML and without its braces."""
-    return compile_set(document(*policies), 3, take)
+    return compile_set(document(*policies), 3)
 
 
 def document(*policies: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from licet.app.limit_ports import Limits, Taken
 from licet.app.policy_ports import ActivePolicies
 from licet.app.ports import AT_ONCE, CapabilitySets, Clock, Deadline, NotAtOnceError
 from licet.app.recording import Acknowledge, AuditLog
@@ -12,7 +13,8 @@ from licet.domain.capability_set import CapabilitySet
 from licet.domain.decision import Decision, Explanation, Reason, Request, decide, explain
 from licet.domain.instant import Instant
 from licet.domain.names import Caller, EventId, Principal
-from licet.domain.policy_set import PolicySet
+from licet.domain.policy_set import PolicySet, limited
+from licet.domain.token_bucket import Refusal
 
 # A named tuple's own constructor is written in Python and costs twice as much.
 _new: Final = tuple.__new__
@@ -38,10 +40,16 @@ class Authorize:
     """
 
     def __init__(
-        self, sets: CapabilitySets, log: AuditLog, clock: Clock, policies: ActivePolicies
+        self,
+        sets: CapabilitySets,
+        log: AuditLog,
+        clock: Clock,
+        policies: ActivePolicies,
+        limits: Limits,
     ) -> None:
         """Compose the use case."""
         self._sets = sets
+        self._limits = limits
         self._policies = policies
         self.policy_denials = 0
         """How many decisions a policy denied. Not exact: threads count at once."""
@@ -54,8 +62,9 @@ class Authorize:
         """Decide one request.
 
         Raises:
-            UnavailableError: what the principal holds cannot be known, or the decision cannot be
-                recorded. DeadlineError: the deadline passed first.
+            UnavailableError: what the principal holds, or whether a limit leaves it a token,
+                cannot be known, or the decision cannot be recorded. DeadlineError: the deadline
+                passed first.
         """
         held, policies = self._known(request.principal, deadline)
         # The clock is read after the set was looked up, so a slow look-up can only make a
@@ -64,6 +73,7 @@ class Authorize:
         decision = decide(held, request, now, earliest)
         if policies is not None:
             decision = self._judged(policies, decision, request, now, earliest)
+            decision, _ = self._metered(decision, deadline)
         event_id = self._log.record(caller, now, request, decision)
         explanation = None
         if request.explain:
@@ -90,9 +100,16 @@ class Authorize:
         # As above: the clock after the set.
         earliest, now = self._clock.reading()
         decision = decide(held, request, now, earliest)
+        taken = None
         if policies is not None:
             decision = self._judged(policies, decision, request, now, earliest)
-        recorded = self._log.record_early(caller, now, (request,), (decision,), deadline)
+            decision, taken = self._metered(decision, deadline)
+        try:
+            recorded = self._log.record_early(caller, now, (request,), (decision,), deadline)
+        except NotAtOnceError:
+            if taken is not None:
+                taken.give_back()
+            raise
         explanation = None
         if request.explain:
             explanation = _explain(held, policies, decision, request, now, earliest)
@@ -122,7 +139,14 @@ class Authorize:
     ) -> None:
         """Decide several requests, as `batch` does, in the manner of `deferred`. Raises as it."""
         taken = self._taken(requests, deadline)
-        recorded = self._log.record_early(caller, taken.now, requests, taken.decisions, deadline)
+        try:
+            recorded = self._log.record_early(
+                caller, taken.now, requests, taken.decisions, deadline
+            )
+        except NotAtOnceError:
+            for tokens in taken.tokens:
+                tokens.give_back()
+            raise
         leave = prepare(taken.answers(requests, recorded.event_ids))
         # Last, as above.
         self._log.when_durable(recorded, leave, deadline)
@@ -145,7 +169,8 @@ class Authorize:
                 self._judged(policies, decision, request, now, earliest)
                 for request, decision in zip(requests, decisions, strict=True)
             ]
-        return _Taken(sets, policies, earliest, now, decisions)
+        tokens = self._metered_all(decisions, deadline)
+        return _Taken(sets, policies, earliest, now, decisions, tokens)
 
     def _known(
         self, principal: Principal, deadline: Deadline
@@ -178,6 +203,39 @@ class Authorize:
             self.policy_errors += judged.reason is Reason.POLICY_ERROR
         return judged
 
+    def _metered(self, decision: Decision, deadline: Deadline) -> tuple[Decision, Taken | None]:
+        """Take the tokens that an ALLOW demands; without them it is a DENY.
+
+        They stay spent if the decision cannot be recorded: it may be on record all the same.
+        """
+        judgement = decision.judgement
+        if judgement is None or not judgement.demands:
+            return decision, None
+        taken = self._limits.take(judgement.demands, deadline)
+        if isinstance(taken, Refusal):
+            self.policy_denials += 1
+            return limited(decision, taken), None
+        return decision, taken
+
+    def _metered_all(self, decisions: list[Decision], deadline: Deadline) -> list[Taken]:
+        """Do so for each of several, in order and in place."""
+        demanding = [
+            (number, decision.judgement.demands)
+            for number, decision in enumerate(decisions)
+            if decision.judgement is not None and decision.judgement.demands
+        ]
+        if not demanding:
+            return []
+        tokens: list[Taken] = []
+        found = self._limits.take_all([demands for _, demands in demanding], deadline)
+        for (number, _), taken in zip(demanding, found, strict=True):
+            if isinstance(taken, Refusal):
+                self.policy_denials += 1
+                decisions[number] = limited(decisions[number], taken)
+            else:
+                tokens.append(taken)
+        return tokens
+
 
 class _Taken(NamedTuple):
     """The decisions of a batch, and what they were taken by."""
@@ -187,9 +245,10 @@ class _Taken(NamedTuple):
     earliest: Instant
     now: Instant
     decisions: list[Decision]
+    tokens: list[Taken]
 
     def answers(self, requests: Sequence[Request], ids: Sequence[EventId]) -> list[Answer]:
-        sets, policies, earliest, now, decisions = self
+        sets, policies, earliest, now, decisions, _ = self
         return [
             _new(
                 Answer,

@@ -21,10 +21,10 @@ from licet.domain.errors import (
     PreconditionError,
     Violation,
 )
-from licet.domain.policy import Limit, Policy, Require
+from licet.domain.policy import Policy, Require
 from licet.domain.policy_cases import Case, Result
 from licet.domain.policy_document import PolicyDocument
-from licet.domain.policy_set import PolicySet, full_bucket
+from licet.domain.policy_set import PolicySet
 
 _LISTED: Final = hashlib.sha256(b"policy sets").digest()
 _ITEM_BYTES: Final = 2048
@@ -169,7 +169,7 @@ class ManagePolicies:
             NotFoundError: nothing holds yet. UnavailableError, DeadlineError: see `get`.
         """
         source = source or self.get(None, deadline).source
-        policies = PolicySet(self._read(source, "document").policies, take=full_bucket)
+        policies = PolicySet(self._read(source, "document").policies)
         results = tuple(policy_cases.run(policies, case) for case in self._cases(cases))
         reached = policy_cases.reached(results)
         return Tested(results, tuple(p.id for p in policies.policies if p.id not in reached))
@@ -238,8 +238,6 @@ class ManagePolicies:
 def _not_enforced(policy: Policy) -> str:
     """Return why a policy must not be put: what is not enforced must not look as if it were."""
     match policy.effect:
-        case Limit():
-            return "has a limit, and limits are not enforced yet"
         case Require(approval=role) if role:
             return "requires an approval, and approvals cannot be given yet"
         case _:
