@@ -62,7 +62,7 @@ class TokenBuckets:
         for held in row.slices:
             ends_at = min(held.ends_at, at + hold)
             if ends_at <= at:
-                tat = max(tat, ends_at) + cost(item.bucket, held.outstanding)
+                tat = self.ended(item.bucket, tat, held, ends_at)
             elif held.id == item.slice_id:
                 own = StoredSlice(held.id, held.granted, held.used, ends_at)
             else:
@@ -89,6 +89,14 @@ class TokenBuckets:
             kept.append(own)
         full_at = max(full_at, tat) + cost(item.bucket, others + held_now)
         return State(tat, tuple(kept), full_at), Exchanged(granted, wait)
+
+    def ended(self, bucket: Bucket, tat: int, held: StoredSlice, ends_at: int) -> int:
+        """Charge what may have been used of a slice that nobody can use any more."""
+        return max(tat, ends_at) + cost(bucket, held.outstanding)
+
+    def trim(self, at: int) -> None:
+        """Forget the buckets that are full; the database waits for a minute more."""
+        self.rows = {bucket: row for bucket, row in self.rows.items() if row.full_at > at}
 
     def room(self, bucket: Bucket, tat: int, at: int, outstanding: int) -> int:
         """Return how many tokens are left."""

@@ -60,7 +60,7 @@ class _Tokens:
             held.used -= 1
 
 
-class _Waiter:
+class Waiter:
     """Requests that are answered together. `outcome` is guarded by the lock."""
 
     __slots__ = ("is_gone", "landed", "outcome", "wanted")
@@ -77,7 +77,7 @@ class Round(NamedTuple):
 
     sent: float
     steps: Sequence[Step]
-    waiters: Sequence[_Waiter]
+    waiters: Sequence[Waiter]
 
 
 class SlicedLimits:
@@ -106,7 +106,7 @@ class SlicedLimits:
         self._mutex = Lock()
         self._buckets: OrderedDict[str, HeldBucket] = OrderedDict()
         self._touched: list[HeldBucket] = []
-        self._queue: deque[_Waiter] = deque()
+        self._queue: deque[Waiter] = deque()
         self._is_over = False
         self.taken = 0
         """How many tokens were taken."""
@@ -233,13 +233,7 @@ class SlicedLimits:
     ) -> Sequence[Taken | Refusal]:
         if deadline is AT_ONCE:
             raise NotAtOnceError
-        waiter = _Waiter(wanted)
-        with self._mutex:
-            if self._is_over:
-                raise UnavailableError("this replica is stopping")
-            self.waits += 1
-            self._queue.append(waiter)
-        self._wake.set()
+        waiter = self.ask(wanted)
         waiter.landed.wait(deadline.remaining(_WAIT_SECONDS))
         with self._mutex:
             waiter.is_gone = True
@@ -251,6 +245,21 @@ class SlicedLimits:
         if isinstance(outcome, LicetError):
             raise UnavailableError(f"what a limit leaves cannot be known: {outcome}") from outcome
         return outcome
+
+    def ask(self, wanted: Sequence[Sequence[Demand]]) -> Waiter:
+        """Have the database asked for so many tokens; what comes of it is the waiter's.
+
+        Raises:
+            UnavailableError: this replica is stopping.
+        """
+        waiter = Waiter(wanted)
+        with self._mutex:
+            if self._is_over:
+                raise UnavailableError("this replica is stopping")
+            self.waits += 1
+            self._queue.append(waiter)
+        self._wake.set()
+        return waiter
 
     # The rest is the thread's.
 
@@ -315,7 +324,7 @@ class SlicedLimits:
         return Round(sent, steps, waiters) if steps or waiters else None
 
     def finish(self, asked: Round, answers: Sequence[Exchanged] | LicetError) -> None:
-        """Take the answers; whoever waited is told."""
+        """Take the answers, and tell whoever waited."""
         now = self._clock()
         self.exchanges += 1
         if isinstance(answers, LicetError):
@@ -338,9 +347,9 @@ class SlicedLimits:
                     continue
             waiter.landed.set()
 
-    def _waiting(self, now: float) -> tuple[list[_Waiter], dict[HeldBucket, int]]:
+    def _waiting(self, now: float) -> tuple[list[Waiter], dict[HeldBucket, int]]:
         """Return, under the lock, who is served next, and how many tokens of each bucket."""
-        waiters: list[_Waiter] = []
+        waiters: list[Waiter] = []
         needed: dict[HeldBucket, int] = {}
         while self._queue and len(needed) < MAX_EXCHANGE:
             waiter = self._queue.popleft()
