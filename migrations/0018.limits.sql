@@ -73,7 +73,7 @@ BEGIN
     more := least(room, greatest(needed, least(wanted, room / 2)));
     held := held + more;
     IF more = room AND more < greatest(needed, wanted) THEN
-      wait := greatest(tat - at - (burst - 1 - held) * period / tokens, 0);
+      wait := greatest(greatest(tat - at, 0) - (burst - 1 - held) * period / tokens, 0);
     END IF;
     own.granted := own.granted + more;
     own.ends_at := greatest(own.ends_at, at + hold);

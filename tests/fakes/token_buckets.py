@@ -83,7 +83,7 @@ class TokenBuckets:
             granted = own.granted + more
             held_now = own.outstanding + more
             if more == room and more < max(item.needed, item.wanted):
-                wait = max(tat - at - truncated((burst - 1 - held_now) * period, tokens), 0)
+                wait = max(max(tat - at, 0) - truncated((burst - 1 - held_now) * period, tokens), 0)
             own = StoredSlice(own.id, granted, own.used, max(own.ends_at, at + hold))
             full_at = max(full_at, own.ends_at)
             kept.append(own)

@@ -18,6 +18,7 @@ from licet.domain.errors import UnavailableError
 from licet.domain.instant import Instant
 from licet.domain.names import Caller, EventId, Principal
 from licet.domain.policy_set import PolicySet
+from tests.fakes.limits import NO_LIMITS
 from tests.unit.builders import (
     CALLER,
     HOLDER,
@@ -108,7 +109,7 @@ def no_policies(_: Deadline) -> PolicySet | None:
 
 def test_an_allow_is_on_record_before_it_is_returned() -> None:
     clock, log = StillClock(), Log()
-    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies)
+    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies, NO_LIMITS)
     request = asking()._replace(session_id="s", trace_id="t")
     answer = authorize(request, CALLER, PATIENT)
     assert answer.request is request
@@ -129,7 +130,7 @@ def test_a_denial_is_on_record_with_its_reason(
     capability: HeldCapability, reason: str, closest: str
 ) -> None:
     clock, log = StillClock(), Log()
-    answer = Authorize(Memory(clock, capability), log, clock, no_policies)(
+    answer = Authorize(Memory(clock, capability), log, clock, no_policies, NO_LIMITS)(
         asking(), CALLER, PATIENT
     )
     assert not answer.decision.allowed
@@ -138,14 +139,14 @@ def test_a_denial_is_on_record_with_its_reason(
 
 def test_what_cannot_be_recorded_is_not_returned() -> None:
     clock = StillClock()
-    authorize = Authorize(Memory(clock, held(1)), Log(room=0), clock, no_policies)
+    authorize = Authorize(Memory(clock, held(1)), Log(room=0), clock, no_policies, NO_LIMITS)
     with pytest.raises(UnavailableError):
         authorize(asking(), CALLER, PATIENT)
 
 
 def test_a_deferred_answer_is_on_record_before_it_is_prepared_and_leaves_when_it_is_told() -> None:
     clock, log = StillClock(), Log()
-    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies)
+    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies, NO_LIMITS)
     prepared: list[Answer] = []
     told: list[UnavailableError | None] = []
 
@@ -159,14 +160,14 @@ def test_a_deferred_answer_is_on_record_before_it_is_prepared_and_leaves_when_it
     assert told == []
     leave(None)
     assert told == [None]
-    assert answer == Authorize(Memory(clock, held(1)), Log(), clock, no_policies)(
+    assert answer == Authorize(Memory(clock, held(1)), Log(), clock, no_policies, NO_LIMITS)(
         answer.request, CALLER, PATIENT
     )
 
 
 def test_a_deferred_batch_is_on_record_before_it_is_prepared_and_leaves_when_it_is_told() -> None:
     clock, log = StillClock(), Log()
-    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies)
+    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies, NO_LIMITS)
     prepared: list[list[Answer]] = []
     told: list[UnavailableError | None] = []
     requests = [asking()._replace(explain=True), asking(action="write")]
@@ -182,7 +183,7 @@ def test_a_deferred_batch_is_on_record_before_it_is_prepared_and_leaves_when_it_
     leave(None)
     assert told == [None]
     assert [answer.decision.allowed for answer in answers] == [True, False]
-    assert answers == Authorize(Memory(clock, held(1)), Log(), clock, no_policies).batch(
+    assert answers == Authorize(Memory(clock, held(1)), Log(), clock, no_policies, NO_LIMITS).batch(
         requests, CALLER, PATIENT
     )
 
@@ -196,7 +197,7 @@ def test_what_cannot_be_recorded_is_not_even_prepared() -> None:
         raise AssertionError
 
     with pytest.raises(UnavailableError):
-        Authorize(Memory(clock, held(1)), log, clock, no_policies).deferred(
+        Authorize(Memory(clock, held(1)), log, clock, no_policies, NO_LIMITS).deferred(
             asking(), CALLER, PATIENT, prepare
         )
     assert not prepared
@@ -206,7 +207,7 @@ def test_what_cannot_be_recorded_is_not_even_prepared() -> None:
 def test_the_clock_is_read_after_the_look_up_so_that_a_slow_one_can_only_deny() -> None:
     clock = StillClock()
     memory = Memory(clock, held(1, expires_at=NOW + 1_000_000))
-    authorize = Authorize(memory, Log(), clock, no_policies)
+    authorize = Authorize(memory, Log(), clock, no_policies, NO_LIMITS)
     assert authorize(asking(), CALLER, PATIENT).decision.allowed
     memory.seconds = 1
     assert not authorize(asking(), CALLER, PATIENT).decision.allowed
@@ -215,7 +216,7 @@ def test_the_clock_is_read_after_the_look_up_so_that_a_slow_one_can_only_deny() 
 
 def test_an_explanation_is_given_when_it_is_asked_for() -> None:
     clock = StillClock()
-    authorize = Authorize(Memory(clock, held(1)), Log(), clock, no_policies)
+    authorize = Authorize(Memory(clock, held(1)), Log(), clock, no_policies, NO_LIMITS)
     answer = authorize(asking()._replace(explain=True), CALLER, PATIENT)
     assert answer.explanation == Explanation((Candidate(held(1), Verdict.APPLIES),), 1)
 
@@ -223,7 +224,7 @@ def test_an_explanation_is_given_when_it_is_asked_for() -> None:
 def test_policies_are_asked_after_the_lookup_and_their_denial_is_on_record() -> None:
     clock, log = StillClock(), Log()
     policies = policy_set("name: stop, deny: nothing goes")
-    authorize = Authorize(Memory(clock, held(1)), log, clock, lambda _: policies)
+    authorize = Authorize(Memory(clock, held(1)), log, clock, lambda _: policies, NO_LIMITS)
     single = authorize(asking()._replace(explain=True), CALLER, PATIENT)
     (batched,) = authorize.batch([asking()], CALLER, PATIENT)
     prepared: list[Answer] = []
@@ -264,7 +265,7 @@ def test_who_lost_a_right_before_the_policy_against_it_was_lifted_is_never_allow
 ) -> None:
     clock, log = StillClock(), Log()
     policies = [policy_set(), policy_set("name: stop, deny: nothing goes")]
-    authorize = Authorize(Overtaken(clock, policies), log, clock, lambda _: policies[-1])
+    authorize = Authorize(Overtaken(clock, policies), log, clock, lambda _: policies[-1], NO_LIMITS)
     if is_batch:
         (answer,) = authorize.batch([asking()], CALLER, PATIENT)
     else:
@@ -277,7 +278,7 @@ def test_nothing_is_decided_when_the_policies_cannot_be_known() -> None:
         raise UnavailableError("the set cannot be used")
 
     clock, log = StillClock(), Log()
-    authorize = Authorize(Memory(clock, held(1)), log, clock, unknown)
+    authorize = Authorize(Memory(clock, held(1)), log, clock, unknown, NO_LIMITS)
     with pytest.raises(UnavailableError):
         authorize(asking(), CALLER, PATIENT)
     with pytest.raises(UnavailableError):
@@ -290,14 +291,14 @@ def test_nothing_is_decided_when_the_policies_cannot_be_known() -> None:
 def test_a_policy_that_cannot_be_told_is_counted() -> None:
     clock = StillClock()
     policies = policy_set("name: p, when: context.x == 1, deny: nope")
-    authorize = Authorize(Memory(clock, held(1)), Log(), clock, lambda _: policies)
+    authorize = Authorize(Memory(clock, held(1)), Log(), clock, lambda _: policies, NO_LIMITS)
     assert authorize(asking(), CALLER, PATIENT).decision.reason is Reason.POLICY_ERROR
     assert (authorize.policy_denials, authorize.policy_errors) == (1, 1)
 
 
 def test_a_batch_is_decided_in_order_at_one_instant() -> None:
     clock, log = StillClock(), Log()
-    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies)
+    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies, NO_LIMITS)
     requests = [
         asking(),
         asking(action="write"),
@@ -315,7 +316,7 @@ def test_a_batch_is_decided_in_order_at_one_instant() -> None:
 
 def test_a_batch_that_cannot_be_recorded_whole_is_not_returned() -> None:
     clock, log = StillClock(), Log(room=1)
-    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies)
+    authorize = Authorize(Memory(clock, held(1)), log, clock, no_policies, NO_LIMITS)
     with pytest.raises(UnavailableError):
         authorize.batch([asking(), asking()], CALLER, PATIENT)
     assert not log.events
@@ -333,7 +334,7 @@ def test_with_many_conditions_of_policies_nothing_is_decided_at_once(
     )
     clock, log = StillClock(), Log()
     memory = Memory(clock, held(1))
-    authorize = Authorize(memory, log, clock, lambda _: policies)
+    authorize = Authorize(memory, log, clock, lambda _: policies, NO_LIMITS)
     memory.deadline = log.deadline = AT_ONCE
     try:
         if questions == 1:

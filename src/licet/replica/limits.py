@@ -309,7 +309,7 @@ class SlicedLimits:
             touched, self._touched = self._touched, []
             waiters, needed = self._waiting(sent)
         for held in touched:
-            self._look_at(held, sent if held.asked else min(held.due, sent + held.report_seconds))
+            self._look_at(held, sent if held.asked else min(held.due, held.report_at))
         while self._heap and self._heap[0][0] <= sent and len(needed) < MAX_EXCHANGE:
             due, _, held = heappop(self._heap)
             if due == held.due:

@@ -100,6 +100,13 @@ class HeldBucket:
         fills = self.bucket.burst * self.bucket.period / self.bucket.tokens / 1e6
         return min(max(fills / _REPORTS, _SHORTEST_REPORT), _LONGEST_REPORT)
 
+    @property
+    def report_at(self) -> float:
+        """When what was used just now is reported: soon, if nothing is left to be used with it."""
+        held = self.slice
+        is_used_up = held is not None and held.used == held.granted
+        return self.used_at + (_SHORTEST_REPORT if is_used_up else self.report_seconds)
+
     def left(self, now: float) -> int:
         """Return how many tokens can be used."""
         held = self.slice
@@ -177,7 +184,7 @@ class HeldBucket:
     def next_look(self, now: float) -> float:
         """Return when it is to be looked at next if nobody comes."""
         if self.slice is not None and self.slice.used > self.slice.reported:
-            return now + self.report_seconds
+            return self.report_at
         return max(self._idle, now + _SHORTEST_REPORT)
 
     def is_forgettable(self, now: float) -> bool:
