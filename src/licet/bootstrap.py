@@ -143,7 +143,7 @@ class Licet:
         room = (settings.cache_bytes, settings.cache_negative)
         sets = CachedCapabilitySets(capabilities.held, lease, *room)
         callers = bootstrap_callers.Callers(database, lease, clock, patience, sets)
-        policies = bootstrap_policies.Policies(database, lease, self._stack)
+        policies = bootstrap_policies.Policies(database, lease).start(self._stack)
         feed = MemoryFeed()
         memory = Memories(sets, callers.keys, policies.held)
         replica = self._replica(url, memory, feed, lease, clock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 from secrets import randbits
+from typing import Self
 
 from licet.app.administration import AdminChanges
 from licet.app.policies import ManagePolicies
@@ -27,15 +28,19 @@ from licet.writer.ids import TimeOrderedIds
 class Policies:
     """The policy sets of a database."""
 
-    def __init__(self, database: Database, lease: Lease, stack: ExitStack) -> None:
-        """Read nothing yet; start what keeps the buckets of limits, which the stack stops."""
+    def __init__(self, database: Database, lease: Lease) -> None:
+        """Read nothing yet."""
         self._stored = PostgresPolicySets(database)
         self.limits = SlicedLimits(PostgresBuckets(database), boottime, partial(randbits, 63))
         """The buckets, of whichever set of policies; a new set keeps those whose limit it keeps."""
-        stack.callback(self.limits.stop)
-        self.limits.start()
         self.held = HeldPolicySet(self._stored.held, compile_set, lease)
         """The set that holds, as this replica remembers it."""
+
+    def start(self, stack: ExitStack) -> Self:
+        """Start what keeps the buckets; the stack stops it."""
+        stack.callback(self.limits.stop)
+        self.limits.start()
+        return self
 
     @property
     def asked(self) -> tuple[HeldPolicySet, SlicedLimits]:

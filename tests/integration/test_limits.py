@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from secrets import randbits
@@ -12,6 +12,7 @@ from time import monotonic
 import psycopg
 import pytest
 
+from licet.app.limit_ports import Exchange, Exchanged
 from licet.app.ports import Deadline
 from licet.bootstrap_custody import soon
 from licet.domain.errors import LicetError, UnavailableError
@@ -114,7 +115,9 @@ def test_what_a_dead_replica_had_counts_as_used(database: Database) -> None:
 
 
 class Gone:
-    def exchange(self, *_: object) -> list[object]:
+    def exchange(
+        self, items: Sequence[Exchange], hold: int, deadline: Deadline
+    ) -> Sequence[Exchanged]:
         raise UnavailableError("this process is dead")
 
 
@@ -182,7 +185,7 @@ def test_rows_go_when_their_buckets_are_full(database: Database) -> None:
         # Half an hour later, as far as the rows are concerned.
         later = "UPDATE licet.buckets SET tat = tat - {0}, full_at = full_at - {0}"
         with database.connect() as admin:
-            admin.execute(later.format(1800 * SECOND))  # type: ignore[arg-type] # of numbers
+            admin.execute(later.format(1800 * SECOND))
         leads.set()
         assert eventually(lambda: thread.trimmed == 1)
         kept = [row[0] for row in rows(database, "SELECT bucket FROM licet.buckets")]

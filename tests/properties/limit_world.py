@@ -95,12 +95,16 @@ class World:
         self.replicas = [self._replica(rate) for rate in self._rates]
         self._pace = self.random.choice(_PACES)
         self._wanted = self.random.sample(BUCKETS, self.random.choice((1, 1, 2, 5)))
+        self._carries = self.random.choice((6, 40))
         self._stopped: Replica | None = None
 
     def run(self, steps: int) -> None:
         """Do so many things at random."""
-        doing = [self._take] * 24 + [self._carry] * 40 + [self._ask] * 3 + [self._step] * 16
+        doing = (
+            [self._take] * 24 + [self._carry] * self._carries + [self._ask] * 3 + [self._step] * 16
+        )
         doing += [self._lose, self._crash, self._late, self._trim, self._stop, self._go_on]
+        doing += [self._silence]
         for _ in range(steps):
             self.random.choice(doing)()
 
@@ -256,6 +260,34 @@ class World:
         if message is not None:
             self.late.append(message)
         self.replicas[number] = self._replica(self._rates[number])
+
+    def _silence(self) -> None:
+        """Have a replica keep some and fall silent, others take all there is, and it goes on."""
+        silent, other = self.random.sample(self.replicas, 2)
+        bucket = self.random.choice(self._wanted)
+        for _ in range(4):
+            self.now += SECOND // 4
+            self._ask(silent, [bucket])
+            self.exchange(silent)
+        for _ in range(self.random.choice((1, 2))):
+            self.now += self.random.choice((0, SECOND, 4_600_000, 5_100_000, 5_400_000, 5_700_000))
+            self._use_up(self.random.choice((silent, other)), bucket)
+            self._exhaust(other, bucket)
+            self._use_up(silent, bucket)
+        self.now += self.random.choice((0, SECOND, 6 * SECOND))
+        self.exchange(silent)
+        self._exhaust(other, bucket)
+
+    def _use_up(self, replica: Replica, bucket: Bucket) -> None:
+        while (found := self.wants(replica, bucket)) is not None:
+            if isinstance(found, Refusal):
+                return
+
+    def _exhaust(self, replica: Replica, bucket: Bucket) -> None:
+        demands = [Demand(bucket.key, bucket)]
+        replica.waiters.append(replica.limits.ask([demands] * bucket.burst))
+        for _ in range(3):
+            self.exchange(replica)
 
     def _trim(self) -> None:
         self.buckets.trim(self.now)

@@ -122,8 +122,8 @@ class SlicedLimits:
         """How many statements there were."""
         self.failures = 0
         """How many of them failed."""
-        # How many tokens the database granted; how many of them were given back unused; and how many
-        # could not be used any more, without an exchange for too long.
+        # How many tokens the database granted; of them, how many were given back unused, and how
+        # many could not be used any more, without an exchange for too long.
         self.granted = self.given_back = self.lost = 0
         self._wake = Event()
         self._stopping = Event()
