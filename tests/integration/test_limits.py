@@ -118,7 +118,7 @@ class Gone:
     def exchange(
         self, items: Sequence[Exchange], hold: int, deadline: Deadline
     ) -> Sequence[Exchanged]:
-        raise UnavailableError("this process is dead")
+        raise UnavailableError(f"nobody asks: {len(items), hold, deadline}")
 
 
 @pytest.mark.parametrize("executed", [False, True], ids=["lost", "executed"])

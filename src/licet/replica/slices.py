@@ -14,6 +14,7 @@ docs/decisions/0039-limits.md has the proof that no more is taken than a limit l
 from __future__ import annotations
 
 from math import ceil
+from threading import Lock
 from typing import Final, NamedTuple
 
 from licet.app.limit_ports import Exchange, Exchanged
@@ -40,25 +41,39 @@ _NEVER: Final = float("-inf")
 
 
 class Slice:
-    """Tokens that this replica was granted of a bucket: in all, and how many of them it used."""
+    """Tokens that this replica was granted of a bucket: in all, and how many of them it used.
 
-    __slots__ = ("ends", "granted", "id", "reported", "used")
+    To whoever used one it is a `limit_ports.Taken`.
+    """
 
-    def __init__(self, slice_id: int) -> None:
-        """Have none."""
+    __slots__ = ("_mutex", "alarm", "ends", "granted", "id", "reported", "used")
+
+    def __init__(self, slice_id: int, mutex: Lock) -> None:
+        """Have none. `mutex` is the lock of `SlicedLimits`, which guards it."""
+        self._mutex = mutex
         self.id = slice_id
         self.granted = 0
         self.used = 0
         self.reported = 0
         """What the database may have been told of `used`: it never falls below."""
+        self.alarm = 1
+        """The thread is told when so many are used."""
         self.ends = _NEVER
+
+    def give_back(self) -> None:
+        """Put a token back, if the database was not told that it is used.
+
+        Otherwise it is charged already, and using it later would be a use before its charge.
+        """
+        with self._mutex:
+            if self.used > self.reported:
+                self.used -= 1
 
 
 class HeldBucket:
     """What memory has of one bucket. Guarded by the lock of `SlicedLimits`, but for `due`."""
 
     __slots__ = (
-        "active",
         "asked",
         "bucket",
         "due",
@@ -71,6 +86,7 @@ class HeldBucket:
         "takes",
         "target",
         "used_at",
+        "wanted_at",
     )
 
     def __init__(self, bucket: Bucket, now: float) -> None:
@@ -80,8 +96,8 @@ class HeldBucket:
         self.empty_until = _NEVER
         """Until then the database would refuse what the slice does not have."""
         self.used_at = _NEVER
-        self.active = now
-        """When somebody wanted a token that was not here, or used one."""
+        self.wanted_at = now
+        """When somebody wanted a token that was not here."""
         self.takes = 0
         self.reported_takes = 0
         self.exchanged = now
@@ -89,7 +105,7 @@ class HeldBucket:
         """Tokens a second, of late."""
         self.target = 0
         self.low = -1
-        """With so many left, more are asked for, unless that was done."""
+        """With so many left, more are asked for."""
         self.asked = False
         self.due = _NEVER
         """When it is looked at next; of the thread alone."""
@@ -116,18 +132,27 @@ class HeldBucket:
         """Say whether the database had nothing left when it answered last, and that was of late."""
         return self.empty_until != _NEVER and self.slice is not None and now < self.slice.ends
 
-    def use(self, now: float) -> bool:
-        """Use a token, of those left, and say whether the thread should look at the bucket."""
+    def use(self, now: float) -> Slice | None:
+        """Use a token, if there is one here; return the slice that had it."""
         held = self.slice
         if held is None:
-            raise RuntimeError("a token is used of a slice")
-        held.used += 1
-        self.used_at = self.active = now
+            return None
+        used = held.used + 1
+        if used > held.granted or now >= held.ends:
+            return None
+        held.used = used
+        self.used_at = now
         self.takes += 1
-        if not self.asked and held.granted - held.used <= self.low:
-            self.asked = True
-            return True
-        return held.used == held.reported + 1
+        return held
+
+    def notice(self, held: Slice) -> None:
+        """Take note of a slice's alarm, and set the next one: the first use, and when it runs low.
+
+        For after the first use it is to be reported, and when it runs low more are wanted.
+        """
+        low = held.granted - self.low
+        self.asked = held.used >= low
+        held.alarm = held.granted + 1 if self.asked else low
 
     def drop_ended(self, now: float) -> int:
         """Forget a slice whose time is over, and return how many tokens that loses."""
@@ -144,7 +169,7 @@ class HeldBucket:
         self.exchanged, self.reported_takes = now, self.takes
         self.target = 0
         # Whoever was seen once may not come again.
-        if not gives_back and self.takes > 1 and now - self.active < IDLE_SECONDS:
+        if not gives_back and self.takes > 1 and now < self._idle:
             expected = ceil(self.speed * 2 * self.report_seconds)
             self.target = min(self.bucket.burst // LARGEST_SHARE, expected)
 
@@ -162,6 +187,7 @@ class HeldBucket:
     def answered(self, held: Slice, answer: Exchanged, sent: float, now: float) -> None:
         """Take what the database says to an exchange that was sent at `sent` or later."""
         self.asked = False
+        held.alarm = held.used + 1
         if answer.granted < 0:
             # It was counted as used up: this process was stopped for a long time, or a clock was.
             self.slice = None
@@ -189,15 +215,16 @@ class HeldBucket:
 
     def is_forgettable(self, now: float) -> bool:
         """Whether nobody is interested any more."""
-        remembered = min(self.empty_until, self.active + _REMEMBERED_SECONDS)
+        remembered = min(self.empty_until, self.wanted_at + _REMEMBERED_SECONDS)
         return not self.has_business and now >= max(self._idle, remembered)
 
     @property
     def _idle(self) -> float:
-        return self.active + IDLE_SECONDS
+        return max(self.used_at, self.wanted_at) + IDLE_SECONDS
 
     def _exchange(self, held: Slice, now: float, needed: int, wanted: int) -> Exchange:
         held.reported = held.used
+        held.alarm = held.used + 1
         unused = max(now - self.used_at, 0.0) if held.used else 0.0
         age = int(unused / LEASE_MARGIN * 1e6)
         is_new = held.ends == _NEVER
