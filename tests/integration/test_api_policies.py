@@ -155,7 +155,6 @@ def test_what_is_not_understood_is_not_put(served: Served, stub: PolicyServiceSt
 @pytest.mark.parametrize(
     ("policy", "why"),
     [
-        ("name: p, limit: {rate: 1/s}", "policy p has a limit, and limits are not enforced yet"),
         (
             "name: p, require: {approval: sre}",
             "policy p requires an approval, and approvals",
