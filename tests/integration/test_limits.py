@@ -159,7 +159,7 @@ def answers(limits: SlicedLimits) -> bool:
     return True
 
 
-def test_the_bucket_survives_a_crash_of_the_database_server(database: Database) -> None:
+def test_what_is_granted_is_durable_even_where_commits_are_not(database: Database) -> None:
     """Whoever turns durability off for everything has it all the same for what is granted."""
     with psycopg.connect(database.url, autocommit=True) as admin, admin.transaction():
         admin.execute("SET LOCAL synchronous_commit = off")

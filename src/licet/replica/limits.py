@@ -100,20 +100,16 @@ class SlicedLimits:
         self._touched: list[HeldBucket] = []
         self._queue: deque[Waiter] = deque()
         self._is_over = False
-        self.taken = 0
-        """How many tokens were taken."""
-        self.refused = 0
-        """How many requests found a bucket empty."""
-        self.waits = 0
-        """How many calls waited for the database."""
+        # How many tokens were taken, how many requests found a bucket empty, and how many calls
+        # waited for the database.
+        self.taken = self.refused = self.waits = 0
         # Of the thread.
         self._heap: list[tuple[float, int, HeldBucket]] = []
         self._numbers = count()
         self._gives_back = False
         self.exchanges = 0
         """How many statements there were."""
-        self.failures = 0
-        """How many of them failed."""
+        self.failures = 0  # of them
         # How many tokens the database granted; of them, how many were given back unused, and how
         # many could not be used any more, without an exchange for too long.
         self.granted = self.given_back = self.lost = 0
@@ -148,15 +144,13 @@ class SlicedLimits:
                         self._notice(bucket, held)
                     self.taken += 1
                     return held
-            found = self._take_all((demands,), now)
-        return (self._waited((demands,), deadline) if found is None else found)[0]
+        return self.take_all((demands,), deadline)[0]
 
     def take_all(
         self, wanted: Sequence[Sequence[Demand]], deadline: Deadline
     ) -> Sequence[Taken | Refusal]:
         """See `Limits.take_all`."""
-        with self._mutex:
-            found = self._take_all(wanted, self._clock())
+        found = self._take_all(wanted)
         return self._waited(wanted, deadline) if found is None else found
 
     def _take(
@@ -197,20 +191,21 @@ class SlicedLimits:
             self._wake.set()
 
     def _take_all(
-        self, wanted: Sequence[Sequence[Demand]], now: float, *, was_asked: bool = False
+        self, wanted: Sequence[Sequence[Demand]], *, was_asked: bool = False
     ) -> Sequence[_Several | Refusal] | None:
-        """Do so for each; None: for one of them memory cannot tell, and for none was it done."""
+        """Do so for each; None: for one of them memory cannot tell, and the others are undone."""
         found: list[_Several | Refusal] = []
         for demands in wanted:
-            one = self._take(demands, now, was_asked=was_asked)
+            # One at a time: whoever has the lock makes others wait.
+            with self._mutex:
+                one = self._take(demands, self._clock(), was_asked=was_asked)
             if one is None:
-                # Under the same lock: nobody was told of any.
-                for held in chain.from_iterable(tokens.slices for tokens in _taken(found)):
-                    held.used -= 1
+                _give_back(found)
                 return None
             found.append(one)
-        self.taken += sum(len(tokens.slices) for tokens in _taken(found))
-        self.refused += sum(isinstance(one, Refusal) for one in found)
+        with self._mutex:
+            self.refused += sum(isinstance(one, Refusal) for one in found)
+            self.taken += sum(len(one.slices) for one in found if not isinstance(one, Refusal))
         return found
 
     def _waited(
@@ -290,9 +285,9 @@ class SlicedLimits:
     def begin(self) -> Round | None:
         """Return what is to be exchanged now; `finish` takes the answers, or why there are none."""
         sent = self._clock()
+        waiters, needed = self._waiting(sent)
         with self._mutex:
             touched, self._touched = self._touched, []
-            waiters, needed = self._waiting(sent)
         for held in touched:
             self._look_at(held, sent if held.asked else min(held.due, held.report_at))
         while self._heap and self._heap[0][0] <= sent and len(needed) < MAX_EXCHANGE:
@@ -320,31 +315,36 @@ class SlicedLimits:
             for step, answer in zip(asked.steps, answers, strict=True):
                 self._answered(step, answer, asked.sent, now)
         for waiter in asked.waiters:
+            found = answers if isinstance(answers, LicetError) else self._served(waiter)
             with self._mutex:
-                if isinstance(answers, LicetError):
-                    waiter.outcome = answers
-                elif not waiter.is_gone:
-                    now = self._clock()
-                    waiter.outcome = self._take_all(waiter.wanted, now, was_asked=True)
-                if waiter.outcome is None:
-                    # A slice ended meanwhile: this process was stopped.
+                is_gone, waiter.outcome = waiter.is_gone, found
+                if found is None and not is_gone:
+                    # A slice ended meanwhile, or others were quicker to use it.
                     self._queue.append(waiter)
                     continue
             waiter.landed.set()
+            if is_gone and found is not None and not isinstance(found, LicetError):
+                _give_back(found)
+
+    def _served(self, waiter: Waiter) -> Sequence[_Several | Refusal] | None:
+        return None if waiter.is_gone else self._take_all(waiter.wanted, was_asked=True)
 
     def _waiting(self, now: float) -> tuple[list[Waiter], dict[HeldBucket, int]]:
-        """Return, under the lock, who is served next, and how many tokens of each bucket."""
+        """Return who is served next, and how many tokens of each bucket they need."""
         waiters: list[Waiter] = []
         needed: dict[HeldBucket, int] = {}
-        while self._queue and len(needed) < MAX_EXCHANGE:
-            waiter = self._queue.popleft()
+        while len(needed) < MAX_EXCHANGE:
+            with self._mutex:
+                if not self._queue:
+                    break
+                waiter = self._queue.popleft()
             if waiter.is_gone:
                 continue
             waiters.append(waiter)
-            for demands in waiter.wanted:
-                for demand in demands:
+            for demand in chain.from_iterable(waiter.wanted):
+                with self._mutex:
                     held = self._held(demand.bucket, now)
-                    needed[held] = needed.get(held, 0) + 1
+                needed[held] = needed.get(held, 0) + 1
         return waiters, needed
 
     def _held(self, bucket: Bucket, now: float) -> HeldBucket:
@@ -394,5 +394,7 @@ class SlicedLimits:
         heappush(self._heap, (when, next(self._numbers), held))
 
 
-def _taken(found: Sequence[_Several | Refusal]) -> list[_Several]:
-    return [one for one in found if isinstance(one, _Several)]
+def _give_back(found: Sequence[_Several | Refusal]) -> None:
+    for one in found:
+        if not isinstance(one, Refusal):
+            one.give_back()
