@@ -111,7 +111,8 @@ def test_what_a_dead_replica_had_counts_as_used(database: Database) -> None:
         dead._gives_back = False  # noqa: SLF001 - and its thread ends where it is
         dead._store = Gone()  # noqa: SLF001
         with replica(database) as other:
-            assert sum(take(other, SLOW) for _ in range(9)) == 4
+            # It may have kept up to a quarter of the burst.
+            assert 2 <= sum(take(other, SLOW) for _ in range(9)) <= 4
 
 
 class Gone:

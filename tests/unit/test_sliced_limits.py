@@ -132,6 +132,19 @@ def test_a_bucket_that_is_empty_is_remembered_for_as_long_as_it_is() -> None:
     assert not isinstance(found, Refusal)
 
 
+def test_what_is_remembered_as_empty_is_not_looked_at_until_it_is_not() -> None:
+    scene = Scene()
+    hourly = Bucket("hourly", 1, 3600 * SECOND, 1)
+    scene.wait_for(hourly, times=2)
+    scene.pass_time(5.0)
+    (asked, looks) = (len(scene.asked), [due for due, _, _ in scene.limits._heap])  # noqa: SLF001
+    assert (asked, len(scene.limits)) == (2, 1)
+    assert min(looks) > scene.time + 50
+    scene.time += 60
+    assert scene.limits.begin() is None
+    assert len(scene.limits) == 0
+
+
 def test_of_several_buckets_an_empty_one_denies_whatever_is_not_known_of_the_others() -> None:
     scene = Scene()
     scene.wait_for(NARROW, times=3)

@@ -211,12 +211,15 @@ class HeldBucket:
         """Return when it is to be looked at next if nobody comes."""
         if self.slice is not None and self.slice.used > self.slice.reported:
             return self.report_at
-        return max(self._idle, now + _SHORTEST_REPORT)
+        return max(self._idle if self.has_business else self._forgotten, now + _SHORTEST_REPORT)
 
     def is_forgettable(self, now: float) -> bool:
         """Whether nobody is interested any more."""
-        remembered = min(self.empty_until, self.wanted_at + _REMEMBERED_SECONDS)
-        return not self.has_business and now >= max(self._idle, remembered)
+        return not self.has_business and now >= self._forgotten
+
+    @property
+    def _forgotten(self) -> float:
+        return max(self._idle, min(self.empty_until, self.wanted_at + _REMEMBERED_SECONDS))
 
     @property
     def _idle(self) -> float:
