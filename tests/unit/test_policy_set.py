@@ -7,7 +7,9 @@ import pytest
 from licet.domain.capability_set import NEVER
 from licet.domain.decision import Decision, Judgement, Reason, Request, decide, explain
 from licet.domain.decision import PolicyOutcome as Outcome
+from licet.domain.errors import InvalidRequestError
 from licet.domain.instant import Instant
+from licet.domain.names import principal, resource
 from licet.domain.policy import Policy
 from licet.domain.policy_facts import Facts
 from licet.domain.policy_set import limited
@@ -247,6 +249,13 @@ def test_who_has_a_bucket_of_its_own_is_what_the_limit_says() -> None:
     ]
     demands = [judged(policies, one).demands for one in asked]
     assert [len({one[number].bucket for one in demands}) for number in (0, 1)] == [2, 3]
+
+
+@pytest.mark.parametrize("name", ["agent:a\nagent:b", "agent:a\n"])
+def test_no_name_has_what_separates_names_in_the_key_of_a_bucket(name: str) -> None:
+    for check in (principal, resource):
+        with pytest.raises(InvalidRequestError):
+            check(name)
 
 
 def test_a_bucket_outlives_its_set_as_long_as_its_limit_stays() -> None:

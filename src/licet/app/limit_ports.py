@@ -36,7 +36,10 @@ class Limits(Protocol):
     def take_all(
         self, wanted: Sequence[Sequence[Demand]], deadline: Deadline
     ) -> Sequence[Taken | Refusal]:
-        """Do as `take` does for each of several requests, in order. Raises before the first."""
+        """Do as `take` does for each of several requests, in order.
+
+        Raises as it does; what was taken for some of them is given back first.
+        """
         ...
 
 

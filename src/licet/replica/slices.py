@@ -61,7 +61,7 @@ class Slice:
         self.ends = _NEVER
 
     def give_back(self) -> None:
-        """Put a token back, if the database was not told that it is used.
+        """See `Taken.give_back`: put a token back, if the database was not told that it is used.
 
         Otherwise it is charged already, and using it later would be a use before its charge.
         """
