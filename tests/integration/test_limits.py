@@ -90,9 +90,9 @@ def test_two_replicas_and_four_threads_each_take_no_more_than_the_limit(
     most = BUSY.burst + BUSY.tokens * seconds
     assert len(taken) <= granted <= most
     assert len(taken) >= 0.8 * most
-    # An instant is noted after the take, so a window may look shorter than it was: by what the
-    # threads of one process wait for each other.
-    assert overrun(BUSY._replace(burst=BUSY.burst + 5), taken) is None
+    # An instant is noted after its take, so each thread may have one that seems to be in a window
+    # and was before it.
+    assert overrun(BUSY._replace(burst=BUSY.burst + 8), taken) is None
 
 
 def test_a_replica_that_uses_some_leaves_the_rest_to_others(database: Database) -> None:
