@@ -8,6 +8,8 @@ from typing import Final
 
 from benchmarks.figures import Bound, Figure, Target, ratios, spread
 from benchmarks.report import Progress
+from licet.app.limit_ports import Exchange, Exchanged
+from licet.app.ports import AT_ONCE, Deadline
 from licet.domain.canonical_json import JsonObject
 from licet.domain.capability_set import ALWAYS, NEVER, CapabilitySet, HeldCapability
 from licet.domain.decision import Request, decide
@@ -16,13 +18,19 @@ from licet.domain.instant import Instant
 from licet.domain.names import Action, Caller, CapabilityId, Principal, Resource
 from licet.domain.pattern import ResourcePattern
 from licet.domain.policy_set import MAX_REMEMBERED, PolicySet
+from licet.domain.token_bucket import Demand
 from licet.policies.reading import compile_set
+from licet.replica.lease import boottime
+from licet.replica.limits import SlicedLimits
 
 SECTION: Final = "Policies, in memory"
 FEW: Final = 10
 MANY: Final = 1000
 MATCHING: Final = 3
 TARGET: Final = Target(Bound.AT_MOST, 1.3)
+LIMIT_TARGET: Final = Target(Bound.AT_MOST, 0.02)
+AUTHORIZE_NANOSECONDS: Final = 95_000
+"""What an Authorize takes of a core, served by gRPC's thread (docs/benchmarks.md)."""
 # Not dangerous-tools@1, whose approvals nothing gives yet.
 _BUILT_IN: Final = "system-paths@1, secrets@1, external-destinations@1, business-hours@1"
 
@@ -54,12 +62,73 @@ def measure(rounds: int, progress: Progress) -> list[Figure]:
         figures.append(Figure(SECTION, f"{MANY:,} policies, {what}", spread(runs[1]), "ns"))
     built_in = compile_set(f"version: 1\ninclude: [{_BUILT_IN}]")
     deciding = [_nanoseconds(_deciding(p, _requests(1000)), rounds) for p in (None, built_in)]
+    figures += _limits(rounds)
     name = "deciding and encoding the event: built-in sets / no policies"
     figures.append(Figure(SECTION, name, ratios(deciding[1], deciding[0])))
     figures.append(
         Figure(SECTION, "deciding and encoding, built-in sets", spread(deciding[1]), "ns")
     )
     return figures
+
+
+def _limits(rounds: int) -> list[Figure]:
+    """Compare a set that has a limit, whose tokens are in memory, with the same without it."""
+    other = "{name: p, require: {mfa: true}}"
+    without = compile_set(f"version: 1\npolicies: [{other}]")
+    limited = compile_set(f"version: 1\npolicies: [{other}, {{name: l, limit: {{rate: 1/s}}}}]")
+    requests = _requests(1000)
+    demands = limited.evaluate(requests[0], _CAPABILITY, _NOW).demands
+    limits = SlicedLimits(_Plenty(), boottime, lambda: 1)
+    added, taking = [], []
+    for _ in range(rounds):
+        # A slice lasts for longer than a round.
+        limits.ask([demands])
+        limits.advance()
+        plain, metered = (
+            _nanoseconds(_metering(policies, limits, requests), 1)[0]
+            for policies in (without, limited)
+        )
+        added.append(metered - plain)
+        taking.append(_nanoseconds(_taking(limits, demands), 1)[0])
+    share = [nanoseconds / AUTHORIZE_NANOSECONDS for nanoseconds in added]
+    name = "a limit's part of the CPU of an Authorize"
+    return [
+        Figure(SECTION, name, spread(share), target=LIMIT_TARGET),
+        Figure(SECTION, "judging with a limit, beyond judging without it", spread(added), "ns"),
+        Figure(SECTION, "taking a token of a slice", spread(taking), "ns"),
+    ]
+
+
+class _Plenty:
+    """Grants without end. A `BucketStore`."""
+
+    def exchange(
+        self, items: Sequence[Exchange], hold: int, deadline: Deadline
+    ) -> Sequence[Exchanged]:
+        del hold, deadline
+        return [Exchanged(1 << 60, -1) for _ in items]
+
+
+def _taking(limits: SlicedLimits, demands: Sequence[Demand]) -> Callable[[int], None]:
+    def run(_: int) -> None:
+        for _ in range(_LOOPS):
+            limits.take(demands, AT_ONCE)
+
+    return run
+
+
+def _metering(
+    policies: PolicySet, limits: SlicedLimits, requests: Sequence[Request]
+) -> Callable[[int], None]:
+    size = len(requests)
+
+    def run(start: int) -> None:
+        for number in range(start, start + _LOOPS):
+            judgement = policies.evaluate(requests[number % size], _CAPABILITY, _NOW)
+            if judgement.demands:
+                limits.take(judgement.demands, AT_ONCE)
+
+    return run
 
 
 def _document(size: int) -> str:

@@ -142,7 +142,7 @@ class Licet:
         room = (settings.cache_bytes, settings.cache_negative)
         sets = CachedCapabilitySets(capabilities.held, lease, *room)
         callers = bootstrap_callers.Callers(database, lease, clock, patience, sets)
-        policies = bootstrap_policies.Policies(database, lease)
+        policies = bootstrap_policies.Policies(database, lease).start(self._stack)
         feed = MemoryFeed()
         memory = Memories(sets, callers.keys, policies.held)
         replica = self._replica(url, memory, feed, lease, clock)
@@ -161,7 +161,9 @@ class Licet:
         approvals = bootstrap_approvals.ComposedApprovals(database, changed, ids, clock)
         use_cases = UseCases(
             authorize=(
-                authorize := approvals.deciding(sets, trail.log, policies.held, policies.conditions)
+                authorize := approvals.deciding(
+                    *(sets, trail.log, policies.held, policies.conditions, policies.limits)
+                )
             ),
             grant=GrantCapability(capabilities, mutations, clock, ids, policies.conditions),
             revoke=RevokeCapabilities(capabilities, mutations, clock, ids),
@@ -182,7 +184,7 @@ class Licet:
         self.server = Server(use_cases, authority, address, limits, probe, add, tls)
         # (6) What operators see.
         watched = (sets, lease, replica, clock, trail, acknowledgements, feed, retention)
-        served = (self.server, lambda: self._newest, authorize, policies.held)
+        served = (self.server, lambda: self._newest, authorize, policies.held, policies.limits)
         self._serve_metrics(Watched(*watched, *served))
         self._stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()

@@ -8,6 +8,7 @@ from licet.app.administration import AdminChanges
 from licet.app.approvals import ManageApprovals
 from licet.app.authorize import Authorize
 from licet.app.conditions import CompiledConditions
+from licet.app.limit_ports import Limits
 from licet.app.policy_ports import ActivePolicies
 from licet.app.ports import CapabilitySets, Clock
 from licet.app.recording import AuditLog
@@ -37,10 +38,14 @@ class ComposedApprovals:
         log: AuditLog,
         policies: ActivePolicies,
         conditions: CompiledConditions,
+        limits: Limits,
     ) -> Authorize:
         """Return the use case of decisions, which asks for approvals and uses them."""
         return Authorize(
-            *(sets, log, self._clock, policies), approvals=self._writer, conditions=conditions
+            *(sets, log, self._clock, policies),
+            approvals=self._writer,
+            limits=limits,
+            conditions=conditions,
         )
 
     def managed(self, users: UserStore, tokens: SignedPageTokens) -> ManageApprovals:

@@ -12,6 +12,7 @@ from licet.replica.clock import DatabaseClock
 from licet.replica.coherence import Replica
 from licet.replica.feed import MemoryFeed
 from licet.replica.lease import Lease
+from licet.replica.limits import SlicedLimits
 from licet.replica.policies import HeldPolicySet
 from licet.replica.retention import Retention
 from licet.server.authority import ADDRESS, CALLER
@@ -37,6 +38,7 @@ class Watched(NamedTuple):
     newest: Callable[[], int]
     authorize: Authorize
     policies: HeldPolicySet
+    limits: SlicedLimits
 
 
 def sources_of(of: Watched) -> metrics.Sources:
@@ -65,6 +67,10 @@ def sources_of(of: Watched) -> metrics.Sources:
             "policy_set_version": (
                 "Version of the policies that memory has.",
                 lambda: of.policies.version,
+            ),
+            "limit_buckets": (
+                "Buckets of limits that memory has something of.",
+                lambda: len(of.limits),
             ),
             "watchers": ("Clients that watch changes.", lambda: len(watchers)),
             "streams": ("Open streams of decisions.", lambda: len(of.server.streams)),
@@ -111,6 +117,7 @@ def _counters(of: Watched) -> dict[str, tuple[str, Callable[[], float]]]:
             "Of these, those because a condition could not be told.",
             lambda: of.authorize.condition_errors,
         ),
+        **_buckets(of.limits),
         "calls_refused": ("Calls not let in.", lambda: of.server.authority.failures.total),
         **_limits(of.server),
         "decisions_refused": (
@@ -125,6 +132,22 @@ def _counters(of: Watched) -> dict[str, tuple[str, Callable[[], float]]]:
         "tls_reload_failures": (
             "New certificates, keys and tables of callers that could not be used.",
             lambda: 0 if tls is None else tls.reload_failures,
+        ),
+    }
+
+
+def _buckets(limits: SlicedLimits) -> dict[str, tuple[str, Callable[[], float]]]:
+    return {
+        "limit_tokens_taken": ("Tokens taken by decisions.", lambda: limits.taken),
+        "limit_refusals": ("Requests that found a bucket empty.", lambda: limits.refused),
+        "limit_waits": ("Calls that waited for the database to grant.", lambda: limits.waits),
+        "limit_exchanges": ("Statements about buckets.", lambda: limits.exchanges),
+        "limit_exchange_failures": ("Of them, those that failed.", lambda: limits.failures),
+        "limit_tokens_granted": ("Tokens granted to this process.", lambda: limits.granted),
+        "limit_tokens_returned": ("Of them, given back unused.", lambda: limits.given_back),
+        "limit_tokens_lost": (
+            "Of them, lost unused: without the database for too long.",
+            lambda: limits.lost,
         ),
     }
 

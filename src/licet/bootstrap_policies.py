@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
+from secrets import randbits
+from typing import Self
+
 from licet.app.administration import AdminChanges
 from licet.app.policies import ManagePolicies
 from licet.app.user_ports import UserStore
@@ -12,8 +17,10 @@ from licet.policies.cel import compile_condition
 from licet.policies.reading import compile_set, read_document
 from licet.policies.yaml_tree import parse
 from licet.replica.conditions import CompiledConditions
-from licet.replica.lease import Lease
+from licet.replica.lease import Lease, boottime
+from licet.replica.limits import SlicedLimits
 from licet.replica.policies import HeldPolicySet
+from licet.storage.limits import PostgresBuckets
 from licet.storage.policies import PostgresPolicySets
 from licet.storage.pool import Database
 from licet.storage.tokens import SignedPageTokens
@@ -26,10 +33,18 @@ class Policies:
     def __init__(self, database: Database, lease: Lease) -> None:
         """Read nothing yet."""
         self._stored = PostgresPolicySets(database)
+        self.limits = SlicedLimits(PostgresBuckets(database), boottime, partial(randbits, 63))
+        """The buckets, of whichever set of policies; a new set keeps those whose limit it keeps."""
         self.held = HeldPolicySet(self._stored.held, compile_set, lease)
         """The set that holds, as this replica remembers it."""
         self.conditions = CompiledConditions(compile_condition)
         """Those of capabilities, compiled."""
+
+    def start(self, stack: ExitStack) -> Self:
+        """Start what keeps the buckets; the stack stops it."""
+        stack.callback(self.limits.stop)
+        self.limits.start()
+        return self
 
     def managed(
         self,

@@ -35,6 +35,7 @@ from licet.spool.shipper import Retention, Shipper
 from licet.steward.agents import SilenceThread
 from licet.steward.archive import Archiver
 from licet.steward.archived import archived_leaves
+from licet.steward.buckets import BucketThread
 from licet.steward.key_files import read_secret
 from licet.steward.records import Records
 from licet.steward.retention import ArchiveJournal, RetentionPlan, RetentionThread
@@ -44,6 +45,7 @@ from licet.steward.verifier import RollingVerifier, Rounds
 from licet.steward.verifying import VerifierThread
 from licet.storage.agents import PostgresAgents
 from licet.storage.audit_shipping import PostgresEventStore
+from licet.storage.limits import PostgresBuckets
 from licet.storage.partitions import PostgresPartitions
 from licet.storage.pool import Database, PoolLimits
 from licet.storage.sealing import PostgresSealing
@@ -94,6 +96,11 @@ class Stewardship:
             soon,
             settings.agent_heartbeat_seconds,
         )
+        self._buckets = BucketThread(
+            PostgresBuckets(database),
+            lambda: self.steward is not None and self.steward.leads,
+            soon,
+        )
         self.verifier: RollingVerifier | None = None
         self._stack = ExitStack()
         self._adoption = self._adopting()
@@ -123,6 +130,8 @@ class Stewardship:
             self._start_verifier(steward, custody)
             self._stack.callback(self._silence.stop)
             self._silence.start()
+            self._stack.callback(self._buckets.stop)
+            self._buckets.start()
         else:
             self._stack.callback(self._leave_spools)
         self._adoption.start()
@@ -246,6 +255,10 @@ class Stewardship:
                 "agents_marked_offline": (
                     "Agents that this process found silent and marked offline.",
                     lambda: self._silence.marked,
+                ),
+                "limit_rows_trimmed": (
+                    "Rows of buckets that were full again, deleted by this process.",
+                    lambda: self._buckets.trimmed,
                 ),
                 "audit_findings": (
                     "What was found to be changed, each once.",

@@ -152,19 +152,6 @@ def test_what_is_not_understood_is_not_put(served: Served, stub: PolicyServiceSt
     assert served.authorize("agent:a", "read", "doc:x").decision == decisions.DECISION_ALLOW
 
 
-@pytest.mark.parametrize(
-    ("policy", "why"),
-    [
-        ("name: p, limit: {rate: 1/s}", "policy p has a limit, and limits are not enforced yet"),
-    ],
-)
-def test_what_is_not_enforced_is_not_put(stub: PolicyServiceStub, policy: str, why: str) -> None:
-    failed = refused(lambda: put(stub, document(policy)))
-
-    assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert f"line 3: {why}" in failed.message
-
-
 def test_a_document_can_be_only_checked(served: Served, stub: PolicyServiceStub) -> None:
     done = put(stub, DENY_DOCS, only_check=True)
 

@@ -109,6 +109,10 @@ WHERE n.nspname IN ('licet', 'audit') AND c.relkind IN ('r', 'p') AND c.relname 
 APPLY = """
 SELECT status FROM licet.apply_mutations(%(grants)s, %(revocations)s) ORDER BY ordinal
 """
+TAKE = """
+SELECT * FROM licet.exchange_slices(
+  ARRAY[repeat('x', 16)::bytea], '{1}', '{t}', '{0}', '{0}', '{1}', '{0}', '{1}', '{1}', '{1}', 1)
+"""
 REFUSE = "SELECT audit.record_refusal(%(event)s)"
 DECISION = """
 INSERT INTO audit.events VALUES (
@@ -341,6 +345,7 @@ def fill(database: Database) -> None:
     with database.connect() as connection:
         connection.execute(REPLICA)
         connection.execute("SET ROLE licet_server")
+        connection.execute(TAKE)
         for batch in mutations:
             revocations = [mutation for mutation in batch if mutation["kind"] == "revoke"]
             grants = [mutation for mutation in batch if mutation not in revocations]

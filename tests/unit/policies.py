@@ -7,6 +7,7 @@ from typing import Final
 from licet.app.approval_ports import Approvals, Pending
 from licet.app.authorize import Authorize
 from licet.app.conditions import CompiledConditions, no_conditions
+from licet.app.limit_ports import Limits
 from licet.app.policy_ports import ActivePolicies
 from licet.app.ports import CapabilitySets, Clock, Deadline
 from licet.app.recording import AuditLog
@@ -17,9 +18,9 @@ from licet.domain.decision import Judgement, Request
 from licet.domain.document import DocumentError, Fault
 from licet.domain.instant import Instant
 from licet.domain.names import Action, Caller, Principal, Resource
-from licet.domain.policy import Take
 from licet.domain.policy_set import PolicySet
 from licet.policies.reading import compile_set
+from tests.fakes.limits import NO_LIMITS
 from tests.unit.builders import HOLDER, NOW, held
 
 ANYTHING: Final = held(1, "doc:**", "*")
@@ -45,17 +46,20 @@ def authorizing(  # noqa: PLR0913 - the ports
     policies: ActivePolicies,
     *,
     approvals: Approvals | None = None,
+    limits: Limits = NO_LIMITS,
     conditions: CompiledConditions = no_conditions,
 ) -> Authorize:
     """Return the use case, with nothing behind the ports that a test is not about."""
     if approvals is None:
         approvals = NoApprovals()
-    return Authorize(sets, log, clock, policies, approvals=approvals, conditions=conditions)
+    return Authorize(
+        *(sets, log, clock, policies), approvals=approvals, limits=limits, conditions=conditions
+    )
 
 
-def policy_set(*policies: str, take: Take | None = None) -> PolicySet:
+def policy_set(*policies: str) -> PolicySet:
     """Return a set of policies, each in the flow style of YAML and without its braces."""
-    return compile_set(document(*policies), 3, take)
+    return compile_set(document(*policies), 3)
 
 
 def document(*policies: str) -> str:

@@ -22,6 +22,7 @@ from licet.domain.errors import UnavailableError
 from licet.domain.instant import Instant
 from licet.domain.names import Action, Caller, Principal
 from licet.domain.pattern import ResourcePattern
+from tests.fakes.limits import NO_LIMITS, Tokens
 from tests.unit.builders import CALLER, HOLDER, NOW, PATIENT, StillClock, held, identifier
 from tests.unit.policies import authorizing, policy_set, question
 from tests.unit.test_authorize import Log
@@ -103,7 +104,7 @@ def settle(  # noqa: PLR0913 - what may be told
     denied = compiled.judge(decide(has, asked, NOW), asked, NOW)
     assert denied.reason is Reason.APPROVAL_REQUIRED
     if settling is None:
-        settling = Settling(told, compiled, CALLER, NOW, NOW, cannot_tell, deadline)
+        settling = Settling(told, NO_LIMITS, compiled, CALLER, NOW, NOW, cannot_tell, deadline)
     return settling(has, asked, denied)
 
 
@@ -187,7 +188,7 @@ def test_a_request_that_names_another_capability_uses_none() -> None:
 
 def test_a_call_tries_each_once_and_asks_for_a_number() -> None:
     told = Told(2)
-    settling = Settling(told, policy_set(SHELL), CALLER, NOW, NOW, cannot_tell, PATIENT)
+    settling = Settling(told, NO_LIMITS, policy_set(SHELL), CALLER, NOW, NOW, cannot_tell, PATIENT)
     answers = [
         settle(told, one_use(2, "security"), settling=settling) for _ in range(MAX_PENDING + 2)
     ]
@@ -278,3 +279,27 @@ def test_a_purpose_is_one_line_of_a_bounded_length(given: object, kept: str) -> 
 def test_a_condition_that_cannot_be_told_demands_no_approval() -> None:
     policies = policy_set(SHELL, "name: p, when: context.x == 1, require: {approval: sre}")
     assert policies.approvals(ASKED, PARENT, NOW, NOW) == {"shell": "security"}
+
+
+def test_an_approval_is_not_used_where_a_limit_leaves_no_token() -> None:
+    told, has_one, limited_to_none = Told(2), one_use(2, "security"), Tokens(often=0)
+    compiled = policy_set(SHELL, "name: often, limit: {rate: 1/d}")
+    settling = Settling(
+        *(told, limited_to_none, compiled, CALLER, NOW, NOW), *(cannot_tell, PATIENT)
+    )
+    settled = settle(told, has_one, policies=(SHELL,), settling=settling)
+    assert settled.decision.reason is Reason.RATE_LIMITED
+    assert told.used == []
+    limited_to_none.left["often"] = 1
+    settled = settle(told, has_one, policies=(SHELL,), settling=settling)
+    assert settled.decision.allowed
+    assert limited_to_none.left == {"often": 0}
+
+
+def test_what_was_used_already_gives_its_token_back() -> None:
+    told, tokens = Told(), Tokens(often=1)
+    compiled = policy_set(SHELL, "name: often, limit: {rate: 1/d}")
+    settling = Settling(*(told, tokens, compiled, CALLER, NOW, NOW), *(cannot_tell, PATIENT))
+    settled = settle(told, one_use(2, "security"), policies=(SHELL,), settling=settling)
+    assert settled.decision.reason is Reason.APPROVAL_REQUIRED
+    assert tokens.left == {"often": 1}

@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 
 from licet.domain.capability_set import NEVER
-from licet.domain.decision import Decision, Reason, Request, decide
+from licet.domain.decision import Decision, Judgement, Reason, Request, decide, explain
 from licet.domain.decision import PolicyOutcome as Outcome
+from licet.domain.errors import InvalidRequestError
 from licet.domain.instant import Instant
-from licet.domain.policy import Finding, Limit, Policy
+from licet.domain.names import principal, resource
+from licet.domain.policy import Policy
 from licet.domain.policy_facts import Facts
-from licet.domain.policy_set import full_bucket
+from licet.domain.policy_set import limited
+from licet.domain.token_bucket import Refusal
 from tests.unit.builders import HOLDER, NOW, asking, held, holding
 from tests.unit.policies import ANYTHING, judged, policy_set, question
 
@@ -211,25 +214,81 @@ def test_the_first_denial_is_that_of_what_denies_anyway() -> None:
     assert judged(policies, question()).policy_id == "deny"
 
 
-def test_nothing_is_counted_that_is_denied_anyway() -> None:
-    taken: list[str] = []
-
-    def take(policy: Policy, limit: Limit, facts: Facts) -> Finding:
-        taken.append(policy.id)
-        return full_bucket(policy, limit, facts)
-
-    policies = policy_set("name: limit, limit: {rate: 1/s}", DENY_ALL, take=take)
-    judged(policies, question())
-    assert taken == []
-
-    judged(policy_set("name: limit, limit: {rate: 1/s}", take=take), question())
-    assert taken == ["limit"]
+LIMIT = "name: limit, limit: {rate: 1/s}"
 
 
-def test_a_limit_that_nothing_counts_denies() -> None:
-    found = judged(policy_set("name: p, limit: {rate: 1/s}"), question())
+def test_nothing_is_demanded_that_is_denied_anyway() -> None:
+    assert judged(policy_set(LIMIT, DENY_ALL), question()).demands == ()
+    (demand,) = judged(policy_set(LIMIT), question()).demands
+    assert (demand.policy_id, demand.bucket.burst) == ("limit", 1)
 
-    assert found.reason is Reason.POLICY_ERROR
+
+def test_a_limit_whose_condition_does_not_hold_demands_nothing() -> None:
+    policies = policy_set(
+        "name: a, limit: {rate: 1/s}", "name: b, when: action == 'write', limit: {rate: 2/s}"
+    )
+    both = judged(policies, question(action="write")).demands
+    assert [demand.policy_id for demand in both] == ["a", "b"]
+    assert [demand.policy_id for demand in judged(policies, question()).demands] == ["a"]
+
+
+def test_a_limit_whose_condition_cannot_be_told_denies() -> None:
+    found = judged(policy_set("name: p, when: context.x == 1, limit: {rate: 1/s}"), question())
+    assert (found.reason, found.demands) == (Reason.POLICY_ERROR, ())
+
+
+def test_who_has_a_bucket_of_its_own_is_what_the_limit_says() -> None:
+    policies = policy_set(
+        "name: each, limit: {rate: 1/s}", "name: every, limit: {rate: 1/s, per: principal+resource}"
+    )
+    asked = [
+        question("doc:a", principal="agent:a"),
+        question("doc:b", principal="agent:a"),
+        question("doc:a", principal="agent:b"),
+        question("doc:a", "write", principal="agent:a"),
+    ]
+    demands = [judged(policies, one).demands for one in asked]
+    assert [len({one[number].bucket for one in demands}) for number in (0, 1)] == [2, 3]
+
+
+@pytest.mark.parametrize("name", ["agent:a\nagent:b", "agent:a\n"])
+def test_no_name_has_what_separates_names_in_the_key_of_a_bucket(name: str) -> None:
+    for check in (principal, resource):
+        with pytest.raises(InvalidRequestError):
+            check(name)
+
+
+def test_a_bucket_outlives_its_set_as_long_as_its_limit_stays() -> None:
+    def digests(*policies: str) -> set[bytes]:
+        demands = judged(policy_set(*policies), question()).demands
+        return {demand.bucket.digest() for demand in demands}
+
+    assert digests(LIMIT) == digests("name: other, time: {zone: UTC, hours: '00:00-24:00'}", LIMIT)
+    changed = ("{rate: 2/s, burst: 1}", "{rate: 1/m}", "{rate: 1/s, burst: 2}")
+    each = "{rate: 1/s, per: principal+resource}"
+    found = [digests(f"name: limit, limit: {limit}") for limit in (*changed, each)]
+    assert len(set.union(*found, digests(LIMIT))) == 5
+    assert all(len(digest) == 16 for digest in set.union(*found))
+
+
+def test_an_allow_without_a_token_is_a_denial() -> None:
+    policies = policy_set(LIMIT, "name: day, time: {zone: UTC, hours: '00:00-24:00'}")
+    allowed = policies.judge(decide(holding(ANYTHING), question(), NOW), question(), NOW)
+    assert allowed.judgement is not None
+    (demand,) = allowed.judgement.demands
+
+    denied = limited(allowed, Refusal(demand, 250_000))
+
+    assert (denied.allowed, denied.reason) == (False, Reason.RATE_LIMITED)
+    assert denied.judgement == Judgement(
+        3, "limit", Reason.RATE_LIMITED, "policy limit: its limit is used up", 250_000, None
+    )
+    assert denied.capability == allowed.capability
+    explained = policies.explain(
+        explain(holding(ANYTHING), question(), NOW), denied, question(), NOW
+    )
+    outcomes = {policy.policy_id: (policy.outcome, policy.detail) for policy in explained.policies}
+    assert outcomes["limit"] == (Outcome.DENIED, "its limit was used up")
 
 
 def test_an_allow_becomes_a_deny_and_keeps_its_capability() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from licet.app.approval_ports import Approvals, Pending
+from licet.app.limit_ports import Limits
 from licet.app.ports import AT_ONCE, Deadline, NotAtOnceError
 from licet.domain.approval import MAX_PENDING, approvable, needed, used
 from licet.domain.capability_set import CapabilitySet
@@ -16,7 +17,8 @@ from licet.domain.decision import Decision, Reason, Request
 from licet.domain.instant import Instant
 from licet.domain.names import Caller, CapabilityId
 from licet.domain.policy_facts import NO_ROLES
-from licet.domain.policy_set import PolicySet
+from licet.domain.policy_set import PolicySet, limited
+from licet.domain.token_bucket import Refusal
 
 
 class Settled(NamedTuple):
@@ -41,6 +43,7 @@ class Settling:
     def __init__(  # noqa: PLR0913, PLR0917 - what the requests of a call share
         self,
         approvals: Approvals,
+        limits: Limits,
         policies: PolicySet,
         caller: Caller,
         now: Instant,
@@ -50,6 +53,7 @@ class Settling:
     ) -> None:
         """Take what all of them are decided by."""
         self._approvals = approvals
+        self._limits = limits
         self._policies = policies
         self._caller = caller
         self._now = now
@@ -75,10 +79,16 @@ class Settling:
         )
         for one, judged in found:
             if judged.allowed:
+                demands = () if judged.judgement is None else judged.judgement.demands
+                taken = self._limits.take(demands, self._deadline) if demands else None
+                if isinstance(taken, Refusal):
+                    return Settled(limited(judged, taken), "", judged, one.roles)
                 # Before it is asked for: whatever comes of that, it is not asked for twice.
                 self._tried.add(one.capability.id)
                 if self._approvals.use(one, request, self._caller, self._deadline):
                     return Settled(used(one, judged, self._now), "", judged, one.roles)
+                if taken is not None:
+                    taken.give_back()
             elif judged.reason is not Reason.APPROVAL_REQUIRED:
                 return Settled(judged, "", judged, one.roles)
         pending = self._pending(request, denied)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from licet.app.approval_ports import Approvals
 from licet.app.approving import Settled, Settling
 from licet.app.conditions import CompiledConditions, Evaluation, no_conditions
+from licet.app.limit_ports import Limits, Taken
 from licet.app.policy_ports import ActivePolicies
 from licet.app.ports import AT_ONCE, CapabilitySets, Clock, Deadline, NotAtOnceError
 from licet.app.recording import Acknowledge, AuditLog
@@ -16,7 +17,8 @@ from licet.domain.condition import Evaluate, cannot_tell
 from licet.domain.decision import Decision, Explanation, Reason, Request, decide, explain
 from licet.domain.instant import Instant
 from licet.domain.names import Caller, EventId, Principal
-from licet.domain.policy_set import PolicySet
+from licet.domain.policy_set import PolicySet, limited
+from licet.domain.token_bucket import Refusal
 
 # A named tuple's own constructor is written in Python and costs twice as much.
 _new: Final = tuple.__new__
@@ -52,10 +54,12 @@ class Authorize:
         policies: ActivePolicies,
         *,
         approvals: Approvals,
+        limits: Limits,
         conditions: CompiledConditions = no_conditions,
     ) -> None:
         """Compose the use case."""
         self._approvals = approvals
+        self._limits = limits
         self._sets = sets
         self._policies = policies
         self._conditions = conditions
@@ -74,10 +78,10 @@ class Authorize:
         """Decide one request.
 
         Raises:
-            UnavailableError: what the principal holds cannot be known, or the decision cannot be
-                recorded, or an approval may be used up and may not. DeadlineError: the deadline
-                passed first. NotPermittedError: the caller was shut out before an approval was
-                used.
+            UnavailableError: what the principal holds, or whether a limit leaves it a token,
+                cannot be known, or the decision cannot be recorded, or an approval may be used up
+                and may not. DeadlineError: the deadline passed first. NotPermittedError: the
+                caller was shut out before an approval was used.
         """
         decided = self._decided(request, caller, deadline)
         event_id = self._log.record(caller, decided.now, request, decided.decision)
@@ -100,9 +104,14 @@ class Authorize:
                 disk; nothing has happened.
         """
         decided = self._decided(request, caller, deadline)
-        recorded = self._log.record_early(
-            caller, decided.now, (request,), (decided.decision,), deadline
-        )
+        try:
+            recorded = self._log.record_early(
+                caller, decided.now, (request,), (decided.decision,), deadline
+            )
+        except NotAtOnceError:
+            if decided.tokens is not None:
+                decided.tokens.give_back()
+            raise
         leave = prepare(decided.answer(request, recorded.event_ids[0]))
         # Last, so that nothing can fail once somebody may be told.
         self._log.when_durable(recorded, leave, deadline)
@@ -129,7 +138,14 @@ class Authorize:
     ) -> None:
         """Decide several requests, as `batch` does, in the manner of `deferred`. Raises as it."""
         taken = self._taken(requests, caller, deadline)
-        recorded = self._log.record_early(caller, taken.now, requests, taken.decisions, deadline)
+        try:
+            recorded = self._log.record_early(
+                caller, taken.now, requests, taken.decisions, deadline
+            )
+        except NotAtOnceError:
+            for tokens in taken.tokens:
+                tokens.give_back()
+            raise
         leave = prepare(taken.answers(requests, recorded.event_ids))
         # Last, as above.
         self._log.when_durable(recorded, leave, deadline)
@@ -143,16 +159,19 @@ class Authorize:
         decision = decide(held, request, now, earliest, evaluate)
         if decision.unmet is not None:
             self._count(decision)
-        settled = None
+        settled = tokens = None
         if policies is not None:
             decision = self._judged(policies, decision, request, now, earliest)
             if decision.reason is _APPROVAL_REQUIRED:
                 settling = Settling(
-                    self._approvals, policies, caller, now, earliest, evaluate, deadline
+                    *(self._approvals, self._limits, policies, caller, now, earliest),
+                    *(evaluate, deadline),
                 )
                 settled = self._settled(settling, held, request, decision)
                 decision = settled.decision
-        return _new(_Decided, (held, policies, earliest, now, evaluate, decision, settled))
+            else:
+                decision, tokens = self._metered(decision, deadline)
+        return _new(_Decided, (held, policies, earliest, now, evaluate, decision, settled, tokens))
 
     def _taken(self, requests: Sequence[Request], caller: Caller, deadline: Deadline) -> _Taken:
         principals = {request.principal for request in requests}
@@ -180,7 +199,8 @@ class Authorize:
                 for request, decision in zip(requests, decisions, strict=True)
             ]
             settling = Settling(
-                self._approvals, policies, caller, now, earliest, evaluate, deadline
+                *(self._approvals, self._limits, policies, caller, now, earliest),
+                *(evaluate, deadline),
             )
             for place, (request, decision) in enumerate(zip(requests, decisions, strict=True)):
                 if decision.reason is _APPROVAL_REQUIRED:
@@ -188,7 +208,8 @@ class Authorize:
                     settled[place] = self._settled(settling, held, request, decision)
             for place, one in settled.items():
                 decisions[place] = one.decision
-        return _Taken(sets, policies, earliest, now, evaluate, decisions, settled)
+        tokens = self._metered_all(decisions, settled, deadline)
+        return _Taken(sets, policies, earliest, now, evaluate, decisions, settled, tokens)
 
     def _known(
         self, principal: Principal, deadline: Deadline
@@ -225,6 +246,43 @@ class Authorize:
             self.policy_errors += judged.reason is Reason.POLICY_ERROR
         return judged
 
+    def _metered(self, decision: Decision, deadline: Deadline) -> tuple[Decision, Taken | None]:
+        """Take the tokens that an ALLOW demands; without them it is a DENY.
+
+        They stay spent if the decision cannot be recorded: it may be on record all the same.
+        """
+        judgement = decision.judgement
+        if judgement is None or not judgement.demands:
+            return decision, None
+        taken = self._limits.take(judgement.demands, deadline)
+        if isinstance(taken, Refusal):
+            self.policy_denials += 1
+            return limited(decision, taken), None
+        return decision, taken
+
+    def _metered_all(
+        self, decisions: list[Decision], settled: Collection[int], deadline: Deadline
+    ) -> list[Taken]:
+        """Do so for each of several, in order and in place; what was settled has its tokens."""
+        demanding = [
+            (number, decision.judgement.demands)
+            for number, decision in enumerate(decisions)
+            if decision.judgement is not None
+            and decision.judgement.demands
+            and number not in settled
+        ]
+        if not demanding:
+            return []
+        tokens: list[Taken] = []
+        found = self._limits.take_all([demands for _, demands in demanding], deadline)
+        for (number, _), taken in zip(demanding, found, strict=True):
+            if isinstance(taken, Refusal):
+                self.policy_denials += 1
+                decisions[number] = limited(decisions[number], taken)
+            else:
+                tokens.append(taken)
+        return tokens
+
     def _settled(
         self, settling: Settling, held: CapabilitySet, request: Request, denied: Decision
     ) -> Settled:
@@ -245,6 +303,7 @@ class _Decided(NamedTuple):
     evaluate: Evaluate
     decision: Decision
     settled: Settled | None
+    tokens: Taken | None
 
     def answer(self, request: Request, event_id: EventId) -> Answer:
         """Return it with what else was asked for."""
@@ -256,7 +315,7 @@ class _Decided(NamedTuple):
         return _new(Answer, (request, self.decision, event_id, explanation, approval_id))
 
     def _explanation(self, request: Request) -> Explanation:
-        held, policies, earliest, now, evaluate, decision, settled = self
+        held, policies, earliest, now, evaluate, decision, settled, _ = self
         explanation = explain(held, request, now, earliest, evaluate)
         if policies is None:
             return explanation
@@ -276,9 +335,10 @@ class _Taken(NamedTuple):
     decisions: list[Decision]
     settled: Mapping[int, Settled]
     """Of those that need an approval, by their places."""
+    tokens: list[Taken]
 
     def answers(self, requests: Sequence[Request], ids: Sequence[EventId]) -> list[Answer]:
-        sets, policies, earliest, now, evaluate, decisions, settled = self
+        sets, policies, earliest, now, evaluate, decisions, settled, _ = self
         if not settled and not any(request.explain for request in requests):
             return [
                 _new(Answer, (request, decision, event_id, None, ""))
@@ -293,6 +353,7 @@ class _Taken(NamedTuple):
                 evaluate,
                 decision,
                 settled.get(place),
+                None,
             ).answer(request, event_id)
             for place, (request, decision, event_id) in enumerate(
                 zip(requests, decisions, ids, strict=True)

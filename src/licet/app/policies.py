@@ -21,10 +21,9 @@ from licet.domain.errors import (
     PreconditionError,
     Violation,
 )
-from licet.domain.policy import Limit, Policy
 from licet.domain.policy_cases import Case, Result
 from licet.domain.policy_document import PolicyDocument
-from licet.domain.policy_set import PolicySet, full_bucket
+from licet.domain.policy_set import PolicySet
 
 _LISTED: Final = hashlib.sha256(b"policy sets").digest()
 _ITEM_BYTES: Final = 2048
@@ -101,7 +100,7 @@ class ManagePolicies:
             RequestIdReusedError, UnavailableError, OutcomeUnknownError: see `AdminChanges.make`.
         """
         caller.check_unlimited("policies")
-        found = self._usable(command.source)
+        found = self._read(command.source, "document")
         if command.only_check:
             return PolicySetPut(0, 0, len(found.policies), Confirmation(0, 0))
         details: dict[str, JsonValue] = {
@@ -123,7 +122,7 @@ class ManagePolicies:
                 it. Nothing happened. Others: as `put`.
         """
         caller.check_unlimited("policies")
-        found = self._usable(self.get(command.version, deadline).source, "version")
+        found = self._read(self.get(command.version, deadline).source, "version")
         details: dict[str, JsonValue] = {
             "source": None,
             "comment": command.comment,
@@ -169,7 +168,7 @@ class ManagePolicies:
             NotFoundError: nothing holds yet. UnavailableError, DeadlineError: see `get`.
         """
         source = source or self.get(None, deadline).source
-        policies = PolicySet(self._read(source, "document").policies, take=full_bucket)
+        policies = PolicySet(self._read(source, "document").policies)
         results = tuple(policy_cases.run(policies, case) for case in self._cases(cases))
         reached = policy_cases.reached(results)
         return Tested(results, tuple(p.id for p in policies.policies if p.id not in reached))
@@ -211,17 +210,6 @@ class ManagePolicies:
             confirmation=applied.confirmation or Confirmation(0, 0),
         )
 
-    def _usable(self, source: str, field: str = "document") -> PolicyDocument:
-        found = self._read(source, field)
-        violations = [
-            Violation(field, f"line {policy.line}: policy {policy.id} {rule}")
-            for policy in found.policies
-            if (rule := _not_enforced(policy))
-        ]
-        if violations:
-            raise InvalidRequestError(*violations)
-        return found
-
     def _read(self, source: str, field: str) -> PolicyDocument:
         try:
             return self._documents.policies(source)
@@ -233,15 +221,6 @@ class ManagePolicies:
             return self._documents.cases(source).cases
         except DocumentError as exc:
             raise _invalid("cases", exc) from None
-
-
-def _not_enforced(policy: Policy) -> str:
-    """Return why a policy must not be put: what is not enforced must not look as if it were."""
-    match policy.effect:
-        case Limit():
-            return "has a limit, and limits are not enforced yet"
-        case _:
-            return ""
 
 
 def _invalid(field: str, error: DocumentError) -> InvalidRequestError:

@@ -18,7 +18,7 @@ from licet.domain.document import DocumentError
 from licet.domain.policy import Deny, Limit, OpenOnly, Policy, Require
 from licet.domain.policy_cases import Cases, Expected, Result
 from licet.domain.policy_document import PolicyDocument
-from licet.domain.policy_set import PolicySet, full_bucket
+from licet.domain.policy_set import PolicySet
 from licet.policies.reading import (
     built_in_names,
     built_in_text,
@@ -77,7 +77,7 @@ def run(
     found = _read(policies or file.parent / cases.policies)
     if found is None:
         return FAILED
-    compiled = PolicySet(found.policies, take=full_bucket)
+    compiled = PolicySet(found.policies)
     results = [policy_cases.run(compiled, case) for case in cases.cases]
     reached = policy_cases.reached(results)
     unreached = [policy for policy in found.policies if policy.id not in reached]

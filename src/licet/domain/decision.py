@@ -32,6 +32,7 @@ from licet.domain.condition import Conditional, Conditions, Evaluate, Unmet, can
 from licet.domain.instant import Instant, rfc3339
 from licet.domain.names import ANY_ACTION, Action, CapabilityId, Principal, Resource
 from licet.domain.policy_facts import Facts
+from licet.domain.token_bucket import Demand
 
 MAX_CANDIDATES: Final = 100
 """How many candidates an explanation lists."""
@@ -100,6 +101,7 @@ class Judgement(NamedTuple):
         retry_after: of a denial, in how many microseconds asking again can succeed, if that is
             known.
         until: nothing against it until then, as far as hours and ages go.
+        demands: tokens to be taken before the ALLOW is one; see `policy_set.limited`.
     """
 
     version: int
@@ -108,6 +110,7 @@ class Judgement(NamedTuple):
     detail: str
     retry_after: int | None
     until: Instant | None
+    demands: tuple[Demand, ...] = ()
 
 
 class Decision(NamedTuple):

@@ -5,7 +5,6 @@ A policy never allows. It only turns an ALLOW into a DENY.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, NewType, TypeAlias, assert_never
@@ -115,11 +114,11 @@ PASSED: Final = Finding(None, "has nothing against it")
 _SKEW: Final = 60_000_000
 """How far in the future the clock of whoever asserted `mfa_at` may be."""
 
-Take: TypeAlias = Callable[[Policy, Limit, Facts], Finding]
-"""Takes a token from the bucket of a request."""
+COUNTED: Final = Finding(None, "its limit is not looked at here")
+"""Of a limit: whether there is a token is asked when all else has passed."""
 
 
-def find(policy: Policy, facts: Facts, take: Take | None) -> Finding:
+def find(policy: Policy, facts: Facts) -> Finding:
     """Return what a policy that matches, and whose condition holds, says of a request."""
     effect = policy.effect
     match effect:
@@ -130,9 +129,7 @@ def find(policy: Policy, facts: Facts, take: Take | None) -> Finding:
         case OpenOnly():
             return _open(effect.hours, facts)
         case Limit():
-            if take is None:
-                return Finding(Reason.POLICY_ERROR, "nothing counts what this limits")
-            return take(policy, effect, facts)
+            return COUNTED
         case _:
             assert_never(effect)
 

@@ -6,7 +6,8 @@ Invariants:
 - Whatever goes wrong while a policy is looked at denies, with POLICY_ERROR.
 - The policies are looked at in this order, and the first that has something against the request is
   the one that denies: those that deny, those that require something, hours, limits, each as the
-  document has them. A limit comes last, so that nothing is counted that is denied anyway.
+  document has them. A limit comes last, so that nothing is counted that is denied anyway: it
+  demands a token, which whoever wants the decision takes. Nothing is taken here.
 - What matches depends on principal, action and resource alone, and is remembered; its cost does not
   depend on how many policies there are.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, assert_never
 
 from licet.domain.capability_set import HeldCapability
 from licet.domain.condition import ExpressionError
@@ -34,18 +35,20 @@ from licet.domain.names import Action, Principal, Resource
 from licet.domain.pattern import ResourcePattern
 from licet.domain.pattern_index import PatternIndex
 from licet.domain.policy import (
+    COUNTED,
     Deny,
     Finding,
     Limit,
     OpenOnly,
+    Per,
     Policy,
     PolicyId,
     Require,
-    Take,
     describe,
     find,
 )
 from licet.domain.policy_facts import NO_ROLES, Facts
+from licet.domain.token_bucket import Demand, Refusal, bucket
 
 MAX_REMEMBERED: Final = 8192
 """Of how many triples of principal, action and resource it is remembered what matches."""
@@ -62,30 +65,50 @@ class Considered(NamedTuple):
     finding: Finding
 
 
+class _Matching(NamedTuple):
+    """What matches a principal, action and resource.
+
+    Attributes:
+        looked_at: the policies that have to be looked at for each request, in their order.
+        passed: when none of them has anything against it; demands what the other limits do.
+    """
+
+    looked_at: tuple[Policy, ...]
+    passed: Judgement
+
+
 class PolicySet:
     """The policies of one version. Immutable, but for what it remembers; threads share it."""
 
-    def __init__(
-        self, policies: Sequence[Policy], version: int = 0, take: Take | None = None
-    ) -> None:
+    def __init__(self, policies: Sequence[Policy], version: int = 0) -> None:
         """Index the policies.
 
         Args:
             policies: in the order of the document, each with a name of its own.
             version: of the set as stored; 0: it is not.
-            take: takes tokens; without it, what a limit is about is denied.
         """
         self.policies = tuple(policies)
         self.version = version
         self.conditions: Final = sum(policy.condition is not None for policy in self.policies)
         """How many of the policies have a condition."""
-        self._take = take
         self._ordered = sorted(self.policies, key=lambda policy: _ORDER.index(type(policy.effect)))
         self._index = _Index(self._ordered)
-        self._matching: Callable[[Principal, Action, Resource], tuple[Policy, ...]] = lru_cache(
+        self._matching: Callable[[Principal, Action, Resource], _Matching] = lru_cache(
             MAX_REMEMBERED
-        )(self._index.matching)
+        )(self._matched)
         self._passed = Judgement(version, "", None, "", None, None)
+
+    def _matched(self, principal: Principal, action: Action, resource: Resource) -> _Matching:
+        matching = self._index.matching(principal, action, resource)
+        limits = [policy for policy in matching if isinstance(policy.effect, Limit)]
+        if any(policy.condition is not None for policy in limits):
+            return _Matching(matching, self._passed)
+        # They are the same for every request: nothing is left to look at.
+        demands = tuple(_demand(policy, principal, resource) for policy in limits)
+        others = matching[: len(matching) - len(limits)]
+        return _Matching(
+            others, self._passed._replace(demands=demands) if demands else self._passed
+        )
 
     def judge(
         self,
@@ -97,7 +120,8 @@ class PolicySet:
     ) -> Decision:
         """Return the decision, or the DENY that a policy makes of an ALLOW.
 
-        `approved` are the roles that approved the request.
+        `approved` are the roles that approved the request. An ALLOW whose judgement has demands is
+        one only when all of them were met: see `limited`.
         """
         capability = decision.capability
         if not decision.allowed or capability is None:
@@ -124,21 +148,25 @@ class PolicySet:
     ) -> Judgement:
         """Return what the policies say of a request that a capability allows. Never raises."""
         matching = self._matching(request.principal, request.action, request.resource)
-        if not matching:
-            return self._passed
+        if not matching.looked_at:
+            return matching.passed
         facts = Facts(request, capability, now, now if earliest is None else earliest, approved)
         until: int | None = None
-        for policy in matching:
-            finding = _find(policy, facts, self._take)
+        demands = matching.passed.demands
+        for policy in matching.looked_at:
+            finding = _find(policy, facts)
             if finding.reason is not None:
                 detail = f"policy {policy.id}: {finding.detail}"
                 retry_after = None if finding.until is None else finding.until - now
                 return Judgement(self.version, policy.id, finding.reason, detail, retry_after, None)
             if finding.until is not None and (until is None or finding.until < until):
                 until = finding.until
-        if until is None:
-            return self._passed
-        return self._passed._replace(until=Instant(until))
+            if finding is COUNTED:
+                demands += (_demand(policy, request.principal, request.resource),)
+        if until is None and demands is matching.passed.demands:
+            return matching.passed
+        ends = None if until is None else Instant(until)
+        return self._passed._replace(until=ends, demands=demands)
 
     def approvals(
         self, request: Request, capability: HeldCapability, now: Instant, earliest: Instant
@@ -168,7 +196,11 @@ class PolicySet:
         capability = decision.capability
         if decision.judgement is None or capability is None:
             return explanation
-        considered = self.consider(request, capability, now, earliest, approved)
+        judgement = decision.judgement
+        considered = [
+            _named(one, judgement) if one.policy.id == judgement.policy_id else one
+            for one in self.consider(request, capability, now, earliest, approved)
+        ]
         considered.sort(key=lambda one: one.outcome is Outcome.NOT_MATCHED)
         policies = tuple(
             ConsideredPolicy(
@@ -193,11 +225,11 @@ class PolicySet:
         facts = Facts(request, capability, now, now if earliest is None else earliest, approved)
         matching = {
             policy.id
-            for policy in self._matching(request.principal, request.action, request.resource)
+            for policy in self._index.matching(request.principal, request.action, request.resource)
         }
         considered = []
         for policy in self._ordered:
-            finding = _find(policy, facts, full_bucket) if policy.id in matching else _NOT_MATCHED
+            finding = _find(policy, facts) if policy.id in matching else _NOT_MATCHED
             outcome = Outcome.NOT_MATCHED if finding is _NOT_MATCHED else _outcome(finding)
             considered.append(Considered(policy, outcome, finding))
         return considered
@@ -207,16 +239,56 @@ _NOT_MATCHED: Final = Finding(None, "is about something else")
 _CONDITION_FALSE: Final = Finding(None, "its condition does not hold")
 
 
-def full_bucket(policy: Policy, limit: Limit, facts: Facts) -> Finding:  # noqa: ARG001 - a Take
-    """Take a token where there always is one."""
-    return Finding(None, "its limit is not looked at here")
+def limited(decision: Decision, refusal: Refusal) -> Decision:
+    """Return the DENY that an empty bucket makes of an ALLOW that demands a token."""
+    judgement = decision.judgement
+    if judgement is None:
+        raise RuntimeError("what demands a token was judged")
+    demand = refusal.demand
+    detail = f"policy {demand.policy_id}: its limit is used up"
+    return decision._replace(
+        allowed=False,
+        reason=Reason.RATE_LIMITED,
+        valid_until=None,
+        judgement=judgement._replace(
+            policy_id=demand.policy_id,
+            reason=Reason.RATE_LIMITED,
+            detail=detail,
+            retry_after=refusal.retry_after,
+            until=None,
+            demands=(),
+        ),
+    )
 
 
-def _find(policy: Policy, facts: Facts, take: Take | None) -> Finding:
+def _demand(policy: Policy, principal: Principal, resource: Resource) -> Demand:
+    limit = policy.effect
+    if not isinstance(limit, Limit):
+        raise TypeError("only a limit demands a token")
+    match limit.per:
+        case Per.PRINCIPAL:
+            names: tuple[str, ...] = (principal,)
+        case Per.PRINCIPAL_AND_RESOURCE:
+            names = (principal, resource)
+        case _:
+            assert_never(limit.per)
+    return Demand(policy.id, bucket(policy.id, limit, *names))
+
+
+def _named(one: Considered, judgement: Judgement) -> Considered:
+    """Return what came of the policy that denies: of a limit, that its bucket was empty."""
+    if judgement.reason is not Reason.RATE_LIMITED:
+        return one
+    return Considered(
+        one.policy, Outcome.DENIED, Finding(judgement.reason, "its limit was used up")
+    )
+
+
+def _find(policy: Policy, facts: Facts) -> Finding:
     try:
         if policy.condition is not None and not policy.condition(facts):
             return _CONDITION_FALSE
-        return find(policy, facts, take)
+        return find(policy, facts)
     except ExpressionError as exc:
         return Finding(Reason.POLICY_ERROR, f"its condition cannot be told: {exc}")
     except Exception as exc:  # noqa: BLE001 - whatever it is, it denies

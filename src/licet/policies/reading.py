@@ -7,7 +7,6 @@ from importlib.resources import files
 from typing import Final
 
 from licet.domain.document import Node
-from licet.domain.policy import Take
 from licet.domain.policy_document import Means, PolicyDocument, read
 from licet.domain.policy_set import PolicySet
 from licet.policies.cel import compile_condition
@@ -49,9 +48,9 @@ def read_document(source: str) -> PolicyDocument:
     return read(parse(source), Means(compile_condition, zone, _built_in))
 
 
-def compile_set(source: str, version: int = 0, take: Take | None = None) -> PolicySet:
+def compile_set(source: str, version: int = 0) -> PolicySet:
     """Compile a policy document. Raises DocumentError."""
-    return PolicySet(read_document(source).policies, version, take)
+    return PolicySet(read_document(source).policies, version)
 
 
 def _built_in(name: str) -> Node | None:
