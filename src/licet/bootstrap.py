@@ -158,18 +158,20 @@ class Licet:
         sources = Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
+        pages = PostgresAuditPages(database, settings.audit_page_seconds)
         changed = callers.changes(acknowledgements, mutations)
         use_cases = UseCases(
             authorize=(authorize := Authorize(sets, trail.log, clock, policies.held)),
             grant=GrantCapability(capabilities, mutations, clock, ids),
             revoke=RevokeCapabilities(capabilities, mutations, clock, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),
-            audit=QueryAudit(PostgresAuditPages(database, settings.audit_page_seconds), tokens),
+            audit=QueryAudit(pages, tokens),
             watch=WatchChanges(sources),
             prove=trail.prove,
             import_audit=ImportAudit(changed, clock, ids, callers.users),
             identity=callers.managed(changed, ids, tokens, settings, self._stack),
             policies=policies.managed(changed, ids, tokens, callers.users),
+            replay=policies.replayed(pages, capabilities, clock),
             latest_checkpoint=trail.latest,
         )
         probe = self._probe(database, expected, policies.held)

@@ -140,7 +140,8 @@ def _limits(server: Server) -> dict[str, tuple[str, Callable[[], float]]]:
     limited = server.authority.limited
 
     def streams() -> int:
-        parts = (server.streams, server.watchers, server.exports, server.shares)
+        places = (server.watchers, server.exports, server.replays)
+        parts = (server.streams, *places, server.shares)
         return sum(int(part.refused) for part in parts)
 
     return {

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from licet.app.administration import AdminChanges
+from licet.app.audit_ports import AuditEvents
 from licet.app.policies import ManagePolicies
+from licet.app.ports import Capabilities, Clock
+from licet.app.replay import ReplayPolicies
 from licet.app.user_ports import UserStore
 from licet.domain import policy_cases
 from licet.domain.policy_cases import Cases
@@ -36,6 +39,12 @@ class Policies:
     ) -> ManagePolicies:
         """Return the use cases that change them."""
         return ManagePolicies(changes, self._stored, _Documents(), ids, tokens, users)
+
+    def replayed(
+        self, events: AuditEvents, capabilities: Capabilities, clock: Clock
+    ) -> ReplayPolicies:
+        """Return the use case that puts decisions on record to one of them."""
+        return ReplayPolicies(events, self._stored, _Documents(), capabilities, clock)
 
 
 class _Documents:

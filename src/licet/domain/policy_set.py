@@ -86,6 +86,10 @@ class PolicySet:
         )(self._index.matching)
         self._passed = Judgement(version, "", None, "", None, None)
 
+    def matching(self, request: Request) -> tuple[Policy, ...]:
+        """Return the policies that match a request, in the order in which they are looked at."""
+        return self._matching(request.principal, request.action, request.resource)
+
     def judge(
         self, decision: Decision, request: Request, now: Instant, earliest: Instant | None = None
     ) -> Decision:
