@@ -13,7 +13,12 @@ from contextlib import ExitStack
 from typing import Final, Self
 from uuid import uuid4
 
-from licet import bootstrap_audit, bootstrap_callers, bootstrap_policies
+from licet import (
+    bootstrap_audit,
+    bootstrap_callers,
+    bootstrap_policies,
+    bootstrap_policy_file,
+)
 from licet.app.authorize import Authorize
 from licet.app.grant import GrantCapability
 from licet.app.import_audit import ImportAudit
@@ -136,6 +141,8 @@ class Licet:
         database = self._database(url)
         expected = schema.expected_migrations()
         _check_schema(database, expected, patience)
+        if self._has_steward:
+            bootstrap_policy_file.put_first(settings, url)
         # (2) Reads from memory, under a lease that the replica renews.
         clock = DatabaseClock(boottime)
         capabilities = PostgresCapabilities(database, clock)

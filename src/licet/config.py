@@ -233,6 +233,10 @@ class Settings(BaseSettings):
     audit_archive_dir: Path | None = Field(
         default=None, description="Where archives go. Unset: a folder in `state_dir`."
     )
+    policy_file: Path | None = Field(
+        default=None,
+        description="Policies to put whenever this file changes, in development. Unset: none are.",
+    )
     metrics_listen: str | None = Field(
         default=None,
         description="Address on which Prometheus finds the metrics over HTTP. Unset: nowhere.",
@@ -247,6 +251,7 @@ class Settings(BaseSettings):
     @field_validator(
         *("database_url", "migration_database_url"),
         *("tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_callers_file"),
+        "policy_file",
         mode="before",
     )
     @classmethod
@@ -271,6 +276,12 @@ class Settings(BaseSettings):
             message = "pool_min must not exceed pool_max"
             raise ValueError(message)
         self._check_tls()
+        if self.policy_file is not None and not self.admits_anonymous:
+            message = (
+                "LICET_POLICY_FILE is for development: whoever writes the file sets the policies;"
+                " only on loopback, and where callers need no credential. Use `licet policy put`"
+            )
+            raise ValueError(message)
         if not self.insecure_bind:
             check_bind(self.listen, has_tls=self.tls_cert_file is not None)
         return self

@@ -40,6 +40,14 @@ def serve(
             help="Serve without TLS on an address that is not loopback. [LICET_INSECURE_BIND]",
         ),
     ] = False,
+    policy_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Put the policies of this file, now and whenever it changes: in development only. "
+            "[LICET_POLICY_FILE]",
+        ),
+    ] = None,
     log_level: Annotated[
         str | None,
         typer.Option(
@@ -68,6 +76,7 @@ def serve(
         workers=workers,
         data_dir=data_dir,
         insecure_bind=insecure_bind or None,
+        policy_file=policy_file,
         log_level=log_level,
         log_format=log_format,
     )
