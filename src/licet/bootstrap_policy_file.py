@@ -6,15 +6,18 @@ before anybody serves, so that nothing is ever decided without the policies of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from licet.app.administration import AdminChange, AdminChanges
 from licet.app.policies import ManagePolicies
 from licet.app.policy_file import PolicyFileError, PutPolicyFile
+from licet.app.ports import Applied, Deadline
 from licet.bootstrap_custody import START_SECONDS, soon
 from licet.config import Settings
+from licet.domain.audit_event import AuditEvent
 from licet.domain.errors import UnavailableError
 from licet.policies.reading import Documents
 from licet.replica.clock import SystemClock
@@ -44,15 +47,14 @@ def put_first(settings: Settings, url: str) -> None:
     if path is None:
         return
     database = Database(url, _POOL)
-    with ExitStack() as stack:
-        stack.callback(database.close)
+    try:
         database.open(START_SECONDS)
-        try:
-            source = read_policy_file(path)
-            with _putting(path, url, database) as put:
-                put(source, soon(START_SECONDS))
-        except PolicyFileError as exc:
-            raise UnavailableError(f"LICET_POLICY_FILE: {exc}") from exc
+        put = _put(path, database, _Unconfirmed(database))
+        put(read_policy_file(path), soon(START_SECONDS))
+    except PolicyFileError as exc:
+        raise UnavailableError(f"LICET_POLICY_FILE: {exc}") from exc
+    finally:
+        database.close()
 
 
 def follow(settings: Settings, url: str, database: Database, stack: ExitStack) -> None:
@@ -60,20 +62,44 @@ def follow(settings: Settings, url: str, database: Database, stack: ExitStack) -
     path = settings.policy_file
     if path is None:
         return
-    put = stack.enter_context(_putting(path, url, database))
-    thread = PolicyFileThread(path, put, soon)
+    acknowledgements = Acknowledgements(
+        lambda: PostgresReplicaObserver(url), boottime, LEASE_MARGIN
+    )
+    stack.callback(acknowledgements.stop)
+    acknowledgements.start()
+    changes = AdminChangeWriter(
+        PostgresAdminChanges(database), acknowledgements, PostgresMutations(database).refuse
+    )
+    thread = PolicyFileThread(path, _put(path, database, changes), soon)
     stack.callback(thread.stop)
     thread.start()
 
 
-@contextmanager
-def _putting(path: Path, url: str, database: Database) -> Iterator[PutPolicyFile]:
-    acknowledgements = Acknowledgements(
-        lambda: PostgresReplicaObserver(url), boottime, LEASE_MARGIN
-    )
-    changes = AdminChangeWriter(
-        PostgresAdminChanges(database), acknowledgements, PostgresMutations(database).refuse
-    )
+class _Unconfirmed:
+    """Makes changes that no replica has to confirm: those of this host do not serve yet.
+
+    Whoever registers later has read them. Where another host serves the same database, it learns of
+    them by itself; nothing here waits for that.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._store = PostgresAdminChanges(database)
+        self._refuse = PostgresMutations(database).refuse
+
+    def make(
+        self, change: AdminChange, raise_refusal: Callable[[str], None], deadline: Deadline
+    ) -> Applied:
+        """See `AdminChanges.make`."""
+        applied = self._store.make(change, deadline)
+        raise_refusal(applied.status)
+        return applied
+
+    def refuse(self, event: AuditEvent, deadline: Deadline) -> None:
+        """See `AdminChanges.refuse`."""
+        self._refuse(event, deadline)
+
+
+def _put(path: Path, database: Database, changes: AdminChanges) -> PutPolicyFile:
     documents = Documents()
     policies = ManagePolicies(
         changes,
@@ -83,8 +109,4 @@ def _putting(path: Path, url: str, database: Database) -> Iterator[PutPolicyFile
         SignedPageTokens.from_database(database, soon(START_SECONDS)),
         PostgresUsers(database),
     )
-    acknowledgements.start()
-    try:
-        yield PutPolicyFile(policies, documents, str(path))
-    finally:
-        acknowledgements.stop()
+    return PutPolicyFile(policies, documents, str(path))

@@ -30,6 +30,7 @@ from licet.cli import (
     keys,
     migrate,
     policy,
+    policy_explain,
     policy_replay,
     policy_sets,
     principals,
@@ -92,6 +93,7 @@ policy.app.command()(command(policy_sets.show))
 policy.app.command()(command(policy_sets.history))
 policy.app.command()(command(policy_sets.rollback))
 policy.app.command()(command(policy_replay.replay))
+policy.app.command()(command(policy_explain.explain))
 app.add_typer(policy.app, name="policy")
 app.add_typer(users.app, name="users")
 app.add_typer(principals.app, name="principals")
