@@ -140,9 +140,7 @@ class Licet:
             _migrate(migration_url)
         database = self._database(url)
         expected = schema.expected_migrations()
-        _check_schema(database, expected, patience)
-        if self._has_steward:
-            bootstrap_policy_file.put_first(settings, url)
+        self._check_ready(database, expected, patience, url)
         # (2) Reads from memory, under a lease that the replica renews.
         clock = DatabaseClock(boottime)
         capabilities = PostgresCapabilities(database, clock)
@@ -192,6 +190,18 @@ class Licet:
         self._serve_metrics(Watched(*watched, *served))
         self._stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()
+
+    def _check_ready(
+        self,
+        database: Database,
+        expected: Sequence[tuple[str, str]],
+        patience: Deadline,
+        url: str,
+    ) -> None:
+        _check_schema(database, expected, patience)
+        if self._has_steward:
+            # Before anybody serves; with several workers their supervisor has done it.
+            bootstrap_policy_file.put_first(self._settings, url)
 
     def _probe(
         self,

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
+
+_PolicyFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Put the policies of this file, now and whenever it changes: in development only. "
+        "[LICET_POLICY_FILE]",
+    ),
+]
 
 
 def serve(
@@ -40,14 +49,7 @@ def serve(
             help="Serve without TLS on an address that is not loopback. [LICET_INSECURE_BIND]",
         ),
     ] = False,
-    policy_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Put the policies of this file, now and whenever it changes: in development only. "
-            "[LICET_POLICY_FILE]",
-        ),
-    ] = None,
+    policy_file: _PolicyFile = None,
     log_level: Annotated[
         str | None,
         typer.Option(
