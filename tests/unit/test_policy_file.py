@@ -8,13 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
-from licet.app.policy_file import PolicyFileError
-from licet.app.ports import Deadline
-from licet.domain.errors import UnavailableError
+from licet.app.policies import ManagePolicies, PolicySetPut, PutPolicySetCommand
+from licet.app.policy_file import PolicyFileError, PutPolicyFile
+from licet.app.policy_ports import StoredPolicySet
+from licet.app.ports import Confirmation, Deadline
+from licet.domain.caller import Identity
+from licet.domain.errors import NotFoundError, UnavailableError
+from licet.policies.reading import Documents
 from licet.steward.policy_file import MAX_BYTES, PolicyFileThread, read_policy_file
 from tests.fakes.postgres import eventually
-from tests.unit.builders import PATIENT
+from tests.unit.builders import CALLER, NOW, PATIENT
+from tests.unit.policies import document
 
 
 class Puts:
@@ -216,3 +222,41 @@ def test_a_file_is_read_whole(followed: Followed) -> None:
     followed.path.write_bytes("ä".encode() * (MAX_BYTES // 2))
 
     assert read_policy_file(followed.path) == "ä" * (MAX_BYTES // 2)
+
+
+class Holding(ManagePolicies):
+    """Holds one document, and takes note of what is to take its place."""
+
+    def __init__(self, version: int, source: str) -> None:
+        self.held = StoredPolicySet(version, source, "", None, NOW, CALLER, 1)
+        self.commands: list[tuple[PutPolicySetCommand, Identity]] = []
+
+    @override
+    def get(self, version: int | None, deadline: Deadline) -> StoredPolicySet:
+        assert version is None
+        if not self.held.version:
+            raise NotFoundError("there is none")
+        return self.held
+
+    @override
+    def put(
+        self, command: PutPolicySetCommand, caller: Identity, deadline: Deadline
+    ) -> PolicySetPut:
+        self.commands.append((command, caller))
+        return PolicySetPut(self.held.version + 1, 9, 1, Confirmation(1, 0))
+
+
+@pytest.mark.parametrize("version", [0, 7])
+def test_it_is_put_over_what_was_seen_and_nothing_else(version: int) -> None:
+    held, new = document("name: a, deny: never"), document("name: b, deny: never")
+    policies = Holding(version, held)
+    put = PutPolicyFile(policies, Documents(), "/x/" + "ä" * 1000)
+
+    assert put(new, PATIENT) == version + 1
+    if version:
+        assert put(held, PATIENT) is None
+
+    [(command, caller)] = policies.commands
+    assert (command.source, command.expected_version) == (new, version)
+    assert len(command.comment.encode()) <= 1024
+    assert caller.caller == "caller:policy-file"
