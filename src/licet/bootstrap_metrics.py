@@ -154,5 +154,5 @@ def _limits(server: Server) -> dict[str, tuple[str, Callable[[], float]]]:
         "shed_decisions": ("Decisions refused: too many.", lambda: int(server.decisions.shed)),
         "shed_reads": ("Reads refused: too many.", lambda: int(server.reads.shed)),
         "shed_changes": ("Changes refused: too many.", lambda: int(server.mutations.refused)),
-        "shed_streams": ("Streams, watches and exports refused: too many.", streams),
+        "shed_streams": ("Streams, watches, exports and replays refused: too many.", streams),
     }

@@ -127,7 +127,8 @@ class Settings(BaseSettings):
         default=64, description="Clients that watch changes at once."
     )
     max_streams_per_caller: Annotated[int, Field(ge=1, le=4096)] = Field(
-        default=128, description="Streams, watches and exports that one caller has open at once."
+        default=128,
+        description="Streams, watches, exports and replays that one caller has open at once.",
     )
     max_calls: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=1024, description="Decisions under way at once, and as many reads."
@@ -314,7 +315,9 @@ class Settings(BaseSettings):
         works already.
         """
         workers = (self.workers + 1) * (self.pool_max + CONNECTIONS_BESIDE_POOL)
-        needed = workers + 2 * STEWARD_CONNECTIONS + _SPARE_CONNECTIONS
+        # Who follows a file of policies waits for the replicas, on one more.
+        steward = STEWARD_CONNECTIONS + (self.policy_file is not None)
+        needed = workers + 2 * steward + _SPARE_CONNECTIONS
         return {"max_connections": str(max(needed, _POSTGRES_CONNECTIONS))}
 
     @classmethod

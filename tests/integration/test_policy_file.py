@@ -137,7 +137,7 @@ def test_of_two_workers_and_a_steward_one_puts_it(database: Database, file: Path
     file.write_text("version: 9", encoding="utf-8")
     refused = run(*arguments, variables={"LICET_DATABASE_URL": database.url})
     assert refused.status == 2
-    assert f"LICET_POLICY_FILE: {file}:1:10: version must be 1" in refused.err
+    assert f"LICET_POLICY_FILE: {file}:1:10: version must be" in refused.err
     file.write_text(good, encoding="utf-8")
 
     with running(*arguments, variables={"LICET_DATABASE_URL": database.url}) as server:

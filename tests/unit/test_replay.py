@@ -74,13 +74,18 @@ class Versions:
 
     def __init__(self, sources: dict[int, str] | None = None) -> None:
         self.sources = sources or {}
+        self.put_at = Instant(NOW - 3600 * SECOND)
         self.asked: list[int | None] = []
 
     def find(self, version: int | None, _deadline: Deadline) -> StoredPolicySet | None:
         self.asked.append(version)
         number = max(self.sources, default=0) if version is None else version
         source = self.sources.get(number)
-        return None if source is None else StoredPolicySet(number, source, "", None, NOW, CALLER, 1)
+        return (
+            None
+            if source is None
+            else StoredPolicySet(number, source, "", None, self.put_at, CALLER, 1)
+        )
 
     def page(self, *_: object) -> Sequence[StoredPolicySet]:
         raise NotImplementedError
@@ -185,6 +190,16 @@ def test_sets_and_capabilities_are_read_once() -> None:
     assert versions.asked == [3]
     assert held.found == 1
     assert steps[-1].counts.now_denied == 5
+
+
+def test_a_set_that_was_put_after_the_decision_is_another_of_that_number() -> None:
+    log = Log(decisions(3, metadata=JsonObject('{"policy_set": 3}')))
+    versions = Versions({3: document(MFA)})
+    versions.put_at = log.events[1].event.occurred_at
+
+    last = replayed(log, command(MFA), versions)[-1]
+
+    assert (last.counts.same, last.counts.not_known) == (2, 1)
 
 
 @pytest.mark.parametrize("sources", [{}, {3: "version: 99"}])

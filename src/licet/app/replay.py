@@ -228,7 +228,7 @@ class _Run:
             capability = self._capabilities.of(past.capability_id, self._deadline)
         held = None
         if past.policy_set:
-            held = self._held.of(past.policy_set, self._deadline)
+            held = self._held.of(past.policy_set, past.now, self._deadline)
         return replay(self._draft, past, held, capability)
 
     def _count(self, past: Past, verdict: Verdict) -> bool:
@@ -267,17 +267,20 @@ class _Versions:
     def __init__(self, sets: PolicySetStore, documents: ReadDocuments) -> None:
         self._sets = sets
         self._documents = documents
-        self._known: dict[int, PolicySet | None] = {}
+        self._known: dict[int, tuple[Instant, PolicySet] | None] = {}
 
-    def of(self, version: int, deadline: Deadline) -> PolicySet | None:
+    def of(self, version: int, at: Instant, deadline: Deadline) -> PolicySet | None:
+        """Return the set that held at an instant under a version; None: that is not known."""
         if version not in self._known:
             if len(self._known) == _MAX_VERSIONS:
                 # The first one is the latest, and the log is read backwards.
                 del self._known[next(iter(self._known))]
             self._known[version] = self._compiled(version, deadline)
-        return self._known[version]
+        known = self._known[version]
+        # One that was put later has the number of another, that a restore of the database lost.
+        return None if known is None or known[0] > at else known[1]
 
-    def _compiled(self, version: int, deadline: Deadline) -> PolicySet | None:
+    def _compiled(self, version: int, deadline: Deadline) -> tuple[Instant, PolicySet] | None:
         stored = self._sets.find(version, deadline)
         if stored is None:
             return None
@@ -285,7 +288,7 @@ class _Versions:
             found = self._documents.policies(stored.source)
         except DocumentError:
             return None
-        return PolicySet(found.policies, version, full_bucket)
+        return stored.put_at, PolicySet(found.policies, version, full_bucket)
 
 
 class _Capabilities:
