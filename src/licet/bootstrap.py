@@ -13,7 +13,13 @@ from contextlib import ExitStack
 from typing import Final, Self
 from uuid import uuid4
 
-from licet import bootstrap_approvals, bootstrap_audit, bootstrap_callers, bootstrap_policies
+from licet import (
+    bootstrap_approvals,
+    bootstrap_audit,
+    bootstrap_callers,
+    bootstrap_policies,
+    bootstrap_policy_file,
+)
 from licet.app.grant import GrantCapability
 from licet.app.import_audit import ImportAudit
 from licet.app.policy_ports import ActivePolicies
@@ -134,7 +140,7 @@ class Licet:
             _migrate(migration_url)
         database = self._database(url)
         expected = schema.expected_migrations()
-        _check_schema(database, expected, patience)
+        self._check_ready(database, expected, patience, url)
         # (2) Reads from memory, under a lease that the replica renews.
         clock = DatabaseClock(boottime)
         capabilities = PostgresCapabilities(database, clock)
@@ -157,6 +163,7 @@ class Licet:
         sources = Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
         ids = TimeOrderedIds(clock)
         tokens = SignedPageTokens.from_database(database, patience)
+        pages = PostgresAuditPages(database, settings.audit_page_seconds)
         changed = callers.changes(acknowledgements, mutations)
         approvals = bootstrap_approvals.ComposedApprovals(database, changed, ids, clock)
         use_cases = UseCases(
@@ -168,13 +175,14 @@ class Licet:
             grant=GrantCapability(capabilities, mutations, clock, ids, policies.conditions),
             revoke=RevokeCapabilities(capabilities, mutations, clock, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),
-            audit=QueryAudit(PostgresAuditPages(database, settings.audit_page_seconds), tokens),
+            audit=QueryAudit(pages, tokens),
             watch=WatchChanges(sources),
             prove=trail.prove,
             import_audit=ImportAudit(changed, clock, ids, callers.users),
             identity=callers.managed(changed, ids, tokens, settings, self._stack),
             policies=policies.managed(changed, ids, tokens, callers.users),
             approvals=approvals.managed(callers.users, tokens),
+            replay=policies.replayed(pages, capabilities, clock),
             latest_checkpoint=trail.latest,
         )
         probe = self._probe(database, expected, policies.held)
@@ -188,6 +196,18 @@ class Licet:
         self._serve_metrics(Watched(*watched, *served))
         self._stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()
+
+    def _check_ready(
+        self,
+        database: Database,
+        expected: Sequence[tuple[str, str]],
+        patience: Deadline,
+        url: str,
+    ) -> None:
+        _check_schema(database, expected, patience)
+        if self._has_steward:
+            # Before anybody serves; with several workers their supervisor has done it.
+            bootstrap_policy_file.put_first(self._settings, url)
 
     def _probe(
         self,

@@ -171,7 +171,8 @@ def _limits(server: Server) -> dict[str, tuple[str, Callable[[], float]]]:
     limited = server.authority.limited
 
     def streams() -> int:
-        parts = (server.streams, server.watchers, server.exports, server.shares)
+        places = (server.watchers, server.exports, server.replays)
+        parts = (server.streams, *places, server.shares)
         return sum(int(part.refused) for part in parts)
 
     return {
@@ -184,5 +185,5 @@ def _limits(server: Server) -> dict[str, tuple[str, Callable[[], float]]]:
         "shed_decisions": ("Decisions refused: too many.", lambda: int(server.decisions.shed)),
         "shed_reads": ("Reads refused: too many.", lambda: int(server.reads.shed)),
         "shed_changes": ("Changes refused: too many.", lambda: int(server.mutations.refused)),
-        "shed_streams": ("Streams, watches and exports refused: too many.", streams),
+        "shed_streams": ("Streams, watches, exports and replays refused: too many.", streams),
     }

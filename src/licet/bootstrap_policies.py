@@ -8,14 +8,13 @@ from secrets import randbits
 from typing import Self
 
 from licet.app.administration import AdminChanges
+from licet.app.audit_ports import AuditEvents
 from licet.app.policies import ManagePolicies
+from licet.app.ports import Capabilities, Clock
+from licet.app.replay import ReplayPolicies
 from licet.app.user_ports import UserStore
-from licet.domain import policy_cases
-from licet.domain.policy_cases import Cases
-from licet.domain.policy_document import PolicyDocument
 from licet.policies.cel import compile_condition
-from licet.policies.reading import compile_set, read_document
-from licet.policies.yaml_tree import parse
+from licet.policies.reading import Documents, compile_set
 from licet.replica.conditions import CompiledConditions
 from licet.replica.lease import Lease, boottime
 from licet.replica.limits import SlicedLimits
@@ -54,14 +53,10 @@ class Policies:
         users: UserStore,
     ) -> ManagePolicies:
         """Return the use cases that change them."""
-        return ManagePolicies(changes, self._stored, _Documents(), ids, tokens, users)
+        return ManagePolicies(changes, self._stored, Documents(), ids, tokens, users)
 
-
-class _Documents:
-    """See `app.policy_ports.ReadDocuments`."""
-
-    def policies(self, source: str) -> PolicyDocument:
-        return read_document(source)
-
-    def cases(self, source: str) -> Cases:
-        return policy_cases.read(parse(source))
+    def replayed(
+        self, events: AuditEvents, capabilities: Capabilities, clock: Clock
+    ) -> ReplayPolicies:
+        """Return the use case that puts decisions on record to one of them."""
+        return ReplayPolicies(events, self._stored, Documents(), capabilities, clock)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Self
 
+from licet import bootstrap_policy_file
 from licet.app.ports import Clock
 from licet.app.sealed_log import Ranges, Trust
 from licet.bootstrap_custody import (
@@ -86,6 +87,7 @@ class Stewardship:
         """
         self._settings = settings
         self._url = url
+        self._database = database
         self._store = store
         self._host = host
         self._clock = clock
@@ -135,6 +137,7 @@ class Stewardship:
         else:
             self._stack.callback(self._leave_spools)
         self._adoption.start()
+        bootstrap_policy_file.follow(self._settings, self._url, self._database, self._stack)
 
     def stop(self) -> None:
         """Store what is left in spools, seal and sign it, remove them, and end."""

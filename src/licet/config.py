@@ -127,7 +127,8 @@ class Settings(BaseSettings):
         default=64, description="Clients that watch changes at once."
     )
     max_streams_per_caller: Annotated[int, Field(ge=1, le=4096)] = Field(
-        default=128, description="Streams, watches and exports that one caller has open at once."
+        default=128,
+        description="Streams, watches, exports and replays that one caller has open at once.",
     )
     max_calls: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=1024, description="Decisions under way at once, and as many reads."
@@ -233,6 +234,10 @@ class Settings(BaseSettings):
     audit_archive_dir: Path | None = Field(
         default=None, description="Where archives go. Unset: a folder in `state_dir`."
     )
+    policy_file: Path | None = Field(
+        default=None,
+        description="Policies to put whenever this file changes, in development. Unset: none are.",
+    )
     metrics_listen: str | None = Field(
         default=None,
         description="Address on which Prometheus finds the metrics over HTTP. Unset: nowhere.",
@@ -247,6 +252,7 @@ class Settings(BaseSettings):
     @field_validator(
         *("database_url", "migration_database_url"),
         *("tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_callers_file"),
+        "policy_file",
         mode="before",
     )
     @classmethod
@@ -271,6 +277,12 @@ class Settings(BaseSettings):
             message = "pool_min must not exceed pool_max"
             raise ValueError(message)
         self._check_tls()
+        if self.policy_file is not None and not self.admits_anonymous:
+            message = (
+                "LICET_POLICY_FILE is for development: whoever writes the file sets the policies;"
+                " only on loopback, and where callers need no credential. Use `licet policy put`"
+            )
+            raise ValueError(message)
         if not self.insecure_bind:
             check_bind(self.listen, has_tls=self.tls_cert_file is not None)
         return self
@@ -303,7 +315,9 @@ class Settings(BaseSettings):
         works already.
         """
         workers = (self.workers + 1) * (self.pool_max + CONNECTIONS_BESIDE_POOL)
-        needed = workers + 2 * STEWARD_CONNECTIONS + _SPARE_CONNECTIONS
+        # Who follows a file of policies waits for the replicas, on one more.
+        steward = STEWARD_CONNECTIONS + (self.policy_file is not None)
+        needed = workers + 2 * steward + _SPARE_CONNECTIONS
         return {"max_connections": str(max(needed, _POSTGRES_CONNECTIONS))}
 
     @classmethod

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.text import Text
 
-from licet.cli import output
+from licet.cli import explaining, output
 from licet.cli.invocation import Invocation
 from licet.cli.values import SessionOption, TraceOption, json_object
 
 if TYPE_CHECKING:  # importing it would import gRPC
-    from licet.client import Candidate, ConsideredPolicy, Decision
+    from licet.client import Decision
 
 ALLOWED: Final = 0
 DENIED: Final = 1
@@ -60,44 +60,15 @@ def authorize(
 
 
 def _print(decision: Decision, question: str) -> None:
-    headline = output.text("ALLOW" if decision.allowed else "DENY")
-    headline.append(f" {decision.reason}: ", style="bold")
-    headline.append_text(output.text(decision.detail))
-    facts = [headline]
-    if decision.approval_id:
-        facts.append(output.text(f"approval {decision.approval_id}"))
-    if decision.retry_after is not None:
-        facts.append(output.text(f"ask again in {decision.retry_after}"))
-    if decision.valid_until is not None:
-        facts.append(output.text(f"valid until {output.moment(decision.valid_until)}"))
-    if decision.explanation is None:
-        output.console().print(*facts, sep="\n")
+    explanation = decision.explanation
+    if explanation is None:
+        output.console().print(*explaining.facts(decision), sep="\n")
         return
-    shown, count = decision.explanation.candidates, decision.explanation.candidate_count
-    title = f"candidate capabilities: {count}" if count else "no candidate capability"
-    candidates = [*map(_candidate, shown), *_rest(count - len(shown))]
-    branches: list[Text | tuple[Text, list[Text]]] = [*facts, (output.text(title), candidates)]
-    asked, total = decision.explanation.policies, decision.explanation.policy_count
-    if total:
-        policies = [*map(_policy, asked), *_rest(total - len(asked))]
-        branches.append((output.text(f"policies: {total}"), policies))
+    branches: list[Text | tuple[Text, list[Text]]] = [
+        *explaining.facts(decision),
+        explaining.candidates(explanation.candidates, explanation.candidate_count),
+    ]
+    if explanation.policy_count:
+        lines = explaining.of_decision(decision)
+        branches.append(explaining.policies(lines, explanation.policy_count))
     output.print_tree(output.text(question), branches)
-
-
-def _policy(policy: ConsideredPolicy) -> Text:
-    line = output.text(policy.outcome)
-    line.append_text(output.text(f" {policy.policy_id} ", "dim"))
-    line.append_text(output.text(f"{policy.effect}: {policy.detail}"))
-    return line
-
-
-def _candidate(candidate: Candidate) -> Text:
-    line = output.text(candidate.verdict)
-    line.append_text(output.text(f" {candidate.capability_id} ", "dim"))
-    line.append_text(output.text(f"{', '.join(candidate.actions)} on {candidate.resource}: "))
-    line.append_text(output.text(candidate.detail))
-    return line
-
-
-def _rest(count: int) -> list[Text]:
-    return [output.text(f"and {count} more", "dim")] if count > 0 else []

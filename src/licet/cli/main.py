@@ -2,8 +2,8 @@
 
 0    it is done; the decision is ALLOW
 1    the decision is DENY; the server is not serving; a replica is not renewing; the audit log is
-     not as it was written; a policy document cannot be used, or a case of it came out otherwise;
-     some records of an import were rejected
+     not as it was written; a policy document cannot be used, or a case of it came out otherwise,
+     or a decision on record would; some records of an import were rejected
 2    it could not be done: wrong usage, or an error
 130  Ctrl-C
 """
@@ -31,6 +31,8 @@ from licet.cli import (
     keys,
     migrate,
     policy,
+    policy_explain,
+    policy_replay,
     policy_sets,
     principals,
     users,
@@ -91,6 +93,8 @@ policy.app.command()(command(policy_sets.put))
 policy.app.command()(command(policy_sets.show))
 policy.app.command()(command(policy_sets.history))
 policy.app.command()(command(policy_sets.rollback))
+policy.app.command()(command(policy_replay.replay))
+policy.app.command()(command(policy_explain.explain))
 app.add_typer(policy.app, name="policy")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(users.app, name="users")

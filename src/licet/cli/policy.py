@@ -41,7 +41,7 @@ app = typer.Typer(
 @command
 def check(invocation: Invocation, file: _File) -> int:
     """Check a policy document: exit status 1 and the place of each fault if it cannot be used."""
-    found = _read(file)
+    found = read_document_of(file)
     if found is None:
         return FAILED
     if invocation.as_json:
@@ -74,7 +74,7 @@ def run(
         return FAILED
     if policies is None and not cases.policies:
         raise CommandError(f"{file} does not name the policies: add `policies`, or --policies")
-    found = _read(policies or file.parent / cases.policies)
+    found = read_document_of(policies or file.parent / cases.policies)
     if found is None:
         return FAILED
     compiled = PolicySet(found.policies)
@@ -145,7 +145,8 @@ def read_file(file: Path) -> str:
         raise CommandError(f"{file} is not UTF-8") from exc
 
 
-def _read(file: Path) -> PolicyDocument | None:
+def read_document_of(file: Path) -> PolicyDocument | None:
+    """Return a policy document; None: it cannot be used, and why was said. Raises CommandError."""
     source = read_file(file)
     try:
         return read_document(source)

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
+
+_PolicyFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Put the policies of this file, now and whenever it changes: in development only. "
+        "[LICET_POLICY_FILE]",
+    ),
+]
 
 
 def serve(
@@ -40,6 +49,7 @@ def serve(
             help="Serve without TLS on an address that is not loopback. [LICET_INSECURE_BIND]",
         ),
     ] = False,
+    policy_file: _PolicyFile = None,
     log_level: Annotated[
         str | None,
         typer.Option(
@@ -68,6 +78,7 @@ def serve(
         workers=workers,
         data_dir=data_dir,
         insecure_bind=insecure_bind or None,
+        policy_file=policy_file,
         log_level=log_level,
         log_format=log_format,
     )

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from time import time
 from typing import Final
 
+from licet import bootstrap_policy_file
 from licet.cli.errors import CommandError
 from licet.config import Settings
 from licet.domain.errors import LicetError
@@ -51,6 +52,7 @@ def supervise(
             url = _database(settings, stack)
             held = stack.enter_context(reserved_port(host.strip("[]"), int(port)))
             environment = _environment(settings, f"{host}:{held}", url)
+            bootstrap_policy_file.put_first(settings, url or _configured(settings))
 
             fleet = Fleet(
                 lambda slot: _worker(settings, slot, environment),
@@ -113,12 +115,20 @@ def _database(settings: Settings, stack: ExitStack) -> str | None:
     return None
 
 
+def _configured(settings: Settings) -> str:
+    if settings.database_url is None:
+        raise AssertionError  # then it is the embedded one, which has an address
+    return settings.database_url.get_secret_value()
+
+
 def _environment(settings: Settings, listen: str, url: str | None) -> dict[str, str]:
     """Return the environment of a worker: ours, with what options and the file have changed."""
     # The embedded database's address has no password; another's comes by the environment or the
     # file, as it came to us, and by nothing that other users can see.
     ours = {} if url is None else {"LICET_DATABASE_URL": url}
     # Where only the supervisor asks: one worker cannot take its predecessor's port from it.
+    policies = settings.policy_file
+    followed = {} if policies is None else {"LICET_POLICY_FILE": str(policies.absolute())}
     metrics = {} if settings.metrics_listen is None else {_METRICS: "127.0.0.1:0"}
     return {
         **os.environ,
@@ -130,6 +140,7 @@ def _environment(settings: Settings, listen: str, url: str | None) -> dict[str, 
         "LICET_WORKERS": "1",
         "LICET_MIGRATE_ON_START": "false",
         **metrics,
+        **followed,
     }
 
 

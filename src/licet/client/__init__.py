@@ -28,6 +28,7 @@ from licet.client.policies import (
     PolicyTest,
 )
 from licet.client.proofs import LogCheckpoint, LogExport, LogProof, Proofs
+from licet.client.replays import ReplayedDecision, ReplayStep
 from licet.client.requests import AuditFilter, AuthorizeRequest, CapabilityFilter, GrantFields
 from licet.client.results import (
     AuditEvent,
@@ -96,6 +97,8 @@ __all__ = [
     "PolicyTest",
     "Principals",
     "Proofs",
+    "ReplayStep",
+    "ReplayedDecision",
     "Revocation",
     "ServingStatus",
     "StandingChange",

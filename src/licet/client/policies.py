@@ -1,4 +1,4 @@
-"""Policy sets: put, read, rolled back and tested."""
+"""Policy sets: put, read, rolled back, tested and replayed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from uuid import uuid4
 import grpc
 
 from licet.client import messages, transport
+from licet.client.replays import ReplayStep, steps
 from licet.v1 import decision_pb2
 from licet.v1 import policy_pb2 as pb
 from licet.v1.policy_pb2_grpc import PolicyServiceStub
@@ -170,6 +171,46 @@ class Policies:
         request = messages.build(pb.TestPolicySetRequest, document=document, cases=cases)
         answer = transport.read(self._stub.TestPolicySet, request, self._seconds(timeout))
         return PolicyTest(tuple(map(_result, answer.results)), tuple(answer.not_reached))
+
+    def replay(  # noqa: PLR0913 - one argument per field
+        self,
+        document: str = "",
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        principal: str = "",
+        max_decisions: int = 0,
+        max_listed: int = 0,
+        list_not_known: bool = False,
+        timeout: float | None = None,
+    ) -> Iterator[ReplayStep]:
+        """Put the decisions on record to a document, or to the set that holds; nothing is stored.
+
+        Args:
+            document: YAML or JSON.
+            since: decisions from then on, a day before `until` unless told.
+            until: decisions before this instant; now unless told.
+            principal: only those about this one.
+            max_decisions: look at so many, the newest; 0: a million.
+            max_listed: list so many; 0: a thousand.
+            list_not_known: list those, too, of which it is not known how they would come out.
+            timeout: seconds for all of it; unlimited if omitted.
+
+        Raises:
+            LicetCallError: while iterating, it failed, or ended before its last step.
+        """
+        fields = {"from": messages.timestamp(since, "since")}
+        request = messages.build(
+            pb.ReplayPolicySetRequest,
+            document=document,
+            to=messages.timestamp(until, "until"),
+            principal=principal,
+            max_decisions=max_decisions,
+            max_listed=max_listed,
+            list_not_known=list_not_known,
+            **fields,
+        )
+        return steps(self._stub.ReplayPolicySet(request, timeout=timeout))
 
 
 def _put(answer: pb.PutPolicySetResponse | pb.RollbackPolicySetResponse) -> PolicySetPut:

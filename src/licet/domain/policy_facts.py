@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from licet.domain.canonical_json import JsonObject
 from licet.domain.capability_set import HeldCapability
 from licet.domain.instant import LATEST, Instant, from_datetime, to_datetime
 
@@ -22,6 +23,12 @@ NO_ROLES: Final = frozenset[str]()
 _SECOND: Final = 1_000_000
 _NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
 _MAX_SECONDS: Final = LATEST // _SECOND
+NOT_RECORDED: Final = JsonObject("")
+"""The context of a request of which it is not known."""
+
+
+class NotRecordedError(Exception):
+    """A fact was asked for that is not known."""
 
 
 class Facts:
@@ -53,9 +60,11 @@ class Facts:
 
     @property
     def context(self) -> Mapping[str, Any]:
-        """The request's context, read when it is needed first."""
+        """The request's context, read when it is needed first. Raises NotRecordedError."""
         context = self._context
         if context is None:
+            if self.request.context is NOT_RECORDED:
+                raise NotRecordedError
             context = self._context = json.loads(self.request.context)
         return context
 

@@ -98,6 +98,10 @@ class PolicySet:
         )(self._matched)
         self._passed = Judgement(version, "", None, "", None, None)
 
+    def matching(self, request: Request) -> tuple[Policy, ...]:
+        """Return the policies that match a request, in the order in which they are looked at."""
+        return self._index.matching(request.principal, request.action, request.resource)
+
     def _matched(self, principal: Principal, action: Action, resource: Resource) -> _Matching:
         matching = self._index.matching(principal, action, resource)
         limits = [policy for policy in matching if isinstance(policy.effect, Limit)]

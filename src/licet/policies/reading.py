@@ -6,7 +6,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
+from licet.domain import policy_cases
 from licet.domain.document import Node
+from licet.domain.policy_cases import Cases
 from licet.domain.policy_document import Means, PolicyDocument, read
 from licet.domain.policy_set import PolicySet
 from licet.policies.cel import compile_condition
@@ -51,6 +53,18 @@ def read_document(source: str) -> PolicyDocument:
 def compile_set(source: str, version: int = 0) -> PolicySet:
     """Compile a policy document. Raises DocumentError."""
     return PolicySet(read_document(source).policies, version)
+
+
+class Documents:
+    """See `app.policy_ports.ReadDocuments`."""
+
+    def policies(self, source: str) -> PolicyDocument:
+        """See `ReadDocuments.policies`."""
+        return read_document(source)
+
+    def cases(self, source: str) -> Cases:
+        """See `ReadDocuments.cases`."""
+        return policy_cases.read(parse(source))
 
 
 def _built_in(name: str) -> Node | None:

@@ -70,6 +70,7 @@ _IDENTITY: Final[Mapping[str, frozenset[Scope]]] = {
     "DeactivateAgent": frozenset({Scope.IDENTITY}),
     "ActivateAgent": frozenset({Scope.IDENTITY}),
 }
+# Who replays needs `audit`, too: app/replay.py.
 _POLICY: Final[Mapping[str, frozenset[Scope]]] = dict.fromkeys(
     (
         "PutPolicySet",
@@ -77,6 +78,7 @@ _POLICY: Final[Mapping[str, frozenset[Scope]]] = dict.fromkeys(
         "ListPolicySets",
         "RollbackPolicySet",
         "TestPolicySet",
+        "ReplayPolicySet",
     ),
     frozenset({Scope.POLICY}),
 )

@@ -97,9 +97,10 @@ class ServerLimits:
         calls: decisions under way at once, those that wait included, and as many reads.
         mutations: changes at once, those that wait for the replicas included.
         streams: streams open at once.
-        streams_per_caller: of those, watches and exports together, that one caller has.
+        streams_per_caller: of those, watches, exports and replays together, that one caller has.
         watchers: clients that watch changes at once.
         exports: clients that export the audit log at once.
+        replays: clients that replay decisions at once.
         message_bytes: the largest message, either way.
         connections: open at once.
         connection_calls: calls at once on one connection.
@@ -117,6 +118,7 @@ class ServerLimits:
     streams_per_caller: int = 128
     watchers: int = 64
     exports: int = 4
+    replays: int = 2
     message_bytes: int = 4 * 1024 * 1024
     connections: int = 4096
     connection_calls: int = 256
@@ -164,6 +166,7 @@ class Server:
         self._watch = use_cases.watch
         self._watchers = Watchers(limits.watchers)
         self._exports = Watchers(limits.exports, doing="export the audit log of")
+        self._replays = Watchers(limits.replays, doing="replay decisions on")
         self._streams = Streams(limits.streams)
         self._take_calls: Callable[[], None] = lambda: None
         self._grpc = self._serving(use_cases)
@@ -206,7 +209,8 @@ class Server:
             IdentityService(use_cases.identity, self.mutations), server
         )
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(
-            PolicyService(use_cases.policies, self.mutations), server
+            PolicyService(use_cases.policies, use_cases.replay, self.mutations, self._replays),
+            server,
         )
         approval_pb2_grpc.add_ApprovalServiceServicer_to_server(
             ApprovalService(use_cases.approvals, self.mutations), server
@@ -242,6 +246,11 @@ class Server:
         return self._exports
 
     @property
+    def replays(self) -> Watchers:
+        """Those who replay decisions; read by metrics."""
+        return self._replays
+
+    @property
     def streams(self) -> Streams:
         """The open streams of decisions; read by metrics."""
         return self._streams
@@ -251,6 +260,7 @@ class Server:
         self._set_health(_SERVING if self._is_ready() else _NOT_SERVING)
         self._watchers.start()
         self._exports.start()
+        self._replays.start()
         if self.tls is not None:
             self.tls.start()
         self._grpc.start()
@@ -288,11 +298,13 @@ class Server:
         self._watch.close()
         self._watchers.drain()
         self._exports.drain()
+        self._replays.drain()
         stopped = self._grpc.stop(grace_seconds)
         self._streams.end(stopped)
         stopped.wait()
         self._watchers.stop()
         self._exports.stop()
+        self._replays.stop()
         if self.tls is not None:
             self.tls.stop()
         for pool in {*self._pools.values(), self.authority.strangers.lane}:
@@ -322,18 +334,20 @@ def _most(limits: ServerLimits) -> int:
     from nothing else.
     """
     waiting = 2 * limits.calls + strangers.MOST + _REFUSED
-    return waiting + limits.mutations + limits.streams + limits.watchers + limits.exports
+    streams = limits.streams + limits.watchers + limits.exports + limits.replays
+    return waiting + limits.mutations + streams
 
 
 def pools_of(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
     """Return the pools of the methods that have one of their own."""
     # A few more threads than places, so that who is over the limit can be told.
-    stream, watch, export, mutation = (
+    stream, watch, export, replay, mutation = (
         ThreadPoolExecutor(places + 4, thread_name_prefix=f"licet-{kind}")
         for kind, places in (
             ("stream", limits.streams),
             ("watch", limits.watchers),
             ("export", limits.exports),
+            ("replay", limits.replays),
             ("mutation", limits.mutations),
         )
     )
@@ -349,6 +363,7 @@ def pools_of(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
         f"/{POLICY_SERVICE}/RollbackPolicySet": mutation,
         f"/{POLICY_SERVICE}/TestPolicySet": mutation,
         f"/{APPROVAL_SERVICE}/ResolveApproval": mutation,
+        f"/{POLICY_SERVICE}/ReplayPolicySet": replay,
     }
 
 

@@ -23,7 +23,7 @@ def put(message: pb.PutPolicySetRequest) -> PutPolicySetCommand:
     if message.only_check and message.request_id:
         raise InvalidRequestError.of("request_id", "must not be set together with only_check")
     return PutPolicySetCommand(
-        source=_document(message.document, "document", is_required=True),
+        source=document(message.document, "document", is_required=True),
         comment=_comment(message.comment),
         expected_version=_expected(message),
         request_id=names.label(message.request_id, "request_id"),
@@ -49,9 +49,20 @@ def version(message: pb.GetPolicySetRequest) -> int | None:
 def test(message: pb.TestPolicySetRequest) -> tuple[str, str]:
     """Check a TestPolicySetRequest: its two documents. Raises InvalidRequestError."""
     return (
-        _document(message.document, "document", is_required=False),
-        _document(message.cases, "cases", is_required=True),
+        document(message.document, "document", is_required=False),
+        document(message.cases, "cases", is_required=True),
     )
+
+
+def document(text: str, field: str, *, is_required: bool) -> str:
+    """Check the length of a document. Raises InvalidRequestError."""
+    if is_required and not text:
+        raise InvalidRequestError.of(field, "is required")
+    if len(text.encode()) > MAX_DOCUMENT_BYTES:
+        raise InvalidRequestError.of(field, f"must have at most {MAX_DOCUMENT_BYTES} bytes")
+    if "\0" in text:
+        raise InvalidRequestError.of(field, "must not hold U+0000")
+    return text
 
 
 def was_put(done: PolicySetPut) -> pb.PutPolicySetResponse:
@@ -118,16 +129,6 @@ def _policy_set(stored: StoredPolicySet) -> pb.PolicySet:
         put_by=stored.put_by,
         revision=stored.revision,
     )
-
-
-def _document(text: str, field: str, *, is_required: bool) -> str:
-    if is_required and not text:
-        raise InvalidRequestError.of(field, "is required")
-    if len(text.encode()) > MAX_DOCUMENT_BYTES:
-        raise InvalidRequestError.of(field, f"must have at most {MAX_DOCUMENT_BYTES} bytes")
-    if "\0" in text:
-        raise InvalidRequestError.of(field, "must not hold U+0000")
-    return text
 
 
 def _comment(text: str) -> str:

@@ -1,14 +1,18 @@
-"""PolicyService: three lines an RPC. What may be asked is checked in `policies.py`."""
+"""PolicyService: three lines an RPC. `policies.py` and `replays.py` check what may be asked."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import grpc
 from typing_extensions import override
 
 from licet.app.policies import ManagePolicies
-from licet.server import convert, policies
+from licet.app.replay import ReplayPolicies
+from licet.server import convert, policies, replays
 from licet.server.identity import deadline_of, identity_of
 from licet.server.places import Places
+from licet.server.watchers import Watchers
 from licet.v1 import policy_pb2 as pb
 from licet.v1 import policy_pb2_grpc as pb_grpc
 
@@ -16,10 +20,18 @@ from licet.v1 import policy_pb2_grpc as pb_grpc
 class PolicyService(pb_grpc.PolicyServiceServicer):
     """Serves `licet.v1.PolicyService`."""
 
-    def __init__(self, manage: ManagePolicies, mutations: Places) -> None:
+    def __init__(
+        self,
+        manage: ManagePolicies,
+        replay: ReplayPolicies,
+        mutations: Places,
+        replaying: Watchers,
+    ) -> None:
         """Serve these use cases; changes share their places with those of capabilities."""
         self._policies = manage
+        self._replay = replay
         self._mutations = mutations
+        self._replaying = replaying
 
     @override
     def PutPolicySet(
@@ -60,3 +72,14 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
         # With the changes: compiling holds a thread, and many at once would hold up decisions.
         with self._mutations:
             return policies.tested(self._policies.test(document, cases, deadline_of(context)))
+
+    @override
+    def ReplayPolicySet(
+        self, request: pb.ReplayPolicySetRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ReplayPolicySetResponse]:
+        command, caller = replays.replay(request), identity_of(context)
+        with self._replaying.place(context) as place:
+            breath, deadline = replays.Breath(), deadline_of(context)
+            for step in self._replay(command, caller, deadline, breath):
+                with place.sending():
+                    yield replays.step(step)

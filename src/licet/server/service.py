@@ -24,6 +24,7 @@ from licet.app.ports import AT_ONCE, NotAtOnceError
 from licet.app.prove import ProveAudit, StoredCheckpoint
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.recording import Acknowledge
+from licet.app.replay import ReplayPolicies
 from licet.app.revoke import RevokeCapabilities
 from licet.app.suspend import SuspendPrincipals
 from licet.app.users import ManageUsers
@@ -69,6 +70,7 @@ class UseCases:
     import_audit: ImportAudit
     policies: ManagePolicies
     approvals: ManageApprovals
+    replay: ReplayPolicies
     latest_checkpoint: Callable[[], StoredCheckpoint | None]
 
 

@@ -424,3 +424,247 @@ class PolicyCaseResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PolicyCaseResult: _TypeAlias = PolicyCaseResult  # noqa: Y015
+
+@_typing.final
+class ReplayPolicySetRequest(_message.Message):
+    """What is replayed, and on which decisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    MAX_DECISIONS_FIELD_NUMBER: _builtins.int
+    MAX_LISTED_FIELD_NUMBER: _builtins.int
+    LIST_NOT_KNOWN_FIELD_NUMBER: _builtins.int
+    document: _builtins.str
+    """The document, as PutPolicySetRequest has it. Empty: the one that holds."""
+    principal: _builtins.str
+    """Only decisions about this principal. Empty: about any."""
+    max_decisions: _builtins.int
+    """Look at so many decisions, the newest, 1 to 10,000,000. 0: 1,000,000."""
+    max_listed: _builtins.int
+    """List so many, 1 to 100,000; the others are only counted. 0: 1,000."""
+    list_not_known: _builtins.bool
+    """List also decisions of which it is not known how they would come out."""
+    @_builtins.property
+    def to(self) -> _timestamp_pb2.Timestamp:
+        """Decisions before this instant. Unset, or in the future: now."""
+
+    def __init__(
+        self,
+        *,
+        document: _builtins.str = ...,
+        to: _timestamp_pb2.Timestamp | None = ...,
+        principal: _builtins.str = ...,
+        max_decisions: _builtins.int = ...,
+        max_listed: _builtins.int = ...,
+        list_not_known: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "from", b"from", "list_not_known", b"list_not_known", "max_decisions", b"max_decisions", "max_listed", b"max_listed", "principal", b"principal", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayPolicySetRequest: _TypeAlias = ReplayPolicySetRequest  # noqa: Y015
+
+@_typing.final
+class ReplayPolicySetResponse(_message.Message):
+    """How far it has come: one for each page of the audit log, and the last one says so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    REACHED_FIELD_NUMBER: _builtins.int
+    IS_LAST_FIELD_NUMBER: _builtins.int
+    IS_COMPLETE_FIELD_NUMBER: _builtins.int
+    is_last: _builtins.bool
+    """Nothing follows. A stream that ends without it did not come to its end."""
+    is_complete: _builtins.bool
+    """The whole window was looked at. False in the last message: `max_decisions` were."""
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplayedDecision]:
+        """Those found since the message before, newest first."""
+
+    @_builtins.property
+    def counts(self) -> Global___ReplayCounts:
+        """Counts of all that was looked at so far."""
+
+    @_builtins.property
+    def to(self) -> _timestamp_pb2.Timestamp:
+        """The instant after the window."""
+
+    @_builtins.property
+    def reached(self) -> _timestamp_pb2.Timestamp:
+        """Back to when the log was looked at so far."""
+
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___ReplayedDecision] | None = ...,
+        counts: Global___ReplayCounts | None = ...,
+        to: _timestamp_pb2.Timestamp | None = ...,
+        reached: _timestamp_pb2.Timestamp | None = ...,
+        is_last: _builtins.bool = ...,
+        is_complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "from", b"from", "reached", b"reached", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "decisions", b"decisions", "from", b"from", "is_complete", b"is_complete", "is_last", b"is_last", "reached", b"reached", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayPolicySetResponse: _TypeAlias = ReplayPolicySetResponse  # noqa: Y015
+
+@_typing.final
+class ReplayCounts(_message.Message):
+    """How many decisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOOKED_AT_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    NOW_DENIED_FIELD_NUMBER: _builtins.int
+    NOW_ALLOWED_FIELD_NUMBER: _builtins.int
+    NOT_KNOWN_FIELD_NUMBER: _builtins.int
+    UNLISTED_FIELD_NUMBER: _builtins.int
+    NEEDS_FIELD_NUMBER: _builtins.int
+    looked_at: _builtins.int
+    """That were looked at."""
+    unchanged: _builtins.int
+    """That would come out as they did. Those that no capability allowed are among them: policies are not asked then."""
+    now_denied: _builtins.int
+    """That were ALLOW and would be DENY."""
+    now_allowed: _builtins.int
+    """That were DENY and would be ALLOW."""
+    not_known: _builtins.int
+    """Of which it is not known, because it depends on what is not on record."""
+    unlisted: _builtins.int
+    """That would be listed, if `max_listed` were higher."""
+    @_builtins.property
+    def needs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplayNeed]:
+        """What would have to be known for those that are not known. One decision may need several."""
+
+    def __init__(
+        self,
+        *,
+        looked_at: _builtins.int = ...,
+        unchanged: _builtins.int = ...,
+        now_denied: _builtins.int = ...,
+        now_allowed: _builtins.int = ...,
+        not_known: _builtins.int = ...,
+        unlisted: _builtins.int = ...,
+        needs: _abc.Iterable[Global___ReplayNeed] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["looked_at", b"looked_at", "needs", b"needs", "not_known", b"not_known", "now_allowed", b"now_allowed", "now_denied", b"now_denied", "unchanged", b"unchanged", "unlisted", b"unlisted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayCounts: _TypeAlias = ReplayCounts  # noqa: Y015
+
+@_typing.final
+class ReplayNeed(_message.Message):
+    """Something that is not on record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHAT_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    what: _builtins.str
+    """What: `context.` and the member of the request's context, `context`, or `capability`; `others` beyond 100 of them."""
+    decisions: _builtins.int
+    """How many decisions depend on it."""
+    def __init__(
+        self,
+        *,
+        what: _builtins.str = ...,
+        decisions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayNeed: _TypeAlias = ReplayNeed  # noqa: Y015
+
+@_typing.final
+class ReplayedDecision(_message.Message):
+    """A decision that would come out otherwise, or of which that is not known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    WOULD_BE_FIELD_NUMBER: _builtins.int
+    WOULD_BE_REASON_FIELD_NUMBER: _builtins.int
+    WOULD_BE_POLICY_ID_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    NEEDS_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """The audit event."""
+    principal: _builtins.str
+    """Who asked."""
+    action: _builtins.str
+    """For which action."""
+    resource: _builtins.str
+    """On which resource."""
+    decision: _decision_pb2.Decision.ValueType
+    """What came out."""
+    reason: _decision_pb2.Reason.ValueType
+    """Why."""
+    policy_id: _builtins.str
+    """The policy that denied. Empty: none."""
+    would_be: _decision_pb2.Decision.ValueType
+    """What would come out. DECISION_UNSPECIFIED: that is not known."""
+    would_be_reason: _decision_pb2.Reason.ValueType
+    """Why; of several reasons for a DENY one that is certain. REASON_UNSPECIFIED: that is not known."""
+    would_be_policy_id: _builtins.str
+    """The policy that would deny, or the first one that cannot be told. Empty: none."""
+    detail: _builtins.str
+    """One sentence for people; empty with an ALLOW."""
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was decided, which is also the time by which policies are looked at."""
+
+    @_builtins.property
+    def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What would have to be known, as ReplayNeed has it. Empty where it is known."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        principal: _builtins.str = ...,
+        action: _builtins.str = ...,
+        resource: _builtins.str = ...,
+        decision: _decision_pb2.Decision.ValueType = ...,
+        reason: _decision_pb2.Reason.ValueType = ...,
+        policy_id: _builtins.str = ...,
+        would_be: _decision_pb2.Decision.ValueType = ...,
+        would_be_reason: _decision_pb2.Reason.ValueType = ...,
+        would_be_policy_id: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        needs: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "decision", b"decision", "detail", b"detail", "event_id", b"event_id", "needs", b"needs", "occurred_at", b"occurred_at", "policy_id", b"policy_id", "principal", b"principal", "reason", b"reason", "resource", b"resource", "would_be", b"would_be", "would_be_policy_id", b"would_be_policy_id", "would_be_reason", b"would_be_reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayedDecision: _TypeAlias = ReplayedDecision  # noqa: Y015

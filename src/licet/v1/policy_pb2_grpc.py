@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class PolicyServiceStub:
-    """Puts, reads, rolls back and tests policy sets. Scope of every method: `policy`.
+    """Puts, reads, rolls back, tests and replays policy sets. Scope of every method: `policy`.
     """
 
     def __init__(self, channel):
@@ -60,10 +60,15 @@ class PolicyServiceStub:
                 request_serializer=licet_dot_v1_dot_policy__pb2.TestPolicySetRequest.SerializeToString,
                 response_deserializer=licet_dot_v1_dot_policy__pb2.TestPolicySetResponse.FromString,
                 _registered_method=True)
+        self.ReplayPolicySet = channel.unary_stream(
+                '/licet.v1.PolicyService/ReplayPolicySet',
+                request_serializer=licet_dot_v1_dot_policy__pb2.ReplayPolicySetRequest.SerializeToString,
+                response_deserializer=licet_dot_v1_dot_policy__pb2.ReplayPolicySetResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
-    """Puts, reads, rolls back and tests policy sets. Scope of every method: `policy`.
+    """Puts, reads, rolls back, tests and replays policy sets. Scope of every method: `policy`.
     """
 
     def PutPolicySet(self, request, context):
@@ -105,6 +110,16 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReplayPolicySet(self, request, context):
+        """Says which of the decisions on record would have come out otherwise under a document, newest first; stores nothing, and
+        takes nothing from any limit. Scope: `policy` and `audit`, because it shows decisions; PERMISSION_DENIED, reason
+        SCOPE_MISSING, without. INVALID_ARGUMENT: the document or the window cannot be used. RESOURCE_EXHAUSTED: this server
+        does as many as it may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -133,6 +148,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     request_deserializer=licet_dot_v1_dot_policy__pb2.TestPolicySetRequest.FromString,
                     response_serializer=licet_dot_v1_dot_policy__pb2.TestPolicySetResponse.SerializeToString,
             ),
+            'ReplayPolicySet': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReplayPolicySet,
+                    request_deserializer=licet_dot_v1_dot_policy__pb2.ReplayPolicySetRequest.FromString,
+                    response_serializer=licet_dot_v1_dot_policy__pb2.ReplayPolicySetResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'licet.v1.PolicyService', rpc_method_handlers)
@@ -142,7 +162,7 @@ def add_PolicyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PolicyService:
-    """Puts, reads, rolls back and tests policy sets. Scope of every method: `policy`.
+    """Puts, reads, rolls back, tests and replays policy sets. Scope of every method: `policy`.
     """
 
     @staticmethod
@@ -270,6 +290,33 @@ class PolicyService:
             '/licet.v1.PolicyService/TestPolicySet',
             licet_dot_v1_dot_policy__pb2.TestPolicySetRequest.SerializeToString,
             licet_dot_v1_dot_policy__pb2.TestPolicySetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayPolicySet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/licet.v1.PolicyService/ReplayPolicySet',
+            licet_dot_v1_dot_policy__pb2.ReplayPolicySetRequest.SerializeToString,
+            licet_dot_v1_dot_policy__pb2.ReplayPolicySetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,7 +20,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PolicyServiceStub:
-    """Puts, reads, rolls back and tests policy sets. Scope of every method: `policy`."""
+    """Puts, reads, rolls back, tests and replays policy sets. Scope of every method: `policy`."""
 
     def __init__(self, channel: _grpc.Channel) -> None: ...
     PutPolicySet: _grpc.UnaryUnaryMultiCallable[_policy_pb2.PutPolicySetRequest, _policy_pb2.PutPolicySetResponse]
@@ -40,9 +40,15 @@ class PolicyServiceStub:
     """Puts cases to a document, and stores nothing. INVALID_ARGUMENT: one of the two cannot be used. NOT_FOUND: `document` is
     empty, and no policy set holds.
     """
+    ReplayPolicySet: _grpc.UnaryStreamMultiCallable[_policy_pb2.ReplayPolicySetRequest, _policy_pb2.ReplayPolicySetResponse]
+    """Says which of the decisions on record would have come out otherwise under a document, newest first; stores nothing, and
+    takes nothing from any limit. Scope: `policy` and `audit`, because it shows decisions; PERMISSION_DENIED, reason
+    SCOPE_MISSING, without. INVALID_ARGUMENT: the document or the window cannot be used. RESOURCE_EXHAUSTED: this server
+    does as many as it may.
+    """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Puts, reads, rolls back and tests policy sets. Scope of every method: `policy`."""
+    """Puts, reads, rolls back, tests and replays policy sets. Scope of every method: `policy`."""
 
     @_abc_1.abstractmethod
     def PutPolicySet(
@@ -89,6 +95,18 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _policy_pb2.TestPolicySetResponse:
         """Puts cases to a document, and stores nothing. INVALID_ARGUMENT: one of the two cannot be used. NOT_FOUND: `document` is
         empty, and no policy set holds.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplayPolicySet(
+        self,
+        request: _policy_pb2.ReplayPolicySetRequest,
+        context: _grpc.ServicerContext,
+    ) -> _abc.Iterator[_policy_pb2.ReplayPolicySetResponse]:
+        """Says which of the decisions on record would have come out otherwise under a document, newest first; stores nothing, and
+        takes nothing from any limit. Scope: `policy` and `audit`, because it shows decisions; PERMISSION_DENIED, reason
+        SCOPE_MISSING, without. INVALID_ARGUMENT: the document or the window cannot be used. RESOURCE_EXHAUSTED: this server
+        does as many as it may.
         """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _grpc.Server) -> None: ...
