@@ -166,12 +166,9 @@ class Licet:
         pages = PostgresAuditPages(database, settings.audit_page_seconds)
         changed = callers.changes(acknowledgements, mutations)
         approvals = bootstrap_approvals.ComposedApprovals(database, changed, ids, clock)
+        authorize = approvals.deciding(sets, trail.log, *policies.asked)
         use_cases = UseCases(
-            authorize=(
-                authorize := approvals.deciding(
-                    *(sets, trail.log, policies.held, policies.conditions, policies.limits)
-                )
-            ),
+            authorize=authorize,
             grant=GrantCapability(capabilities, mutations, clock, ids, policies.conditions),
             revoke=RevokeCapabilities(capabilities, mutations, clock, ids),
             capabilities=ReadCapabilities(capabilities, tokens, clock),
@@ -185,11 +182,11 @@ class Licet:
             replay=policies.replayed(pages, capabilities, clock),
             latest_checkpoint=trail.latest,
         )
-        probe = self._probe(database, expected, policies.held)
         authority = callers.authority(settings, trail.log, self._stack, tls)
-        limits = _server_limits(settings, self._shares_port)
-        address, add = settings.listen, self._add_services
-        self.server = Server(use_cases, authority, address, limits, probe, add, tls)
+        self.server = Server(
+            *(use_cases, authority, settings.listen, _server_limits(settings, self._shares_port)),
+            *(self._probe(database, expected, policies.held), self._add_services, tls),
+        )
         # (6) What operators see.
         watched = (sets, lease, replica, clock, trail, acknowledgements, feed, retention)
         served = (self.server, lambda: self._newest, authorize, policies.held, policies.limits)

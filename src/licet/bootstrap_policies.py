@@ -45,6 +45,11 @@ class Policies:
         self.limits.start()
         return self
 
+    @property
+    def asked(self) -> tuple[HeldPolicySet, CompiledConditions, SlicedLimits]:
+        """What decisions ask, beside what is held."""
+        return self.held, self.conditions, self.limits
+
     def managed(
         self,
         changes: AdminChanges,

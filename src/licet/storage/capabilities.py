@@ -201,15 +201,10 @@ class PostgresCapabilities:
                 if holder is not None and standing.get(holder) is not Standing.SUSPENDED:
                     standing[holder] = Standing(end_cause)
                 continue
-            key = tuple(actions)
-            shared = actions_seen.get(key)
-            if shared is None:
-                # Few distinct lists of actions, many capabilities: they share one tuple.
-                shared = actions_seen[key] = tuple(Action(sys.intern(action)) for action in key)
             capability = HeldCapability(
                 identifier,
                 resource,
-                shared,
+                actions_seen.get(key := tuple(actions)) or _kept(key, actions_seen),
                 not_before,
                 expires_at,
                 None if end_cause is None else EndCause(end_cause),
@@ -308,6 +303,14 @@ def list_statement(wanted: CapabilityFilter, after: CapabilityId | None) -> Comp
         "SELECT {columns} FROM licet.all_capabilities AS c WHERE {where}"
         " ORDER BY c.id LIMIT %(limit)s"
     ).format(columns=SQL(_COLUMNS), where=where)
+
+
+def _kept(
+    actions: tuple[str, ...], seen: dict[tuple[str, ...], tuple[Action, ...]]
+) -> tuple[Action, ...]:
+    """Return a list of actions, to be shared: few are distinct, and capabilities are many."""
+    shared = seen[actions] = tuple(Action(sys.intern(action)) for action in actions)
+    return shared
 
 
 def _shared(conditions: list[str], seen: dict[str, str]) -> tuple[str, ...]:
