@@ -132,15 +132,13 @@ class Licet:
 
     def _start(self) -> None:
         settings = self._settings
-        patience = soon(_START_SECONDS)
-        tls = server_tls(settings)
+        patience, tls = soon(_START_SECONDS), server_tls(settings)
         # (1) The database and its schema.
         url, migration_url = self._database_urls()
         if settings.migrate_on_start:
             _migrate(migration_url)
         database = self._database(url)
-        expected = schema.expected_migrations()
-        self._check_ready(database, expected, patience, url)
+        expected = self._check_ready(database, patience, url)
         # (2) Reads from memory, under a lease that the replica renews.
         clock = DatabaseClock(boottime)
         capabilities = PostgresCapabilities(database, clock)
@@ -150,8 +148,8 @@ class Licet:
         callers = bootstrap_callers.Callers(database, lease, clock, patience, sets)
         policies = bootstrap_policies.Policies(database, lease).start(self._stack)
         feed = MemoryFeed()
-        memory = Memories(sets, callers.keys, policies.held)
-        replica = self._replica(url, memory, feed, lease, clock)
+        memories = Memories(sets, callers.keys, policies.held)
+        replica = self._replica(url, memories, feed, lease, clock)
         # (3) Decisions go on record.
         self._trail = trail = self._record(database, url, clock)
         # (4) Changes, which wait for every replica.
@@ -195,16 +193,14 @@ class Licet:
         self.server.start()
 
     def _check_ready(
-        self,
-        database: Database,
-        expected: Sequence[tuple[str, str]],
-        patience: Deadline,
-        url: str,
-    ) -> None:
+        self, database: Database, patience: Deadline, url: str
+    ) -> Sequence[tuple[str, str]]:
+        expected = schema.expected_migrations()
         _check_schema(database, expected, patience)
         if self._has_steward:
             # Before anybody serves; with several workers their supervisor has done it.
             bootstrap_policy_file.put_first(self._settings, url)
+        return expected
 
     def _probe(
         self,
