@@ -9,12 +9,14 @@ from licet.v1 import identity_pb2, policy_pb2
 from licet.v1.identity_pb2_grpc import IdentityServiceStub
 from licet.v1.policy_pb2_grpc import PolicyServiceStub
 
-LEASE: Final = "lease 1 s, a revocation is final when it returns"
-"""How fresh decisions are, with the default settings."""
-IN_USE: Final = f"with an API key and policies; {LEASE}"
+LEASE: Final = "lease 1 s"
+"""How fresh decisions are, with the default settings: a revocation that has returned is final."""
+IN_USE: Final = f"key, policies, {LEASE}"
 """The settings of figures that do not say otherwise, but for their durability."""
-GROUP: Final = f"durability `group`; {IN_USE}"
-NONE: Final = f"durability `none`; {IN_USE}"
+GROUP: Final = f"`group`, {IN_USE}"
+NONE: Final = f"`none`, {IN_USE}"
+STOCK: Final = "as gRPC comes"
+"""Of a server that has nothing but the no-op."""
 
 # Of these, none has something against what the benchmarks ask; of the last one the condition has to
 # be looked at each time.

@@ -10,11 +10,11 @@ from benchmarks.throughput import Rounds
 
 QUICK: Final = Effort(
     name="quick",
-    sections=("calls", "latency", "protocol", "mutations", "revocation", "in-memory"),
-    in_memory=5,
+    sections=("calls", "latency", "mutations", "revocation", "in-memory"),
+    in_memory=4,
     calls=Rounds(8, 0.5),
     concurrency=Rounds(1, 0.5),
-    latency=Rounds(3, 1.0),
+    latency=Rounds(2, 1.0),
     loads=latency.FEW_LOADS,
     transports=Rounds(4, 0.6),
     misses=Rounds(4, 0.8),

@@ -47,9 +47,12 @@ class Traffic(NamedTuple):
 FULL: Final = Traffic(8, 8)
 PACERS: Final = 32
 TICK_SECONDS: Final = 0.01
+LEAD_SECONDS: Final = 0.5
+"""For how long an open loop lasts before it is measured: connections, and threads that wake."""
+_LEAST_RATE: Final = 25.0
+"""Calls a second of each process in an open loop, if there is more than one."""
 _PACED_STREAMS: Final = 64
 """Enough that no call of an open loop ever waits for another one's answer."""
-_LEAD: Final = "500ms"
 
 
 class Sent(NamedTuple):
@@ -67,12 +70,21 @@ class Sent(NamedTuple):
 
     @classmethod
     def of(cls, log: str, rate: float) -> Sent:
-        """Read the log that h2load writes of its calls, of which it made so many a second."""
+        """Read the log that h2load writes of its calls, so many a second, without the lead."""
         rows = sorted(
             (int(start), int(latency))
             for start, _, latency in (line.split("\t") for line in log.splitlines())
         )
-        return cls([start for start, _ in rows], [latency for _, latency in rows], 1e6 / rate)
+        begin = rows[0][0] + 1e6 * LEAD_SECONDS if rows else 0
+        kept = [row for row in rows if row[0] >= begin]
+        return cls([start for start, _ in kept], [latency for _, latency in kept], 1e6 / rate)
+
+
+class Paced(NamedTuple):
+    """What an open loop was: all calls that were answered, and what each client sent."""
+
+    calls: int
+    sent: Sequence[Sent]
 
 
 _MISSING: Final = (
@@ -149,33 +161,34 @@ class Load:
         seconds: float,
         rate: float,
         credential: str = "",
-    ) -> list[Sent]:
+    ) -> Paced:
         """Call a method so many times a second, however long answers take: an open loop.
 
-        The calls come from PACERS processes with a connection each, because h2load looks at its
-        clock only once in TICK_SECONDS: together they are about as irregular as callers that know
-        nothing of each other.
+        The calls come from up to PACERS processes with a connection each, because h2load looks at
+        its clock only once in TICK_SECONDS: together they are about as irregular as callers that
+        know nothing of each other. They call for LEAD_SECONDS before what is told of them.
 
         Raises:
             BenchmarkError: as `burst`.
         """
-        traffic = Traffic(1, _PACED_STREAMS, rate / PACERS, credential)
+        pacers = min(max(int(rate / _LEAST_RATE), 1), PACERS)
+        traffic = Traffic(1, _PACED_STREAMS, rate / pacers, credential)
         with ExitStack() as stack:
             runs = []
-            for _ in range(PACERS):
+            for _ in range(pacers):
                 log = self._folder / f"sent-{self._port}-{next(self._numbers)}"
-                command = self._command(method, request, seconds, traffic)
-                command[1:1] = [f"--log-file={log}", f"--warm-up-time={_LEAD}"]
+                command = self._command(method, request, LEAD_SECONDS + seconds, traffic)
+                command.insert(1, f"--log-file={log}")
                 process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
                 runs.append((log, stack.enter_context(process)))
             counts = [counted(method, process.communicate()[0]) for _, process in runs]
         calls, data = (sum(numbers) for numbers in zip(*counts, strict=True))
-        check_answers(method, calls, data, response_bytes, traffic._replace(connections=PACERS))
+        check_answers(method, calls, data, response_bytes, traffic._replace(connections=pacers))
         sent = []
         for log, _ in runs:
             sent.append(Sent.of(log.read_text(encoding="ascii"), traffic.rate))
             log.unlink()
-        return sent
+        return Paced(calls, sent)
 
     def calls(self, method: str, request: Message, seconds: float, traffic: Traffic) -> int:
         """Do as `burst` does, for answers of several sizes: the caller must check what happened.
@@ -203,7 +216,10 @@ class Load:
         """Return how many calls were answered, with how many bytes."""
         command = self._command(method, request, seconds, traffic)
         output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        return counted(method, output)
+        calls, data = counted(method, output)
+        if not calls:
+            raise BenchmarkError(f"{method} was not answered:\n{output}")
+        return calls, data
 
     def _command(
         self, method: str, request: Message, seconds: float, traffic: Traffic
@@ -249,12 +265,12 @@ def counted(method: str, output: str) -> tuple[int, int]:
     """Return, from what h2load printed, how many calls were answered, with how many bytes.
 
     Raises:
-        BenchmarkError: there was no answer, or one that was an error of HTTP.
+        BenchmarkError: one was an error of HTTP.
     """
     requests, data = _REQUESTS.search(output), _TRAFFIC.search(output)
     if requests is None or data is None:
         raise BenchmarkError(f"h2load printed something unexpected:\n{output}")
     calls = int(requests["done"])
-    if not calls or calls != int(requests["succeeded"]):
+    if calls != int(requests["succeeded"]):
         raise BenchmarkError(f"{method} was not answered:\n{output}")
     return calls, int(data["data"])

@@ -121,7 +121,7 @@ def measure(
                 authorize(group, principal, Match.EXACT, key),
                 customs.GROUP,
             ),
-            _Served(NO_OP_OF_STOCK, stock, no_op(), ""),
+            _Served(NO_OP_OF_STOCK, stock, no_op(), customs.STOCK),
         ]
         for each in served:
             _find_peak(each)
@@ -145,18 +145,16 @@ def _offer(served: _Served, load: float, seconds: float) -> None:
     stand, kind = served.stand, served.kind
     rate = served.peak * load or IDLE
     stored, used = stand.shipped(), stand.server_seconds()
-    sent = stand.load.paced(
+    calls, sent = stand.load.paced(
         kind.method, kind.request, kind.response_bytes, seconds, rate, kind.credential
     )
     spent = stand.server_seconds() - used
+    stand.await_shipped(stored + calls * kind.decisions)
     found = list(chain.from_iterable(corrected(each) for each in sent))
     served.latencies.setdefault(load, []).append(
         [percentile(found, percent) for percent in _PERCENTILES]
     )
-    if kind.decisions:
-        # All of them, those before and behind what was timed included.
-        decided = stand.await_shipped(stored + len(found)) - stored
-        served.costs.setdefault(load, []).append(spent / decided)
+    served.costs.setdefault(load, []).append(spent / calls)
 
 
 def _figures(none: _Served, group: _Served, stock: _Served) -> list[Figure]:
@@ -183,7 +181,9 @@ def _figures(none: _Served, group: _Served, stock: _Served) -> list[Figure]:
     ]
     for each in (none, group, stock):
         name, settings = each.name, each.settings
-        figures.append(Figure(SECTION, f"{name}: peak", spread([each.peak]), "calls/s"))
+        figures.append(
+            Figure(SECTION, f"{name}: peak", spread([each.peak]), "calls/s", settings=settings)
+        )
         figures += [
             Figure(
                 SECTION,
@@ -203,7 +203,6 @@ def _figures(none: _Served, group: _Served, stock: _Served) -> list[Figure]:
                 settings=settings,
             )
             for load, where in ((0.0, f"{IDLE:.0f} a second"), (HALF, "at half of it"))
-            if load in each.costs
         ]
     return figures
 

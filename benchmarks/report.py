@@ -28,6 +28,11 @@ JSON: Final = "latest.json"
 MARKDOWN: Final = "latest.md"
 _LARGE: Final = 100
 _HEADING: Final = "| figure | median | quartiles | target | | settings |\n|---|---|---|---|---|---|"
+LEGEND: Final = (
+    "Settings: `group`: a decision is on the disk when it is answered; `none`: in memory that"
+    " survives the process. Lease 1 s: decisions are from memory, and a revocation that has"
+    " returned is final on every server."
+)
 _PROCESSOR: Final = Path("/proc/cpuinfo")
 
 
@@ -83,13 +88,14 @@ def table(figures: Sequence[Figure]) -> Table:
     drawn.add_column("quartiles", justify="right", no_wrap=True)
     drawn.add_column("target", justify="right", no_wrap=True)
     drawn.add_column("", no_wrap=True)
+    drawn.add_column("settings", overflow="fold", style="dim")
     for section, members in groupby(figures, key=lambda figure: figure.section):
         drawn.add_section()
         drawn.add_row(f"[bold]{section}[/bold]")
         for figure in members:
             *texts, verdict = cells(figure)
             style = "red" if figure.is_missed else "green"
-            drawn.add_row(*texts, Text(verdict, style=style))
+            drawn.add_row(*texts, Text(verdict, style=style), figure.settings)
     return drawn
 
 
@@ -131,7 +137,7 @@ def about(content: Mapping[str, Any]) -> str:
 
 def markdown(content: Mapping[str, Any]) -> str:
     """Return the tables of what `write` wrote."""
-    lines = [f"{about(content)}."]
+    lines = [f"{about(content)}.", "", LEGEND]
     figures = [figure_of(fields) for fields in content["figures"]]
     for section, members in groupby(figures, key=lambda figure: figure.section):
         lines += ["", f"### {section}", "", _HEADING]

@@ -43,7 +43,7 @@ IMPOSSIBLE: Final = 2
 INTERRUPTED: Final = 130
 
 _BUSY: Final = 0.5
-_WIDTH: Final = 150
+_WIDTH: Final = 180
 _NO_OP_ROUNDS: Final = 3
 _NO_OP_SECONDS: Final = 0.5
 

@@ -46,8 +46,8 @@ _MANY: Final = seed.principals("many", 1)
 _GROUPS: Final = {1: _SINGLE, FEW: _COLD, 1000: _THOUSAND, MANY: _MANY}
 _SMALL: Final = dict.fromkeys(_FLEET, FEW)
 _HELD: Final = _SMALL | {principal: size for size, group in _GROUPS.items() for principal in group}
-_NO_SERVER: Final = "in memory, no server"
-_ANONYMOUS: Final = f"durability `group`; no credential, no policies; {customs.LEASE}"
+_NO_SERVER: Final = "no server"
+_ANONYMOUS: Final = f"`group`, no key, no policies, {customs.LEASE}"
 _DATABASE: Final = "synchronous commits"
 
 
