@@ -44,8 +44,8 @@ def measure(stand: Stand, stock: Stand, events: int, rounds: Rounds, progress: P
     stand.stub.Grant(
         pb.GrantRequest(principal=_HOLDER, actions=ACTIONS, resource=covered(Match.EXACT, 0))
     )
-    customs.put_policies(stand)
-    decided = authorize(stand, _HOLDER, Match.EXACT, customs.key(stand))
+    customs.put_policies(stand.channel)
+    decided = authorize(stand, _HOLDER, Match.EXACT, customs.key(stand.channel))
     nothing = no_op()
     runs = [(stand, decided), (stock, nothing)]
     for on, kind in runs:

@@ -26,8 +26,8 @@ def measure(site: Site, principal: Principal, rounds: Rounds, progress: Progress
     """Make calls with more and more of them under way, on up to 8 connections."""
     site.keep_to({site.cores.load})
     with standing(site, Variant.LICET, Variant.UNSYNCED, Variant.STOCK) as (group, none, stock):
-        customs.put_policies(group)
-        key = customs.key(group)
+        customs.put_policies(group.channel)
+        key = customs.key(group.channel)
         runs: dict[tuple[str, int], tuple[Stand, Kind]] = {}
         for in_flight in IN_FLIGHT:
             runs["Authorize, `none`", in_flight] = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from benchmarks.stand import Stand
+import grpc
+
 from licet.v1 import identity_pb2, policy_pb2
 from licet.v1.identity_pb2_grpc import IdentityServiceStub
 from licet.v1.policy_pb2_grpc import PolicyServiceStub
@@ -32,14 +33,14 @@ policies:
 """
 
 
-def put_policies(stand: Stand) -> None:
-    """Have policies hold on all servers of a stand's database."""
+def put_policies(channel: grpc.Channel) -> None:
+    """Have policies hold on all servers of a database."""
     request = policy_pb2.PutPolicySetRequest(document=_POLICIES)
-    PolicyServiceStub(stand.channel).PutPolicySet(request)
+    PolicyServiceStub(channel).PutPolicySet(request)
 
 
-def key(stand: Stand) -> str:
+def key(channel: grpc.Channel) -> str:
     """Make an API key that may ask, and return the header that has it."""
     request = identity_pb2.CreateApiKeyRequest(name="a benchmark's", scopes=["authorize"])
-    made = IdentityServiceStub(stand.channel).CreateApiKey(request)
+    made = IdentityServiceStub(channel).CreateApiKey(request)
     return f"Bearer {made.token}"

@@ -81,7 +81,7 @@ def measure(stand: Stand, principal: Principal, rounds: Rounds, progress: Progre
     Raises:
         BenchmarkError: a caller was refused.
     """
-    kind, key = authorize(stand, principal, Match.EXACT), customs.key(stand)
+    kind, key = authorize(stand, principal, Match.EXACT), customs.key(stand.channel)
     anonymous, known, flooded = (
         _Callers(FULL._replace(credential=credential)) for credential in ("", key, key)
     )

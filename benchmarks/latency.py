@@ -106,8 +106,8 @@ def measure(
     """Offer parts of its own peak load to each kind of server, and 100 calls a second."""
     site.keep_to({site.cores.load})
     with standing(site, Variant.LICET, Variant.UNSYNCED, Variant.STOCK) as (group, none, stock):
-        customs.put_policies(group)
-        key = customs.key(group)
+        customs.put_policies(group.channel)
+        key = customs.key(group.channel)
         served = [
             _Served(
                 "Authorize, `none`",

@@ -46,8 +46,8 @@ def measure(site: Site, principal: Principal, rounds: Rounds, progress: Progress
         core = {site.cores.server}
         server = Server(Variant.LICET, site.url, site.state, core, settings=_CACHE)
         stand = stack.enter_context(Stand(site, stack.enter_context(server)))
-        customs.put_policies(stand)
-        key = customs.key(stand)
+        customs.put_policies(stand.channel)
+        key = customs.key(stand.channel)
         hits, both = (authorize(stand, principal, Match.EXACT, key) for _ in range(2))
         callers = stack.enter_context(_callers(stand, hits))
         mixed = _Mixed(stand, both, callers, stack.enter_context(ThreadPoolExecutor(1)))

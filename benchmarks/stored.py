@@ -67,9 +67,9 @@ _FILL: Final[LiteralString] = """
 INSERT INTO licet.capabilities (id, principal, actions, resource, granted_by, granted_at,
   delegation_depth, granted_revision, granted_event_id)
 SELECT id, 'agent:holder-' || lpad((n / 10)::text, 7, '0'), '{read,write}',
-  CASE WHEN n % 10 = 9 THEN 'doc:projects/*/' || lpad((n % 10)::text, 6, '0')
-       WHEN n % 10 > 6 THEN 'doc:teams/' || lpad((n % 10)::text, 6, '0') || '/**'
-       ELSE 'doc:reports/2026/' || lpad((n % 10)::text, 6, '0') END,
+  CASE WHEN n %% 10 = 9 THEN 'doc:projects/*/' || lpad((n %% 10)::text, 6, '0')
+       WHEN n %% 10 > 6 THEN 'doc:teams/' || lpad((n %% 10)::text, 6, '0') || '/**'
+       ELSE 'doc:reports/2026/' || lpad((n %% 10)::text, 6, '0') END,
   'caller:benchmark', now(), 0, %(revision)s, id
 FROM (SELECT n, ('019a0000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid AS id
       FROM generate_series(%(first)s::bigint, %(last)s) AS n) AS numbered
@@ -118,7 +118,7 @@ def _served(site: Site, size: int, progress: Progress, figures: list[Figure]) ->
             Variant.LICET, place.url, place.state, {site.cores.server}, settings=settings
         )
         stand = stack.enter_context(Stand(place, stack.enter_context(server)))
-        customs.put_policies(stand)
+        customs.put_policies(stand.channel)
         before = stand.server.resident()
         holders = min(size // FEW, CACHED)
         progress.step(f"{size:,} capabilities: {holders:,} principals into memory")
@@ -127,7 +127,7 @@ def _served(site: Site, size: int, progress: Progress, figures: list[Figure]) ->
             figures += _weighed(before, stand.server.resident(), holders)
         kind = Kind(AUTHORIZE, _question(0), 0, 1)
         kind.response_bytes = stand.stub.Authorize(_question(0)).ByteSize()
-        key = customs.key(stand)
+        key = customs.key(stand.channel)
         files = [
             write_requests(place.folder / f"holders-{number}", _questions(holders, number))
             for number in range(PROCESSES)

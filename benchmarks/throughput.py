@@ -116,8 +116,8 @@ def measure(
         progress: told what is being measured.
     """
     stand, unsynced, stock = stands
-    customs.put_policies(stand)
-    key = customs.key(stand)
+    customs.put_policies(stand.channel)
+    key = customs.key(stand.channel)
     nothing, plain = no_op(), no_op()
     unary = authorize(stand, fleet[0], Match.EXACT, key)
     in_memory = authorize(unsynced, fleet[0], Match.EXACT, key)

@@ -35,8 +35,8 @@ def measure(site: Site, principal: Principal, rounds: Rounds, progress: Progress
     site.keep_to({site.cores.load})
     variants = Variant.UNSYNCED, Variant.SOCKET, Variant.MTLS, Variant.STOCK
     with standing(site, *variants) as (tcp, socket, mtls, stock), ExitStack() as stack:
-        customs.put_policies(tcp)
-        key = customs.key(tcp)
+        customs.put_policies(tcp.channel)
+        key = customs.key(tcp.channel)
         # Which of them answers is the same for what is asked.
         plain, over_socket = (authorize(tcp, principal, Match.EXACT, key) for _ in range(2))
         secret, called, empty, compared = _copy(plain), _copy(plain), no_op(), no_op()
