@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from benchmarks.figures import BenchmarkError
-from benchmarks.processes import confine, family, processor_seconds, resident_bytes
+from benchmarks.processes import confine, family, private_bytes, processor_seconds, resident_bytes
 from benchmarks.server import ENVIRONMENT, Variant
 
 _STOP_SECONDS: Final = 30.0
@@ -116,6 +116,10 @@ class Server:
     def resident(self) -> int:
         """Return how many bytes of memory it takes, with all its processes."""
         return sum(map(resident_bytes, self.pids))
+
+    def private(self) -> int:
+        """Return the same without files that are mapped."""
+        return sum(map(private_bytes, self.pids))
 
     def seconds(self) -> float:
         """Return how much of a core's time it has used, with all its processes."""

@@ -119,12 +119,12 @@ def _served(site: Site, size: int, progress: Progress, figures: list[Figure]) ->
         )
         stand = stack.enter_context(Stand(place, stack.enter_context(server)))
         customs.put_policies(stand.channel)
-        before = stand.server.resident()
+        before = stand.server.private()
         holders = min(size // FEW, CACHED)
         progress.step(f"{size:,} capabilities: {holders:,} principals into memory")
         _warm(stand, holders)
         if size == _WEIGHED:
-            figures += _weighed(before, stand.server.resident(), holders)
+            figures += _weighed(before, stand.server, holders)
         kind = Kind(AUTHORIZE, _question(0), 0, 1)
         kind.response_bytes = stand.stub.Authorize(_question(0)).ByteSize()
         key = customs.key(stand.channel)
@@ -186,14 +186,14 @@ def _questions(holders: int, number: int) -> list[pb.AuthorizeRequest]:
     return [_question(draw.randrange(holders)) for _ in range(_ASKED)]
 
 
-def _weighed(before: int, after: int, holders: int) -> list[Figure]:
-    held = FEW * holders
+def _weighed(before: int, server: Server, holders: int) -> list[Figure]:
+    held, after = FEW * holders, server.private()
     estimate = holders * SET_BYTES + held * CAPABILITY_BYTES
     figures = (
         (f"{held:,} capabilities of {holders:,} principals", (after - before) / _MB, "MB"),
         ("for each capability", (after - before) / held, "bytes"),
-        ("the worker before", before / _MB, "MB"),
-        ("the worker after", after / _MB, "MB"),
+        ("the worker's private memory before", before / _MB, "MB"),
+        ("all of the worker after, with the spool", server.resident() / _MB, "MB"),
     )
     return [
         Figure(MEMORY_SECTION, figures[0][0], spread([figures[0][1]]), "MB", MEMORY_TARGET),
