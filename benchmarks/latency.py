@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from statistics import median
+from threading import Event
+from time import perf_counter
 from typing import Final
 
 from benchmarks import customs
@@ -48,6 +50,7 @@ _PERCENTILES: Final = (50.0, 99.0, 99.9)
 _PEAKS: Final = 3
 _PEAK_SECONDS: Final = 0.6
 _WARM_UP_SECONDS: Final = 0.5
+_REST_SECONDS: Final = 3.0
 _TICK_MICROSECONDS: Final = 1e6 * TICK_SECONDS
 
 
@@ -61,6 +64,7 @@ class _Served:
         kind: of call.
         settings: of the server.
         peak: calls a second, by the clock, when the next one waits for an answer.
+        at_rest: seconds of the server's core in a second without calls.
         latencies: the percentiles, in milliseconds.
         costs: seconds of the server's core for one call.
     """
@@ -70,6 +74,7 @@ class _Served:
     kind: Kind
     settings: str
     peak: float = 0.0
+    at_rest: float = 0.0
     latencies: dict[float, list[list[float]]] = field(default_factory=dict)
     costs: dict[float, list[float]] = field(default_factory=dict)
 
@@ -125,6 +130,7 @@ def measure(
         ]
         for each in served:
             _find_peak(each)
+        _rest(served)
         order = random.Random(rounds.count)
         runs = [(each, load) for each in served for load in (0.0, *loads)]
         for number in range(1, rounds.count + 1):
@@ -138,6 +144,15 @@ def _find_peak(served: _Served) -> None:
     for seconds in (_WARM_UP_SECONDS, *[_PEAK_SECONDS] * _PEAKS):
         burst(served.stand, served.kind, seconds, FULL)
     served.peak = median(served.kind.clocked[1:])
+
+
+def _rest(served: Sequence[_Served]) -> None:
+    """Measure what the servers do on their own."""
+    before, begin = [each.stand.server_seconds() for each in served], perf_counter()
+    Event().wait(_REST_SECONDS)
+    taken = perf_counter() - begin
+    for each, used in zip(served, before, strict=True):
+        each.at_rest = (each.stand.server_seconds() - used) / taken
 
 
 def _offer(served: _Served, load: float, seconds: float) -> None:
@@ -179,11 +194,26 @@ def _figures(none: _Served, group: _Served, stock: _Served) -> list[Figure]:
         )
         for each, target in ((none, IDLE_TARGET), (group, IDLE_TARGET))
     ]
+    figures.append(
+        Figure(
+            SECTION,
+            f"the same of {NO_OP_OF_STOCK}",
+            ratios(stock.costs[0.0], stock.costs[HALF]),
+            settings=customs.STOCK,
+        )
+    )
     for each in (none, group, stock):
         name, settings = each.name, each.settings
-        figures.append(
-            Figure(SECTION, f"{name}: peak", spread([each.peak]), "calls/s", settings=settings)
-        )
+        figures += [
+            Figure(SECTION, f"{name}: peak", spread([each.peak]), "calls/s", settings=settings),
+            Figure(
+                SECTION,
+                f"{name}: the server's time without a call",
+                spread([1000 * each.at_rest]),
+                "ms a second",
+                settings=settings,
+            ),
+        ]
         figures += [
             Figure(
                 SECTION,

@@ -177,6 +177,8 @@ def write(found: Found, run: Run, folder: Path = RESULTS) -> Path:
         "plots": [asdict(plot) for plot in found.plots],
     }
     folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.svg"):
+        old.unlink()  # of another run
     plots.draw(found.plots, folder, about(content))
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     (folder / JSON).write_text(text, encoding="utf-8")

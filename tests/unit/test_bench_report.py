@@ -131,7 +131,10 @@ def test_of_what_is_stored_each_question_finds_something() -> None:
 
 def test_figures_plots_and_what_is_beside_them_are_written(tmp_path: Path) -> None:
     beside = report.Run("quick", 0.25, Spread(8000.0, 8500.0, 9000.0))
+    of_another_run = tmp_path / "stored.svg"
+    of_another_run.touch()
     report.write(Found(FIGURES, [PLOT]), beside, tmp_path)
+    assert not of_another_run.exists()
     content = json.loads((tmp_path / report.JSON).read_text(encoding="utf-8"))
     assert [report.figure_of(fields) for fields in content["figures"]] == FIGURES
     assert content["no_op"] == {"low": 8000.0, "middle": 8500.0, "high": 9000.0}
