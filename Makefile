@@ -51,7 +51,7 @@ tamper-matrix: $(VENV)/.dev ## do each attack on an audit log, and print by what
 	@$(PY) -m tests.integration.tamper_matrix
 
 .PHONY: check
-check: format-check lint layers squawk buf protos-check types model-quick test ## what CI runs: every check, then the tests
+check: format-check lint layers squawk buf protos-check types model-quick bench-gate test ## what CI runs: every check, then the tests
 
 .PHONY: format-check
 format-check: $(VENV)/.dev ## check the formatting of the Python code
@@ -137,12 +137,20 @@ lock: $(VENV)/.dev ## recompile requirements/*.txt from pyproject.toml; UPGRADE=
 ##@ Measure and ship
 
 .PHONY: bench-quick
-bench-quick: $(VENV)/.dev ## measure the figures that matter, as ratios, in a few minutes
-	@$(PY) -m benchmarks.quick
+bench-quick: $(VENV)/.dev ## measure the figures that matter, as ratios, in two minutes; SECTIONS="calls latency" narrows
+	@$(PY) -m benchmarks.run --effort quick $(SECTIONS)
 
 .PHONY: bench
-bench: $(VENV)/.dev ## measure everything in docs/benchmarks.md
-	@$(PY) -m benchmarks.full
+bench: $(VENV)/.dev ## measure everything in docs/benchmarks.md, in half an hour; SECTIONS as above
+	@$(PY) -m benchmarks.run --effort full $(SECTIONS)
+
+.PHONY: bench-gate
+bench-gate: $(VENV)/.dev ## check that a decision costs no more than is on record, in seconds
+	@$(PY) -m benchmarks.gate
+
+.PHONY: profile
+profile: $(VENV)/.dev ## draw a flame graph of a worker under load, in build/
+	@$(PY) -m benchmarks.profile build
 
 .PHONY: bench-audit
 bench-audit: $(VENV)/.dev ## measure pages of an audit log alone; EVENTS (default: 1000000)

@@ -1,4 +1,4 @@
-"""What a benchmark finds: figures, their spread over the rounds, and their targets."""
+"""What a benchmark finds: figures, their spread over the rounds, their targets, and plots."""
 
 from __future__ import annotations
 
@@ -40,9 +40,13 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
     return spread([one / other for one, other in zip(above, below, strict=True)])
 
 
-def percentile(measurements: Sequence[float], percent: int) -> float:
-    """Return what so many percent of the measurements do not exceed; there must be two at least."""
-    return quantiles(measurements, n=100, method="inclusive")[percent - 1]
+def percentile(measurements: Sequence[float], percent: float) -> float:
+    """Return what so many percent of the measurements do not exceed, of one or more."""
+    ordered = sorted(measurements)
+    place = (len(ordered) - 1) * percent / 100
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
 def tail(measurements: Sequence[float]) -> Spread:
@@ -79,6 +83,7 @@ class Figure:
         value: its median and quartiles over the rounds.
         unit: RATIO, or what one of it is.
         target: what the median must reach; None: the figure is for orientation.
+        settings: under which it was measured; empty: those of its section.
     """
 
     section: str
@@ -86,8 +91,66 @@ class Figure:
     value: Spread
     unit: str = RATIO
     target: Target | None = None
+    settings: str = ""
 
     @property
     def is_missed(self) -> bool:
         """Whether there is a target that the median does not reach."""
         return self.target is not None and not self.target.holds(self.value.middle)
+
+
+class Point(NamedTuple):
+    """What was measured at one place of a plot's horizontal axis."""
+
+    at: float
+    value: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Points that belong together, from left to right."""
+
+    name: str
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """Curves over one axis.
+
+    Attributes:
+        name: of its file, without a suffix.
+        title: what was measured, for people.
+        across: what the horizontal axis is, with its unit.
+        up: what the vertical axis is, with its unit.
+        curves: what is drawn.
+        settings: under which it was measured.
+        is_log_across: whether equal ratios are equally far apart from left to right.
+        is_log_up: the same upwards.
+    """
+
+    name: str
+    title: str
+    across: str
+    up: str
+    curves: Sequence[Curve]
+    settings: str = ""
+    is_log_across: bool = False
+    is_log_up: bool = False
+
+
+def distribution(measurements: Sequence[float]) -> list[Point]:
+    """Return which part of the measurements does not exceed each of them, in percent."""
+    count = len(measurements)
+    parts = (100 * number / count for number in range(1, count + 1))
+    return [
+        Point(measured, Spread(part, part, part))
+        for measured, part in zip(sorted(measurements), parts, strict=True)
+    ]
+
+
+class Found(NamedTuple):
+    """What a section has found."""
+
+    figures: Sequence[Figure]
+    plots: Sequence[Plot] = ()

@@ -20,17 +20,15 @@ from typing import Final
 
 from rich.console import Console
 
+from benchmarks import customs
 from benchmarks.figures import BenchmarkError, Bound, Figure, Target, ratios, spread
 from benchmarks.h2load import FULL, Traffic
-from benchmarks.processes import resident_bytes
 from benchmarks.report import Progress, table
 from benchmarks.seed import FEW, Match
 from benchmarks.server import Variant
 from benchmarks.stand import Cores, Stand, preparing, standing
 from benchmarks.throughput import Kind, Rounds, authorize
 from licet.domain.names import Principal
-from licet.v1 import identity_pb2
-from licet.v1.identity_pb2_grpc import IdentityServiceStub
 
 SECTION: Final = "A flood of credentials that are not valid"
 KNOWN_TARGET: Final = Target(Bound.AT_LEAST, 0.95)
@@ -83,7 +81,7 @@ def measure(stand: Stand, principal: Principal, rounds: Rounds, progress: Progre
     Raises:
         BenchmarkError: a caller was refused.
     """
-    kind, key = authorize(stand, principal, Match.EXACT), _key(stand)
+    kind, key = authorize(stand, principal, Match.EXACT), customs.key(stand.channel)
     anonymous, known, flooded = (
         _Callers(FULL._replace(credential=credential)) for credential in ("", key, key)
     )
@@ -107,12 +105,6 @@ def measure(stand: Stand, principal: Principal, rounds: Rounds, progress: Progre
                 # The next burst must not pay for this one's events; and each answer must have one.
                 stand.await_shipped(stored + calls)
     return _figures(anonymous, known, flooded, flood, before)
-
-
-def _key(stand: Stand) -> str:
-    request = identity_pb2.CreateApiKeyRequest(name="a benchmark's", scopes=["authorize"])
-    made = IdentityServiceStub(stand.channel).CreateApiKey(request)
-    return f"Bearer {made.token}"
 
 
 def _burst(stand: Stand, kind: Kind, callers: _Callers, seconds: float) -> int:
@@ -142,7 +134,7 @@ def _flooding(
 
 
 def _resident(stand: Stand) -> float:
-    return float(sum(map(resident_bytes, stand.server.pids)))
+    return float(stand.server.resident())
 
 
 def _figures(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -32,7 +34,7 @@ class Traffic(NamedTuple):
 
     connections: int
     streams: int
-    rate: int = 0
+    rate: float = 0
     credential: str = ""
     messages: int = 1
 
@@ -43,6 +45,47 @@ class Traffic(NamedTuple):
 
 
 FULL: Final = Traffic(8, 8)
+PACERS: Final = 32
+TICK_SECONDS: Final = 0.01
+LEAD_SECONDS: Final = 0.5
+"""For how long an open loop lasts before it is measured: connections, and threads that wake."""
+_LEAST_RATE: Final = 25.0
+"""Calls a second of each process in an open loop, if there is more than one."""
+_PACED_STREAMS: Final = 64
+"""Enough that no call of an open loop ever waits for another one's answer."""
+
+
+class Sent(NamedTuple):
+    """What one client of an open loop sent, in microseconds.
+
+    Attributes:
+        starts: when each call was sent.
+        latencies: how long each took then.
+        period: from one call to the next, if the client is in time.
+    """
+
+    starts: Sequence[int]
+    latencies: Sequence[int]
+    period: float
+
+    @classmethod
+    def of(cls, log: str, rate: float) -> Sent:
+        """Read the log that h2load writes of its calls, so many a second, without the lead."""
+        rows = sorted(
+            (int(start), int(latency))
+            for start, _, latency in (line.split("\t") for line in log.splitlines())
+        )
+        begin = rows[0][0] + 1e6 * LEAD_SECONDS if rows else 0
+        kept = [row for row in rows if row[0] >= begin]
+        return cls([start for start, _ in kept], [latency for _, latency in kept], 1e6 / rate)
+
+
+class Paced(NamedTuple):
+    """What an open loop was: all calls that were answered, and what each client sent."""
+
+    calls: int
+    sent: Sequence[Sent]
+
 
 _MISSING: Final = (
     "h2load is missing: it drives the load. "
@@ -71,8 +114,10 @@ def program() -> str:
 class Load:
     """Sends one request again and again, for as long as asked."""
 
-    def __init__(self, port: int, folder: Path, scheme: str = "http") -> None:
-        """Send to a port of loopback, with the folder for files of its own.
+    def __init__(
+        self, port: int, folder: Path, scheme: str = "http", unix_socket: Path | None = None
+    ) -> None:
+        """Send to a port of loopback, or to a Unix socket, with the folder for files of its own.
 
         Raises:
             BenchmarkError: h2load is not installed.
@@ -80,6 +125,7 @@ class Load:
         self._program = program()
         self._port = port
         self._scheme = scheme
+        self._base = [] if unix_socket is None else [f"--base-uri=unix:{unix_socket}"]
         self._folder = folder
         self._numbers = count()
 
@@ -104,14 +150,45 @@ class Load:
             BenchmarkError: an answer was something else, or there was none.
         """
         calls, data = self._run(method, request, seconds, traffic)
-        answers = data / (_FRAME_BYTES + response_bytes)
-        # Some of the answers under way at the end have begun to arrive.
-        if not calls <= answers / traffic.messages <= calls + traffic.in_flight:
-            raise BenchmarkError(
-                f"{calls} calls of {method} brought {answers:.1f} messages of {response_bytes} "
-                "bytes: not all were answered as the first one"
-            )
+        check_answers(method, calls, data, response_bytes, traffic)
         return calls
+
+    def paced(  # noqa: PLR0913, PLR0917 - as `burst`
+        self,
+        method: str,
+        request: Message,
+        response_bytes: int,
+        seconds: float,
+        rate: float,
+        credential: str = "",
+    ) -> Paced:
+        """Call a method so many times a second, however long answers take: an open loop.
+
+        The calls come from up to PACERS processes with a connection each, because h2load looks at
+        its clock only once in TICK_SECONDS: together they are about as irregular as callers that
+        know nothing of each other. They call for LEAD_SECONDS before what is told of them.
+
+        Raises:
+            BenchmarkError: as `burst`.
+        """
+        pacers = min(max(int(rate / _LEAST_RATE), 1), PACERS)
+        traffic = Traffic(1, _PACED_STREAMS, rate / pacers, credential)
+        with ExitStack() as stack:
+            runs = []
+            for _ in range(pacers):
+                log = self._folder / f"sent-{self._port}-{next(self._numbers)}"
+                command = self._command(method, request, LEAD_SECONDS + seconds, traffic)
+                command.insert(1, f"--log-file={log}")
+                process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+                runs.append((log, stack.enter_context(process)))
+            counts = [counted(method, process.communicate()[0]) for _, process in runs]
+        calls, data = (sum(numbers) for numbers in zip(*counts, strict=True))
+        check_answers(method, calls, data, response_bytes, traffic._replace(connections=pacers))
+        sent = []
+        for log, _ in runs:
+            sent.append(Sent.of(log.read_text(encoding="ascii"), traffic.rate))
+            log.unlink()
+        return Paced(calls, sent)
 
     def calls(self, method: str, request: Message, seconds: float, traffic: Traffic) -> int:
         """Do as `burst` does, for answers of several sizes: the caller must check what happened.
@@ -137,12 +214,22 @@ class Load:
         self, method: str, request: Message, seconds: float, traffic: Traffic
     ) -> tuple[int, int]:
         """Return how many calls were answered, with how many bytes."""
+        command = self._command(method, request, seconds, traffic)
+        output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        calls, data = counted(method, output)
+        if not calls:
+            raise BenchmarkError(f"{method} was not answered:\n{output}")
+        return calls, data
+
+    def _command(
+        self, method: str, request: Message, seconds: float, traffic: Traffic
+    ) -> list[str]:
         # Bursts of several kinds may be under way.
         number = next(self._numbers)
         body = self._folder / f"request-{self._port}-{number}"
         message = request.SerializeToString()
         body.write_bytes((b"\0" + len(message).to_bytes(4, "big") + message) * traffic.messages)
-        command = [
+        return [
             self._program,
             f"--clients={traffic.connections}",
             f"--max-concurrent-streams={traffic.streams}",
@@ -152,13 +239,38 @@ class Load:
             "--header=content-type: application/grpc",
             "--header=te: trailers",
             *([f"--header=authorization: {traffic.credential}"] if traffic.credential else []),
+            *self._base,
             f"{self._scheme}://127.0.0.1:{self._port}{method}",
         ]
-        output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        requests, data = _REQUESTS.search(output), _TRAFFIC.search(output)
-        if requests is None or data is None:
-            raise BenchmarkError(f"h2load printed something unexpected:\n{output}")
-        calls = int(requests["done"])
-        if not calls or calls != int(requests["succeeded"]):
-            raise BenchmarkError(f"{method} was not answered:\n{output}")
-        return calls, int(data["data"])
+
+
+def check_answers(
+    method: str, calls: int, data: int, response_bytes: int, traffic: Traffic
+) -> None:
+    """Check that so many calls brought as many bytes as answers of this size have.
+
+    Raises:
+        BenchmarkError: they did not.
+    """
+    answers = data / (_FRAME_BYTES + response_bytes)
+    # Some of the answers under way at the end have begun to arrive.
+    if not calls <= answers / traffic.messages <= calls + traffic.in_flight:
+        raise BenchmarkError(
+            f"{calls} calls of {method} brought {answers:.1f} messages of {response_bytes} "
+            "bytes: not all were answered as the first one"
+        )
+
+
+def counted(method: str, output: str) -> tuple[int, int]:
+    """Return, from what h2load printed, how many calls were answered, with how many bytes.
+
+    Raises:
+        BenchmarkError: one was an error of HTTP.
+    """
+    requests, data = _REQUESTS.search(output), _TRAFFIC.search(output)
+    if requests is None or data is None:
+        raise BenchmarkError(f"h2load printed something unexpected:\n{output}")
+    calls = int(requests["done"])
+    if calls != int(requests["succeeded"]):
+        raise BenchmarkError(f"{method} was not answered:\n{output}")
+    return calls, int(data["data"])

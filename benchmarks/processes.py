@@ -47,11 +47,30 @@ def processor_seconds(pids: Iterable[int]) -> float:
     return seconds
 
 
+def thread_seconds(pid: int) -> dict[int, float]:
+    """Return how much of a core's time each thread of a process has used, by the thread's id."""
+    found = {}
+    for thread in (_PROC / str(pid) / "task").iterdir():
+        with suppress(OSError):  # it has ended meanwhile
+            nanoseconds = (thread / "schedstat").read_text(encoding="ascii").split()[0]
+            found[int(thread.name)] = int(nanoseconds) / 1e9
+    return found
+
+
 def resident_bytes(pid: int) -> int:
-    """Return how much memory a running process takes."""
+    """Return how much memory a running process takes, the files that it has mapped included."""
+    return _memory(pid, "VmRSS")
+
+
+def private_bytes(pid: int) -> int:
+    """Return how much memory a running process takes, without files: those of a spool are."""
+    return _memory(pid, "RssAnon")
+
+
+def _memory(pid: int, wanted: str) -> int:
     for line in (_PROC / str(pid) / "status").read_text(encoding="ascii").splitlines():
         name, _, value = line.partition(":")
-        if name == "VmRSS":
+        if name == wanted:
             return int(value.removesuffix("kB")) * 1024
     raise ProcessLookupError(f"process {pid} has ended")
 

@@ -1,29 +1,53 @@
-"""What is told: progress while it runs, a table at the end, and a file for programs."""
+"""What is told: progress while it runs, a table at the end, and files: JSON, Markdown and plots."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.figures import RATIO, Bound, Figure, Spread, Target
+from benchmarks import plots
+from benchmarks.figures import RATIO, Bound, Figure, Found, Spread, Target
 from licet.domain.instant import rfc3339
 from licet.replica.clock import SystemClock
 
-RESULTS: Final = Path(__file__).parent / "results" / "latest.json"
+RESULTS: Final = Path(__file__).parent / "results"
+JSON: Final = "latest.json"
+MARKDOWN: Final = "latest.md"
 _LARGE: Final = 100
+_HEADING: Final = "| figure | median | quartiles | target | | settings |\n|---|---|---|---|---|---|"
+LEGEND: Final = (
+    "Settings: `group`: a decision is on the disk when it is answered; `none`: in memory that"
+    " survives the process. Lease 1 s: decisions are from memory, and a revocation that has"
+    " returned is final on every server."
+)
+_PROCESSOR: Final = Path("/proc/cpuinfo")
+
+
+class Run(NamedTuple):
+    """What is beside every figure of a run.
+
+    Attributes:
+        effort: its name.
+        load: how many processes wanted a core before it.
+        no_op: calls a second of stock gRPC's no-op RPC, before and after.
+    """
+
+    effort: str
+    load: float
+    no_op: Spread
 
 
 class Progress:
@@ -64,13 +88,14 @@ def table(figures: Sequence[Figure]) -> Table:
     drawn.add_column("quartiles", justify="right", no_wrap=True)
     drawn.add_column("target", justify="right", no_wrap=True)
     drawn.add_column("", no_wrap=True)
+    drawn.add_column("settings", overflow="fold", style="dim")
     for section, members in groupby(figures, key=lambda figure: figure.section):
         drawn.add_section()
         drawn.add_row(f"[bold]{section}[/bold]")
         for figure in members:
             *texts, verdict = cells(figure)
             style = "red" if figure.is_missed else "green"
-            drawn.add_row(*texts, Text(verdict, style=style))
+            drawn.add_row(*texts, Text(verdict, style=style), figure.settings)
     return drawn
 
 
@@ -86,7 +111,7 @@ def cells(figure: Figure) -> tuple[str, str, str, str, str]:
     return figure.name, f"{_number(middle)}{unit}", quartiles, target, verdict
 
 
-def figure_of(fields: dict[str, Any]) -> Figure:
+def figure_of(fields: Mapping[str, Any]) -> Figure:
     """Return a figure from what `write` wrote of it."""
     target = fields["target"]
     return Figure(
@@ -95,24 +120,48 @@ def figure_of(fields: dict[str, Any]) -> Figure:
         Spread(**fields["value"]),
         fields["unit"],
         None if target is None else Target(Bound(target["bound"]), target["value"]),
+        fields["settings"],
     )
+
+
+def about(content: Mapping[str, Any]) -> str:
+    """Return, from what `write` wrote, what is beside every figure: the machine and the no-op."""
+    machine, no_op = content["machine"], content["no_op"]
+    return (
+        f"{content['at'][:10]}, {content['effort']}: {machine['cores']} cores"
+        f" ({machine['processor']}), load before {machine['load_before']:.1f},"
+        f" Python {machine['python']}, grpcio {machine['grpcio']};"
+        f" no-op RPC of stock gRPC {_number(no_op['low'])} to {_number(no_op['high'])} calls/s"
+    )
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """Return the tables of what `write` wrote."""
+    lines = [f"{about(content)}.", "", LEGEND]
+    figures = [figure_of(fields) for fields in content["figures"]]
+    for section, members in groupby(figures, key=lambda figure: figure.section):
+        lines += ["", f"### {section}", "", _HEADING]
+        for figure in members:
+            row = " | ".join((*cells(figure), figure.settings))
+            lines.append(f"| {row} |".replace("|  |", "| |").replace("|  |", "| |"))
+    for plot in content["plots"]:
+        lines += ["", f"![{plot['title']}]({plot['name']}.svg)"]
+    return "\n".join(lines) + "\n"
 
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= _LARGE else f"{value:.3g}"
 
 
-def write(figures: Sequence[Figure], effort: str, load: float, path: Path = RESULTS) -> Path:
-    """Write the figures and the machine's facts for programs, and return where.
-
-    `load` is how many processes wanted a core before the run.
-    """
+def write(found: Found, run: Run, folder: Path = RESULTS) -> Path:
+    """Write figures, plots and the machine's facts, and return the folder."""
     content = {
         "at": rfc3339(SystemClock().now()),
-        "effort": effort,
+        "effort": run.effort,
         "machine": {
             "cores": os.cpu_count(),
-            "load_before": load,
+            "processor": _processor(),
+            "load_before": run.load,
             "system": platform.system(),
             "architecture": platform.machine(),
             "python": platform.python_version(),
@@ -120,11 +169,27 @@ def write(figures: Sequence[Figure], effort: str, load: float, path: Path = RESU
             "protobuf": version("protobuf"),
             "psycopg": version("psycopg"),
         },
+        "no_op": run.no_op._asdict(),
         "figures": [
             asdict(figure) | {"value": figure.value._asdict(), "missed": figure.is_missed}
-            for figure in figures
+            for figure in found.figures
         ],
+        "plots": [asdict(plot) for plot in found.plots],
     }
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.svg"):
+        old.unlink()  # of another run
+    plots.draw(found.plots, folder, about(content))
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    (folder / JSON).write_text(text, encoding="utf-8")
+    # From what programs will read, so that the two say the same.
+    (folder / MARKDOWN).write_text(markdown(json.loads(text)), encoding="utf-8")
+    return folder
+
+
+def _processor() -> str:
+    for line in _PROCESSOR.read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()

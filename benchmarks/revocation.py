@@ -13,7 +13,19 @@ from time import perf_counter
 from typing import Final, LiteralString, NamedTuple
 
 from benchmarks import seed
-from benchmarks.figures import BenchmarkError, Bound, Figure, Target, percentile, ratios, spread
+from benchmarks.figures import (
+    BenchmarkError,
+    Bound,
+    Curve,
+    Figure,
+    Found,
+    Plot,
+    Target,
+    distribution,
+    percentile,
+    ratios,
+    spread,
+)
 from benchmarks.report import Progress
 from benchmarks.server import Variant
 from benchmarks.servers import Server
@@ -46,7 +58,7 @@ class _Round(NamedTuple):
     confirmed: list[int]
 
 
-def measure(site: Site, rounds: int, progress: Progress) -> list[Figure]:
+def measure(site: Site, rounds: int, progress: Progress) -> Found:
     """Revoke what every replica has in memory, and compare with a commit in the same database."""
     site.keep_to(site.cores.both)
     site.admin.execute(_TABLE)
@@ -66,7 +78,7 @@ def measure(site: Site, rounds: int, progress: Progress) -> list[Figure]:
         site.await_shipped(stored + 2 * (rounds + 1) * IN_ROUND * REPLICAS)
     if median([confirmed for each in found for confirmed in each.confirmed]) != REPLICAS:
         raise BenchmarkError(f"Revoke did not wait for {REPLICAS} replicas")
-    return _figures(found)
+    return Found(_figures(found), [_plot(found)])
 
 
 def _figures(rounds: Sequence[_Round]) -> list[Figure]:
@@ -90,6 +102,21 @@ def _figures(rounds: Sequence[_Round]) -> list[Figure]:
         Figure(SECTION, "Revoke until no replica allows, p50", spread(revocations), "ms"),
         Figure(SECTION, "a commit of one row, p50", spread(commits), "ms"),
     ]
+
+
+def _plot(rounds: Sequence[_Round]) -> Plot:
+    measured = {
+        "Revoke, until no replica allows": [taken for each in rounds for taken in each.revocations],
+        "a commit of one row": [taken for each in rounds for taken in each.commits],
+    }
+    return Plot(
+        "revocation",
+        f"From Revoke to the last denial, {REPLICAS} replicas",
+        "ms",
+        "percent of all that took no longer",
+        [Curve(name, distribution(taken)) for name, taken in measured.items()],
+        is_log_across=True,
+    )
 
 
 def _round(site: Site, replicas: Sequence[Stand], order: random.Random, name: str) -> _Round:

@@ -24,7 +24,7 @@ MANY: Final = 100_000
 REVISION: Final = 1_000_000
 """A great one, so that it has as many bytes in every answer of a run."""
 
-_CHANGE: Final[LiteralString] = (
+CHANGE: Final[LiteralString] = (
     "INSERT INTO licet.changes (revision, kind, principals) VALUES (%s, 1, '{}')"
 )
 _COPY: Final[LiteralString] = """
@@ -84,7 +84,7 @@ def principals(name: str, count: int) -> list[Principal]:
 def write(url: str, holdings: dict[Principal, int]) -> None:
     """Give principals so many capabilities each, in an empty database with licet's schema."""
     with psycopg.connect(url) as connection:
-        connection.execute(_CHANGE, [REVISION])
+        connection.execute(CHANGE, [REVISION])
         with connection.cursor().copy(_COPY) as copy:
             for row in _rows(holdings):
                 copy.write_row(row)

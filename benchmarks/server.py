@@ -1,8 +1,8 @@
 """The server under load, in processes of its own: licet as `licet serve` runs it, or less of it.
 
-`python -m benchmarks.server VARIANT` takes its settings from the environment, prints a line that
-ends in its port, and serves until its standard input ends, which it does with whoever started it,
-however that ends.
+`python -m benchmarks.server VARIANT FOLDER` takes its settings from the environment, leaves in the
+folder what its clients need, prints a line that ends in its port, and serves until its standard
+input ends, which it does with whoever started it, however that ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from math import inf
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 from uuid import uuid4
 
@@ -36,6 +35,15 @@ from licet.storage.replicas import PostgresReplicaSession
 NO_OP: Final = "licet.bench.NoOp"
 NO_OP_METHOD: Final = f"/{NO_OP}/Call"
 
+SOCKET: Final = "socket"
+"""In the folder of a server on a Unix socket: that."""
+AUTHORITY: Final = "authority.pem"
+"""In the folder of a server with TLS: who has signed its certificate."""
+CLIENT_CERTIFICATE: Final = "client.pem"
+CLIENT_KEY: Final = "client.key"
+"""In the folder of a server whose clients have certificates: one of them, with its key."""
+_CLIENT: Final = "gate"
+
 ENVIRONMENT: Final = {"GRPC_EXPERIMENTS": "-event_engine_listener"}
 """As `licet serve` has it."""
 
@@ -47,8 +55,12 @@ class Variant(StrEnum):
     """One of several workers, with an RPC that does nothing."""
     UNSYNCED = "unsynced"
     """The same, and decisions on record survive the process's end, but not the machine's."""
+    SOCKET = "socket"
+    """The second, on a Unix socket as well, which `licet serve` does not offer."""
     TLS = "tls"
     """The first, with a certificate of a CA that nobody knows."""
+    MTLS = "mtls"
+    """The second, with TLS for clients that have a certificate, too."""
     WITHOUT_PROTOCOL = "without-protocol"
     """The same, but for the replica protocol."""
     STEWARD = "steward"
@@ -100,15 +112,20 @@ def _answer(_request: Empty, _context: grpc.ServicerContext) -> Empty:
     return Empty()
 
 
-def main(variant: Variant) -> None:
+def main(variant: Variant, folder: Path) -> None:
     """Serve."""
     match variant:
         case Variant.LICET:
             _serve(Licet)
         case Variant.UNSYNCED:
             _serve(Licet, audit_durability="none")
+        case Variant.SOCKET:
+            socket_path = folder / SOCKET
+            _serve(Licet, socket_path, audit_durability="none")
         case Variant.TLS:
-            _serve_tls()
+            _serve(Licet, **_tls(folder))
+        case Variant.MTLS:
+            _serve(Licet, audit_durability="none", **_tls(folder), **_client_tls(folder))
         case Variant.WITHOUT_PROTOCOL:
             _serve(WithoutProtocol)
         case Variant.STEWARD:
@@ -129,19 +146,40 @@ def _serve_stock() -> None:
     server.stop(None)
 
 
-def _serve_tls() -> None:
-    made = trustme.CA().issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA)
-    with TemporaryDirectory() as name:
-        certificate, key = Path(name) / "certificate.pem", Path(name) / "key.pem"
-        made.cert_chain_pems[0].write_to_path(certificate)
-        made.private_key_pem.write_to_path(key)
-        key.chmod(0o600)
-        _serve(Licet, tls_cert_file=certificate, tls_key_file=key)
+def _tls(folder: Path) -> dict[str, object]:
+    """Make a CA and a certificate of the server, and return the settings that name them."""
+    authority = trustme.CA()
+    made = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA)
+    authority.cert_pem.write_to_path(folder / AUTHORITY)
+    client = authority.issue_cert(common_name=_CLIENT, key_type=trustme.KeyType.ECDSA)
+    client.cert_chain_pems[0].write_to_path(folder / CLIENT_CERTIFICATE)
+    client.private_key_pem.write_to_path(folder / CLIENT_KEY)
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    made.cert_chain_pems[0].write_to_path(certificate)
+    made.private_key_pem.write_to_path(key)
+    key.chmod(0o600)
+    return {"tls_cert_file": certificate, "tls_key_file": key}
 
 
-def _serve(composition: type[Licet], **overrides: object) -> None:
+def _client_tls(folder: Path) -> dict[str, object]:
+    callers = folder / "callers.toml"
+    callers.write_text(
+        f'[[caller]]\nname = "service:gate"\ncommon_name = "{_CLIENT}"\nscopes = ["admin"]\n',
+        encoding="utf-8",
+    )
+    return {"tls_client_ca_file": folder / AUTHORITY, "tls_callers_file": callers}
+
+
+def _serve(
+    composition: type[Licet], socket_path: Path | None = None, /, **overrides: object
+) -> None:
+    def add_services(server: grpc.Server) -> None:
+        add_no_op(server)
+        if socket_path is not None:
+            server.add_insecure_port(f"unix:{socket_path}")
+
     settings = config.load(**overrides)
-    licet = composition(settings, add_services=add_no_op, has_steward=False).start()
+    licet = composition(settings, add_services=add_services, has_steward=False).start()
     settle()
     try:
         print(licet.server.port, flush=True)
@@ -169,4 +207,4 @@ def _supervise() -> None:
 
 
 if __name__ == "__main__":
-    main(Variant(sys.argv[1]))
+    main(Variant(sys.argv[1]), Path(sys.argv[2]))

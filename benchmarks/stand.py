@@ -20,7 +20,7 @@ from benchmarks import seed
 from benchmarks.figures import BenchmarkError
 from benchmarks.h2load import Load
 from benchmarks.processes import confine, family, parent
-from benchmarks.server import Variant
+from benchmarks.server import SOCKET, Variant
 from benchmarks.servers import Server
 from licet import bootstrap_custody, config
 from licet.app.ports import Deadline
@@ -121,7 +121,10 @@ class Site:
 
 
 class Stand:
-    """A running server, its database, and two ways to call it; with TLS, only the load."""
+    """A running server, its database, and two ways to call it; with TLS, only the load.
+
+    With a Unix socket, the load comes by that.
+    """
 
     def __init__(self, site: Site, server: Server) -> None:
         """Wait until the server serves."""
@@ -129,7 +132,8 @@ class Stand:
         self.url = site.url
         self.server = server
         scheme = "https" if server.variant is Variant.TLS else "http"
-        self.load = Load(server.port, site.folder, scheme)
+        on = server.folder / SOCKET if server.variant is Variant.SOCKET else None
+        self.load = Load(server.port, site.folder, scheme, on)
         self.address = f"127.0.0.1:{server.port}"
         self.channel = grpc.insecure_channel(
             self.address, [("grpc.max_receive_message_length", -1)]

@@ -137,8 +137,7 @@ class Licet:
         url, migration_url = self._database_urls()
         if settings.migrate_on_start:
             _migrate(migration_url)
-        database = self._database(url)
-        expected = self._check_ready(database, patience, url)
+        expected = self._check_ready(database := self._database(url), patience, url)
         # (2) Reads from memory, under a lease that the replica renews.
         clock = DatabaseClock(boottime)
         capabilities = PostgresCapabilities(database, clock)
@@ -187,8 +186,8 @@ class Licet:
         )
         # (6) What operators see.
         watched = (sets, lease, replica, clock, trail, acknowledgements, feed, retention)
-        served = (self.server, lambda: self._newest, authorize, policies.held, policies.limits)
-        self._serve_metrics(Watched(*watched, *served))
+        asked = (lambda: self._newest, authorize, policies.held, policies.limits)
+        self._serve_metrics(Watched(*watched, self.server, *asked))
         self._stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()
 
