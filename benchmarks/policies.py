@@ -7,6 +7,7 @@ from time import thread_time_ns
 from typing import Final
 
 from benchmarks.figures import Bound, Figure, Target, ratios, spread
+from benchmarks.policy_sets import BUILT_IN
 from benchmarks.report import Progress
 from licet.app.limit_ports import Exchange, Exchanged
 from licet.app.ports import AT_ONCE, Deadline
@@ -31,8 +32,6 @@ TARGET: Final = Target(Bound.AT_MOST, 1.3)
 LIMIT_TARGET: Final = Target(Bound.AT_MOST, 0.02)
 AUTHORIZE_NANOSECONDS: Final = 95_000
 """What an Authorize takes of a core, served by gRPC's thread (docs/benchmarks.md)."""
-# Not dangerous-tools@1, whose approvals nothing gives yet.
-_BUILT_IN: Final = "system-paths@1, secrets@1, external-destinations@1, business-hours@1"
 
 _PRINCIPAL: Final = Principal("agent:benchmark")
 _CALLER: Final = Caller("service:benchmark")
@@ -60,7 +59,7 @@ def measure(rounds: int, progress: Progress) -> list[Figure]:
         name = f"{MANY:,} policies / {FEW}, {MATCHING} match, {what}"
         figures.append(Figure(SECTION, name, ratios(runs[1], runs[0]), target=TARGET))
         figures.append(Figure(SECTION, f"{MANY:,} policies, {what}", spread(runs[1]), "ns"))
-    built_in = compile_set(f"version: 1\ninclude: [{_BUILT_IN}]")
+    built_in = compile_set(f"version: 1\ninclude: [{BUILT_IN}]")
     deciding = [_nanoseconds(_deciding(p, _requests(1000)), rounds) for p in (None, built_in)]
     figures += _limits(rounds)
     name = "deciding and encoding the event: built-in sets / no policies"

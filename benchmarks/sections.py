@@ -20,6 +20,7 @@ from benchmarks import (
     misses,
     mutations,
     policies,
+    policy_sets,
     protocol,
     reads_and_changes,
     revocation,
@@ -68,6 +69,7 @@ class Effort:
         stored: rounds of the comparison of databases.
         sizes: how many capabilities they have.
         principals: rounds of the comparison of principals.
+        policies: rounds of the comparison of built-in policy sets with none.
         flood: rounds of the comparison of callers with and without a flood.
         repetitions: of what one client does.
         workers: rounds of the comparison of two workers with one.
@@ -91,6 +93,7 @@ class Effort:
     stored: Rounds
     sizes: tuple[int, ...]
     principals: Rounds
+    policies: Rounds
     flood: Rounds
     repetitions: int
     workers: Rounds
@@ -188,6 +191,11 @@ def _reads(cores: Cores, effort: Effort, progress: Progress) -> Found:
         )
 
 
+def _policies(cores: Cores, effort: Effort, progress: Progress) -> Found:
+    with preparing(cores, _SMALL) as site, standing(site, Variant.LICET) as (stand,):
+        return Found(policy_sets.measure(stand, _FLEET[0], effort.policies, progress))
+
+
 def _flood(cores: Cores, effort: Effort, progress: Progress) -> Found:
     with preparing(cores, _SMALL) as site, standing(site, Variant.LICET) as (stand,):
         return Found(flood.measure(stand, _FLEET[0], effort.flood, progress))
@@ -230,6 +238,7 @@ SECTIONS: Final[Mapping[str, Section]] = {
     "misses": Section("one call in ten a miss", customs.GROUP, _misses),
     "stored": Section("by the capabilities stored; memory", customs.GROUP, _stored),
     "holdings": Section("by what a principal holds", _ANONYMOUS, _holdings),
+    "policies": Section("built-in policy sets beside none", _ANONYMOUS, _policies),
     "flood": Section("beside credentials that are not valid", _ANONYMOUS, _flood),
     "workers": Section("two workers beside one", _ANONYMOUS, _workers),
     "protocol": Section("with and without the replica protocol", _ANONYMOUS, _protocol),
