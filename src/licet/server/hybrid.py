@@ -91,8 +91,8 @@ class _Method:
             self.calls.add(call)
             call.guarded(self.answers.refuse if is_full else self.answers.begin)
         except BaseException:  # noqa: BLE001 - see the module
-            # Who asks for the next call goes on: this one's client is told when nobody has it.
             _log.exception("a call of %s could not be begun", self._name)
+            event.call.cancel()  # raises nothing
 
 
 class _Call(_grpc._Context):  # type: ignore[misc] # see above
