@@ -468,7 +468,9 @@ def test_a_server_that_is_stopped_while_it_starts_stops() -> None:
             super().add(element)
 
     state: Any = server._state  # type: ignore[attr-defined] # noqa: SLF001 - what is private is its matter
-    begin = hybrid.take_over(server, {"/a.B/C": lambda _: cast("Any", SimpleNamespace(is_stream=False))})
+    begin = hybrid.take_over(
+        server, {"/a.B/C": lambda _: cast("Any", SimpleNamespace(is_stream=False))}
+    )
     state.rpc_states = Slow()
     server.start()
     begin()
