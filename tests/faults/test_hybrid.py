@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import pytest
@@ -19,7 +18,6 @@ import pytest
 from licet.app.authorize import Authorize
 from licet.server import attempts, convert, hybrid, known_grpc
 from licet.server.streams import GO_ON_ELSEWHERE
-from licet.spool.system import System
 from licet.v1 import authorization_pb2 as pb
 from tests.fakes.api import all_stored, refused, struct
 from tests.fakes.postgres import Cluster, Database, eventually
@@ -421,60 +419,6 @@ def test_a_bug_on_the_serving_thread_does_not_end_it(
         # Whatever was counted for a call is given back.
         assert eventually(lambda: served.licet.server.decisions.under_way == 0)
         assert len(served.licet.server.shares) == len(served.licet.server.streams) == 0
-
-
-def test_a_call_that_waits_for_the_disk_and_cannot_be_ended_gives_its_place_back(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def planted(*_: object, **__: object) -> None:
-        raise RuntimeError("planted")
-
-    asked = Event()
-
-    def failing(*_: object) -> None:
-        asked.wait(PATIENCE)
-        raise OSError
-
-    with serving(database, serving="auto", audit_durability="group") as served:
-        served.authorize("agent:a", "read", "doc:x")
-        with monkeypatch.context() as plant:
-            plant.setattr(System, "sync", failing)
-            call: Any = served.stub.Authorize.future(question(), timeout=PATIENCE)
-            assert eventually(lambda: served.licet.server.decisions.under_way == 1)
-            plant.setattr(hybrid._Call, "finish", planted)  # noqa: SLF001 - a bug in it
-            asked.set()
-            assert code_of(call) is grpc.StatusCode.CANCELLED
-        assert eventually(lambda: calls_left(served) == (0, 0))
-        assert eventually(lambda: served.licet.server.decisions.under_way == 0)
-
-
-def test_a_server_that_is_stopped_while_it_starts_stops() -> None:
-    """gRPC forgets a method when it is told that no more calls come: it must know it by then."""
-    server = grpc.server(ThreadPoolExecutor(1), maximum_concurrent_rpcs=8)
-    handler: Any = grpc.unary_unary_rpc_method_handler(lambda *_: b"")
-    server.add_registered_method_handlers("a.B", {"C": handler})
-    stopped = Event()
-
-    def stop() -> None:
-        server.stop(None).wait()
-        stopped.set()
-
-    stopping = threading.Thread(target=stop, daemon=True)
-
-    class Slow(set[object]):
-        def add(self, element: object, /) -> None:
-            stopping.start()
-            stopped.wait(0.5)
-            super().add(element)
-
-    state: Any = server._state  # type: ignore[attr-defined] # noqa: SLF001 - what is private is its matter
-    begin = hybrid.take_over(
-        server, {"/a.B/C": lambda _: cast("Any", SimpleNamespace(is_stream=False))}
-    )
-    state.rpc_states = Slow()
-    server.start()
-    begin()
-    assert stopped.wait(PATIENCE)
 
 
 def test_a_grpc_that_is_not_known_is_served_with_its_own_threads(
