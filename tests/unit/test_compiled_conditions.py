@@ -164,6 +164,33 @@ def test_little_work_is_done_at_once(text: str, resource: str, count: int) -> No
         all(at_once(text, facts) for _ in range(count))
 
 
+@pytest.mark.parametrize(
+    ("times", "count", "expected"),
+    [
+        (1, 15, Verdict.APPLIES),  # what reads one thing of a large context
+        (92, 1, Verdict.CONDITION_FAILED),  # what compares all of it, again and again
+        (12, 12, Verdict.CONDITION_FAILED),  # and what does so in parts
+    ],
+)
+def test_work_is_bounded_for_a_condition_and_for_a_question(
+    times: int, count: int, expected: Verdict
+) -> None:
+    """No other thread of the process runs while the engine works."""
+    large: list[JsonValue] = [{}] * 4000
+    request = asking()._replace(context=canonical({"x": large}), explain=True)
+    text = " && ".join(["context == context"] * times) if times > 1 else "size(context.x) > 0"
+    use_case, _, _ = authorize(held(1, conditions=(text,) * count))
+    use_case(asking(), CALLER, PATIENT)
+    answer = use_case(request, CALLER, PATIENT)
+    assert answer.decision.allowed == (expected is Verdict.APPLIES)
+    assert answer.explanation is not None
+    (candidate,) = answer.explanation.candidates
+    assert candidate.verdict is expected
+    if candidate.unmet is not None:
+        assert answer.decision.reason is Reason.POLICY_ERROR
+        assert "would take too long" in candidate.unmet.error
+
+
 def test_ordinary_conditions_are_evaluated_at_once() -> None:
     facts = Facts(asking()._replace(context=canonical({"amount": 7})), held(1), NOW, NOW)
     compiled = CompiledConditions(compile_condition)

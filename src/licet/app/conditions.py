@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from licet.app.ports import AT_ONCE, Deadline, NotAtOnceError
-from licet.domain.condition import Condition, ExpressionError
+from licet.domain.condition import Condition, ExpressionError, work
 from licet.domain.errors import InvalidRequestError
 from licet.domain.policy_facts import Facts
 
@@ -20,11 +20,7 @@ takes some 7 microseconds, and the following besides."""
 MAX_CONTEXT_AT_ONCE: Final = 1024
 """How many characters of JSON the context may have there: all of it is read for each question."""
 MAX_WORK_AT_ONCE: Final = 15_000
-"""How much `_work` they may be there: some 150 microseconds, for what is made to cost most."""
-_LONG: Final = "context", "resource", "capability"
-"""The variables that may be long; too much of a text is taken for them rather than too little."""
-_HANDING: Final = 7
-"""What handing them to a condition costs, in comparisons of them."""
+"""How much `work` they may be there: some 150 microseconds, for what is made to cost most."""
 _SLOW: Final = "matches"
 """What takes long on a text that is made for it."""
 
@@ -63,7 +59,7 @@ class Evaluation:
             if not self._left or len(facts.request.context) > MAX_CONTEXT_AT_ONCE or _SLOW in text:
                 raise NotAtOnceError
             self._left -= 1
-            self._work_left -= _work(text, facts)
+            self._work_left -= work(text, facts)
             if self._work_left < 0:
                 raise NotAtOnceError
         condition = self._compiled(text, self._deadline)
@@ -73,20 +69,6 @@ class Evaluation:
             raise
         except Exception as exc:  # noqa: BLE001 - whatever it is, it is not satisfied
             raise ExpressionError(type(exc).__name__) from None
-
-
-def _work(text: str, facts: Facts) -> int:
-    """Return what evaluating a condition can cost: 10 nanoseconds each.
-
-    A text can compare the context with itself a hundred times, and each time the whole is read.
-    """
-    work = 2 * len(text)
-    named = sum(map(text.count, _LONG))
-    if named:
-        told = len(facts.request.context) + len(facts.request.resource)
-        told += 2 * len(facts.capability.actions)
-        work += told * (_HANDING + named)
-    return work
 
 
 def check_condition(text: str, compiled: CompiledConditions, deadline: Deadline) -> None:
