@@ -13,11 +13,13 @@ from licet.app.conditions import (
     no_conditions,
 )
 from licet.app.ports import AT_ONCE, NotAtOnceError
+from licet.domain import names
 from licet.domain.canonical_json import JsonValue, canonical
 from licet.domain.capability_set import HeldCapability
 from licet.domain.condition import Condition, ExpressionError
 from licet.domain.decision import Reason, Verdict
 from licet.domain.errors import InvalidRequestError
+from licet.domain.names import Action
 from licet.domain.policy_facts import Facts
 from licet.policies.cel import compile_condition
 from licet.replica.conditions import CompiledConditions
@@ -130,6 +132,74 @@ def test_what_may_take_long_is_not_evaluated_at_once(
     else:
         with pytest.raises(NotAtOnceError):
             Evaluation(compiled, AT_ONCE)(text, facts)
+
+
+@pytest.mark.parametrize(
+    ("text", "resource", "count"),
+    [
+        # One that compares the whole context, a hundred times.
+        (" && ".join(["context == context"] * 92), "doc:x", 1),
+        (
+            " && ".join(["resource.segments == resource.segments"] * 46),
+            "doc:" + "/".join("a" * 200),
+            1,
+        ),
+        (" && ".join(["capability.actions == capability.actions"] * 46), "doc:x", 8),
+        (" && ".join(["1 < 2"] * 200), "doc:x", 8),
+        # What reads one field is handed all fields.
+        ("context.x[0] == 1", "doc:x", 3),
+    ],
+)
+def test_little_work_is_done_at_once(text: str, resource: str, count: int) -> None:
+    numbers: list[JsonValue] = [1] * 300
+    request = asking()._replace(
+        context=canonical({"x": numbers}), resource=names.resource(resource)
+    )
+    capability = held(1)._replace(actions=tuple(Action(f"a{n}") for n in range(32)))
+    facts = Facts(request, capability, NOW, NOW)
+    compiled = CompiledConditions(compile_condition)
+    at_once, patient = Evaluation(compiled, AT_ONCE), Evaluation(compiled, PATIENT)
+    for _ in range(count):
+        assert patient(text, facts)
+    with pytest.raises(NotAtOnceError):
+        all(at_once(text, facts) for _ in range(count))
+
+
+@pytest.mark.parametrize(
+    ("times", "count", "expected"),
+    [
+        (1, 15, Verdict.APPLIES),  # what reads one thing of a large context
+        (92, 1, Verdict.CONDITION_FAILED),  # what compares all of it, again and again
+        (12, 12, Verdict.CONDITION_FAILED),  # and what does so in parts
+    ],
+)
+def test_work_is_bounded_for_a_condition_and_for_a_question(
+    times: int, count: int, expected: Verdict
+) -> None:
+    """No other thread of the process runs while the engine works."""
+    large: list[JsonValue] = [{}] * 4000
+    request = asking()._replace(context=canonical({"x": large}), explain=True)
+    text = " && ".join(["context == context"] * times) if times > 1 else "size(context.x) > 0"
+    use_case, _, _ = authorize(held(1, conditions=(text,) * count))
+    use_case(asking(), CALLER, PATIENT)
+    answer = use_case(request, CALLER, PATIENT)
+    assert answer.decision.allowed == (expected is Verdict.APPLIES)
+    assert answer.explanation is not None
+    (candidate,) = answer.explanation.candidates
+    assert candidate.verdict is expected
+    if candidate.unmet is not None:
+        assert answer.decision.reason is Reason.POLICY_ERROR
+        assert "would take too long" in candidate.unmet.error
+
+
+def test_ordinary_conditions_are_evaluated_at_once() -> None:
+    facts = Facts(asking()._replace(context=canonical({"amount": 7})), held(1), NOW, NOW)
+    compiled = CompiledConditions(compile_condition)
+    text = "context.amount < 100 && resource.segments[0] != 'secret'"
+    compiled(text, PATIENT)
+    evaluate = Evaluation(compiled, AT_ONCE)
+    for _ in range(MAX_AT_ONCE):
+        assert evaluate(text, facts)
 
 
 def test_whatever_goes_wrong_is_an_error_of_the_condition() -> None:

@@ -7,7 +7,8 @@ Invariants:
 - A condition that cannot be told is not satisfied, whatever the cause.
 - A capability has its own condition and those of all its ancestors, the root's first; all must
   hold. The first that does not is the one that is named.
-- Of one question, at most MAX_EVALUATIONS are evaluated; what is left then is not satisfied.
+- Of one question, at most MAX_EVALUATIONS are evaluated, and work of MAX_WORK is done, of
+  MAX_WORK_OF_ONE for one of them; what is left then is not satisfied.
 """
 
 from __future__ import annotations
@@ -27,11 +28,20 @@ if TYPE_CHECKING:  # as there
 EXPRESSION_BYTES: Final = 2048
 MAX_EVALUATIONS: Final = 250
 """How many conditions of capabilities are evaluated for one question."""
+MAX_WORK: Final = 2_500_000
+"""How much `work` that may be: some 25 milliseconds, for what is made to cost most."""
+MAX_WORK_OF_ONE: Final = 500_000
+"""How much one of them may be: no other thread of the process runs meanwhile."""
+_LONG: Final = "context", "resource", "capability"
+"""The variables that may be long; too much of a text is taken for them rather than too little."""
+_HANDING: Final = 7
+"""What handing them to a condition costs, in comparisons of them."""
 _SPACES: Final = "\t\n\r"
 _SHOWN: Final = 200
 _TOO_MANY: Final = (
     f"more than {MAX_EVALUATIONS} conditions would have to be evaluated; name a capability_id"
 )
+_TOO_MUCH: Final = "reading the context so often would take too long; send less, or compare a part"
 
 
 class ExpressionError(Exception):
@@ -78,6 +88,20 @@ def checked_text(text: str) -> str:
     return text
 
 
+def work(text: str, facts: Facts) -> int:
+    """Return what evaluating a condition can cost: 10 nanoseconds each.
+
+    A text can compare the context with itself a hundred times, and each time the whole is read.
+    """
+    needed = 2 * len(text)
+    named = sum(map(text.count, _LONG))
+    if named:
+        told = len(facts.request.context) + len(facts.request.resource)
+        told += 2 * len(facts.capability.actions)
+        needed += told * (_HANDING + named)
+    return needed
+
+
 def cannot_tell(text: str, facts: Facts) -> bool:  # noqa: ARG001 - an Evaluate
     """Evaluate no condition: where there is nothing to do it with, none is satisfied."""
     raise ExpressionError("conditions are not evaluated here")
@@ -86,13 +110,14 @@ def cannot_tell(text: str, facts: Facts) -> bool:  # noqa: ARG001 - an Evaluate
 class Conditions:
     """The conditions of the capabilities that one question is about."""
 
-    __slots__ = ("_evaluate", "_facts", "_left")
+    __slots__ = ("_evaluate", "_facts", "_left", "_work_left")
 
     def __init__(self, evaluate: Evaluate, facts: Facts) -> None:
         """Take what evaluates a condition, and the facts; their capability is set for each."""
         self._evaluate = evaluate
         self._facts = facts
         self._left = MAX_EVALUATIONS
+        self._work_left = MAX_WORK
 
     def unmet(self, capability: HeldCapability) -> Unmet | None:
         """Return the first condition of a capability that does not hold; None: all do."""
@@ -102,6 +127,10 @@ class Conditions:
             if not self._left:
                 return Unmet(text, _TOO_MANY)
             self._left -= 1
+            needed = work(text, facts)
+            if needed > MAX_WORK_OF_ONE or needed > self._work_left:
+                return Unmet(text, _TOO_MUCH)
+            self._work_left -= needed
             try:
                 if self._evaluate(text, facts) is not True:
                     return Unmet(text, "")

@@ -76,6 +76,20 @@ def checked(request: Any) -> Any:  # noqa: ANN401 - any message
     return request
 
 
+def _proceed(_request: object, _context: grpc.ServicerContext, reply: Reply) -> None:
+    """Receive the message of a call whose caller is not a stranger any more."""
+    cast("Call", reply).proceed()
+
+
+def _uncounted(admit: Admit) -> Admit:
+    """Return what lets a call in whose message is still to come, and counts."""
+
+    def uncounted(context: grpc.ServicerContext, questions: int = 0) -> None:  # noqa: ARG001 - an Admit
+        admit(context, 0)
+
+    return uncounted
+
+
 def questions(request: Any) -> int:  # noqa: ANN401 - any message
     """Return how many questions a message asks: what has none counts like one."""
     if isinstance(request, pb.BatchAuthorizeRequest | pb.StreamAuthorizeRequest):
@@ -86,6 +100,8 @@ def questions(request: Any) -> int:  # noqa: ANN401 - any message
 _Step: TypeAlias = Callable[[Call, bytes], bool]
 """Answers a message, now or later from another thread. False: its deadline is `AT_ONCE`, and it
 would have to wait; nothing has happened, and it is taken again where it may."""
+_Taking: TypeAlias = Callable[[_Step, Call, bytes], None]
+"""Has a step taken."""
 
 
 class Attempts:
@@ -106,14 +122,25 @@ class Attempts:
         admit = self._authority.admission(method)
         if handler.stream_stream is None:
             holding = self._lane if self._lane.holds else None
-            return _Unary(self._take, self._step(deserialize, answer, admit, holding))
+            return _Unary(
+                self._is_known,
+                self._take,
+                self._hand_over,
+                self._step(deserialize, _proceed, _uncounted(admit)),
+                self._step(deserialize, answer, admit, holding),
+            )
         streams = OpenStreams(self._streams, self._shares)
         return _Conversation(
+            self._is_known,
             self._take,
+            self._hand_over,
             self._step(deserialize, streams.open, admit),
             self._step(deserialize, answer, admit),
             streams.close,
         )
+
+    def _is_known(self, call: Call) -> bool:
+        return self._authority.knows(call.invocation_metadata())
 
     def _take(self, step: _Step, call: Call, message: bytes) -> None:
         """Have a step taken: at once, or by a thread that may wait."""
@@ -121,17 +148,23 @@ class Attempts:
             want_at_once(call, at_once=True)
             if step(call, message):
                 return
+        self._hand_over(step, call, message)
+
+    def _hand_over(self, step: _Step, call: Call, message: bytes) -> None:
+        """Have a step taken by a thread that may wait."""
         call.watch()
-        if self._authority.knows(call.invocation_metadata()):
+        if self._is_known(call):
+            note_stranger(call, is_stranger=False)
             self._lane.offer(_run, call.end, step, call, message)
         else:
             # They wait for threads of their own, not on the one that all others wait for.
-            note_stranger(call)
+            note_stranger(call, is_stranger=True)
             self._authority.strangers.lane.submit(_run, step, call, message)
 
     def _refused(self, error: LicetError, context: grpc.ServicerContext) -> None:
         self._authority.note(error, context)
-        if is_stranger(context):
+        # A stream that a stranger opened goes on elsewhere, where others would wait as well.
+        if is_stranger(context) and deadline_of(context) is not AT_ONCE:
             self._authority.strangers.slow_down(error)
 
     def _step(
@@ -194,14 +227,20 @@ class _Refusing:
 
 @dataclass(frozen=True, slots=True)
 class _Unary(_Refusing):
-    """Answers calls of one message."""
+    """Answers calls of one message; a stranger's is received when it is known whose it is."""
 
-    take: Callable[[_Step, Call, bytes], None]
+    is_known: Callable[[Call], bool]
+    take: _Taking
+    hand_over: _Taking
+    opened: _Step
     answer: _Step
     is_stream: ClassVar[bool] = False
 
     def begin(self, call: Call) -> None:
-        call.proceed()
+        if self.is_known(call):
+            call.proceed()
+        else:
+            self.hand_over(self.opened, call, b"")
 
     def receive(self, call: Call, message: bytes | None) -> None:
         if message is None:
@@ -214,7 +253,9 @@ class _Unary(_Refusing):
 class _Conversation(_Refusing):
     """Answers streams, one message after the other."""
 
-    take: Callable[[_Step, Call, bytes], None]
+    is_known: Callable[[Call], bool]
+    take: _Taking
+    hand_over: _Taking
     opened: _Step
     answer: _Step
     closed: Callable[[Call], None]
@@ -223,7 +264,7 @@ class _Conversation(_Refusing):
     def begin(self, call: Call) -> None:
         call.watch()
         call.add_callback(partial(self.closed, call))
-        self.take(self.opened, call, b"")
+        (self.take if self.is_known(call) else self.hand_over)(self.opened, call, b"")
 
     def receive(self, call: Call, message: bytes | None) -> None:
         if message is None:

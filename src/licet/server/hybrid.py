@@ -46,8 +46,9 @@ def take_over(
 
     def begin() -> None:
         for method in taken:
-            if method.expect():
-                state.rpc_states.add(method)  # gRPC stops when it is told that this has
+            with state.lock:  # before a stop, or after it: then there is nothing to be told of
+                if method.expect():
+                    state.rpc_states.add(method)  # gRPC stops when it is told that this has
 
     return begin
 
@@ -75,15 +76,23 @@ class _Method:
     def __call__(self, event: Any) -> Any:
         """Begin a call."""
         if event.success:
+            self._begin(event)
             try:
-                self.calls.add(call := _Call(self, event))
-                is_full = len(self.calls) > self._state.maximum_concurrent_rpcs
-                call.guarded(self.answers.refuse if is_full else self.answers.begin)
                 if self.expect():
                     return _NOTHING
             except BaseException:  # noqa: BLE001 - see the module
                 _log.critical("no more calls of %s are taken", self._name, exc_info=True)
         return self, ()
+
+    def _begin(self, event: Any) -> None:
+        try:
+            call = _Call(self, event)
+            is_full = len(self.calls) >= self._state.maximum_concurrent_rpcs
+            self.calls.add(call)
+            call.guarded(self.answers.refuse if is_full else self.answers.begin)
+        except BaseException:  # noqa: BLE001 - see the module
+            _log.exception("a call of %s could not be begun", self._name)
+            event.call.cancel()  # raises nothing
 
 
 class _Call(_grpc._Context):  # type: ignore[misc] # see above
@@ -143,12 +152,19 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
             self.finish(None, (code, details, status.trailing_metadata))
         except BaseException:  # noqa: BLE001 - see the module
             _log.exception("a call could not be ended")
+            self._give_up()
+
+    def _give_up(self) -> None:
+        try:
             self.cancel()
             with self._mutex:
                 self._is_cancelled = True
-                if not self._under_way:  # nothing more will be told
-                    self._ending = None
-                    self._method.calls.discard(self)
+                if self._ending is not None:
+                    # Nothing, after which the serving thread forgets it as it does any other.
+                    self._operate((), self._done)
+                    self._under_way += 1
+        except BaseException:  # noqa: BLE001 - see the module
+            _log.exception("a call could not be given up")
 
     def end_idle(self, status: grpc.Status) -> None:
         with self._mutex:
@@ -158,7 +174,7 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
 
     def watch(self) -> None:
         with self._mutex:
-            if not (self._is_watched or self._has_status):
+            if self.is_active() and not self._is_watched:
                 self._operate((_core.ReceiveCloseOnServerOperation(0),), self._gone)
                 self._under_way += 1
                 self._is_watched = True

@@ -178,13 +178,13 @@ def was_counted(context: grpc.ServicerContext) -> bool:
     return True
 
 
-def note_stranger(context: grpc.ServicerContext) -> None:
-    """Note of a call that it goes to the threads of strangers."""
-    context.licet_is_stranger = True  # type: ignore[attr-defined] # as for `attach`
+def note_stranger(context: grpc.ServicerContext, *, is_stranger: bool) -> None:
+    """Note of a call whether it goes to the threads of strangers, until it is noted again."""
+    context.licet_is_stranger = is_stranger  # type: ignore[attr-defined] # as for `attach`
 
 
 def is_stranger(context: grpc.ServicerContext) -> bool:
-    """Say whether that was noted."""
+    """Say whether it was noted that it does."""
     return getattr(context, "licet_is_stranger", False)
 
 
