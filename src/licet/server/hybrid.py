@@ -1,13 +1,12 @@
 """Hybrid serving: gRPC's serving thread answers what needs no waiting; threads of a lane, the rest.
 
-This module, and no other, uses what is private in gRPC, where that is as it was when it was read
-(`known_grpc.py`, docs/decisions/0035-hybrid-serving.md). It replaces nothing there: of a few
-methods it takes the calls itself, as the tag to which the serving thread gives each event:
+The only module that uses what is private in gRPC (`known_grpc.py`, docs/decisions/0043), and it
+replaces nothing there: of a few methods it takes the calls itself, as the tag of each event.
 
 - Nothing that is raised here reaches the serving thread: it would end, and nobody would notice.
 - Of a call, one message is under way: the next is received when the answer to the last has gone.
-- A call is among gRPC's as long as a batch of its operations is under way, and no longer: so gRPC
-  stops when the last is over, and forgets one that is over, whoever still works on it.
+- A call is among gRPC's while a batch of its operations is under way, and no longer: so gRPC stops
+  when the last is over, and forgets one that is over, whoever still works on it.
 """
 
 # ruff: noqa: ANN401, SLF001 - what is private has no types and is what this module is about
@@ -15,30 +14,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from threading import Lock
 from typing import Any, Final
 
 import grpc
-from typing_extensions import override
 
-from licet.server.replies import Answers
+from licet.server.known_grpc import core as _core
+from licet.server.known_grpc import server as _grpc
+from licet.server.replies import Answers, Makes
 from licet.server.status import internal
 
 _log: Final = logging.getLogger(__name__)
-_grpc: Final[Any] = import_module("grpc._server")
-_core: Final[Any] = _grpc.cygrpc
-_OK: Final[Any] = grpc.StatusCode.OK.value[0], b"", None
+_OK: Final[Any] = None, grpc.StatusCode.OK.value[0], b""
 _NOTHING: Final = (None, ())  # what gRPC wants of a tag: what is over, and what to run then
 
 
-def take_over(
-    server: grpc.Server, methods: Mapping[str, Callable[[Any], Answers]]
-) -> Callable[[], None]:
+def take_over(server: grpc.Server, methods: Mapping[str, Makes]) -> Callable[[], None]:
     """Take the calls of some methods, which were added to a server that is not started.
 
-    Of each, `methods` has what makes of its handler what answers. Returns what begins it, once the
-    server has started; calls that come before wait for it.
+    Returns what begins it, once the server has started; calls that come before wait for it.
     """
     state: Any = server._state  # type: ignore[attr-defined]
     handlers = state.registered_method_handlers
@@ -58,20 +52,18 @@ class _Method:
 
     def __init__(self, state: Any, name: str, answers: Answers) -> None:
         self._name, self._state = name, state
-        self.calls: set[object] = state.rpc_states
         self.answers = answers
         self.receive = lambda call, received: answers.receive(call, received.message())
         self.send = _Call.proceed if answers.is_stream else _Call.finish
 
     def expect(self) -> bool:
         """Have the next call come here. False: the server is going, and there is none."""
-        state = self._state
+        state, queue = self._state, self._state.completion_queue
         with state.lock:
-            if state.stage is not _grpc._ServerStage.STARTED:
-                return False
-            queue = state.completion_queue
-            state.server.request_registered_call(queue, queue, self._name, self)
-        return True
+            is_serving: bool = state.stage is _grpc._ServerStage.STARTED
+            if is_serving:
+                state.server.request_registered_call(queue, queue, self._name, self)
+        return is_serving
 
     def __call__(self, event: Any) -> Any:
         """Begin a call."""
@@ -86,9 +78,8 @@ class _Method:
 
     def _begin(self, event: Any) -> None:
         try:
-            call = _Call(self, event)
-            is_full = len(self.calls) >= self._state.maximum_concurrent_rpcs
-            self.calls.add(call)
+            (calls := self._state.rpc_states).add(call := _Call(self, event))
+            is_full = len(calls) > self._state.maximum_concurrent_rpcs
             call.guarded(self.answers.refuse if is_full else self.answers.begin)
         except BaseException:  # noqa: BLE001 - see the module
             _log.exception("a call of %s could not be begun", self._name)
@@ -99,9 +90,7 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
     """A `Call`, and its own context: what that is asked, it answers from `_rpc_event`."""
 
     _under_way = 0  # batches of operations
-    _is_receiving = _is_cancelled = _has_status = False
-    _is_watched = False  # whether it will be told that the client has gone
-    _is_answered = False  # whether the initial metadata has been sent
+    _is_receiving = _is_watched = _has_metadata = _is_cancelled = _has_status = False
     _ending: tuple[Callable[[], object], ...] | None = ()
 
     def __init__(self, method: _Method, event: Any) -> None:
@@ -110,17 +99,14 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
         self._operate = event.call.start_server_batch
         self._mutex = Lock()  # guards the above; held for microseconds
 
-    @override
     def is_active(self) -> bool:
         return not (self._is_cancelled or self._has_status)
 
-    @override
     def add_callback(self, callback: Callable[[], None]) -> bool:
         with self._mutex:
-            if self._ending is None:
-                return False
-            self._ending = (*self._ending, callback)
-            return True
+            if self._ending is not None:
+                self._ending = (*self._ending, callback)
+            return self._ending is not None
 
     def guarded(self, step: Callable[..., None], *given: object) -> None:
         try:
@@ -139,9 +125,9 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
                 return
             if answer is not None:
                 operations.append(_core.SendMessageOperation(answer, 0))
-                if not self._is_answered:
+                if not self._has_metadata:
                     operations.append(_core.SendInitialMetadataOperation(None, 0))
-                    self._is_answered = True
+                    self._has_metadata = True
             self._operate(operations, self._received)
             self._under_way += 1
             self._is_receiving = True
@@ -149,7 +135,7 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
     def end(self, status: grpc.Status) -> None:
         try:
             code, details = status.code.value[0], status.details.encode()
-            self.finish(None, (code, details, status.trailing_metadata))
+            self.finish(None, (status.trailing_metadata, code, details))
         except BaseException:  # noqa: BLE001 - see the module
             _log.exception("a call could not be ended")
             self._give_up()
@@ -160,8 +146,7 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
             with self._mutex:
                 self._is_cancelled = True
                 if self._ending is not None:
-                    # Nothing, after which the serving thread forgets it as it does any other.
-                    self._operate((), self._done)
+                    self._operate((), self._done)  # so that it is forgotten as any other is
                     self._under_way += 1
         except BaseException:  # noqa: BLE001 - see the module
             _log.exception("a call could not be given up")
@@ -179,15 +164,14 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
                 self._under_way += 1
                 self._is_watched = True
 
-    def finish(self, answer: bytes | None = None, status: tuple[Any, bytes, Any] = _OK) -> None:
-        code, details, metadata = status
-        operations = [_core.SendStatusFromServerOperation(metadata, code, details, 0)]
+    def finish(self, answer: bytes | None = None, status: tuple[Any, Any, bytes] = _OK) -> None:
+        operations = [_core.SendStatusFromServerOperation(*status, 0)]
         if answer is not None:
             operations.append(_core.SendMessageOperation(answer, 0))
         with self._mutex:
             if self._is_cancelled or self._has_status:
                 return
-            if not self._is_answered:
+            if not self._has_metadata:
                 operations.append(_core.SendInitialMetadataOperation(None, 0))
             if not self._is_watched:
                 operations.append(_core.ReceiveCloseOnServerOperation(0))
@@ -203,12 +187,12 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
         return self._done(event)
 
     def _gone(self, event: Any) -> Any:
-        self._is_cancelled = event.batch_operations[0].cancelled()
-        return self._done(event)
+        return self._done(event, is_cancelled=event.batch_operations[0].cancelled())
 
-    def _done(self, _event: Any) -> Any:
+    def _done(self, _event: Any, *, is_cancelled: bool = False) -> Any:
         with self._mutex:
             self._under_way -= 1
+            self._is_cancelled |= is_cancelled
             if self._under_way or not (self._is_cancelled or self._has_status):
                 return _NOTHING
             ending, self._ending = self._ending, None

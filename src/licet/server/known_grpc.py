@@ -12,7 +12,10 @@ from typing import Any, Final
 
 import grpc
 
-_grpc: Final[Any] = import_module("grpc._server")
+server: Final[Any] = import_module("grpc._server")
+"""gRPC's server for Python, without types."""
+core: Final[Any] = server.cygrpc
+"""gRPC's core."""
 
 KNOWN: Final = "1.85."
 """How the versions of grpcio begin whose source was read."""
@@ -28,15 +31,15 @@ _request_registered_call state method
 """  # with their parameters
 
 
-def is_possible(server: Any = _grpc, version: str = grpc.__version__) -> bool:
+def is_possible(module: Any = server, version: str = grpc.__version__) -> bool:
     """Say whether gRPC is as this module knows it."""
     try:
         functions = [line.split() for line in _FUNCTIONS.strip().splitlines()]
-        state = server._ServerState(None, None, (), None, None, None)
+        state = module._ServerState(None, None, (), None, None, None)
         return (
             version.startswith(KNOWN)
-            and all(list(signature(getattr(server, f[0])).parameters) == f[1:] for f in functions)
-            and all(hasattr(server.cygrpc, f"{name}Operation") for name in _OPERATIONS.split())
+            and all(list(signature(getattr(module, f[0])).parameters) == f[1:] for f in functions)
+            and all(hasattr(module.cygrpc, f"{name}Operation") for name in _OPERATIONS.split())
             and vars(state).keys() >= _STATE
         )
     except (AttributeError, TypeError, ValueError):

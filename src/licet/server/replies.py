@@ -81,6 +81,9 @@ class Answers(Protocol):
         ...
 
 
+Makes: TypeAlias = "Callable[[grpc.RpcMethodHandler[Any, Any]], Answers]"
+"""Makes what answers the calls of a method, from the handler that gRPC was given for it."""
+
 Answering: TypeAlias = Callable[[Any, grpc.ServicerContext, Reply], None]
 """Answers a message, now or later from another thread; or raises, and nobody else answers."""
 

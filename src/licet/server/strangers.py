@@ -28,7 +28,8 @@ BURST_SECONDS: Final = 10
 """A network that was quiet may fail as often at once as otherwise in so many seconds."""
 FAILURES: Final = "failures"
 """The name of the limit."""
-_BURST: Final = 50
+BURST: Final = 50
+"""How many may come at once before they are paced."""
 _PAUSE_SECONDS: Final = 0.05
 
 
@@ -38,7 +39,7 @@ class Strangers:
     def __init__(self, failures: Buckets | None = None) -> None:
         """Let each network fail as often as `failures` allow; None: as often as it likes."""
         self._failures = failures
-        self._refusals = Buckets(PACE, _BURST)
+        self._refusals = Buckets(PACE, BURST)
         self._ending = Event()
         self.lane = Lane(THREADS, "stranger", MOST)
         """Their threads."""
