@@ -37,8 +37,10 @@ _THREAD = re.compile(r"^thread \((?P<id>\d+)\)(?:: (?P<name>.*))?$")
 _FRAME = re.compile(r"^(?P<function>.+) \((?P<file>.+?)(?::\d+)?\)$")
 _ANSWERING: Final = "(_serve)"
 """In the name of gRPC's thread."""
+_GRPC: Final = "the answering thread: gRPC, its core, and the kernel's sockets"
 _PARTS: Final = (
-    ("grpc/", "the answering thread: gRPC, its core, and the kernel's sockets"),
+    ("grpc/", _GRPC),
+    ("licet/server/hybrid.py", _GRPC),  # which calls gRPC's core, in C, by itself
     ("licet/server/", "the answering thread: the call: caller, limits, checking, the answer"),
     ("licet/policies/", "the answering thread: conditions of policies"),
     ("licet/spool/", "the answering thread: the record"),

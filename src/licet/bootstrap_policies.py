@@ -1,4 +1,4 @@
-"""The composition of policies: the part of `bootstrap.py` that is about them."""
+"""The composition of policies, of their limits and replay, and of conditions of capabilities."""
 
 from __future__ import annotations
 

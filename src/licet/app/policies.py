@@ -94,7 +94,7 @@ class ManagePolicies:
 
         Raises:
             ForbiddenError: the caller has limits, and policies are about everything.
-            InvalidRequestError: the document cannot be used, or not enforced; nothing happened.
+            InvalidRequestError: the document cannot be used; nothing happened.
             PreconditionError: another set holds than expected; the attempt is on record.
             ConflictError: the caller's roles have changed meanwhile; nothing happened.
             RequestIdReusedError, UnavailableError, OutcomeUnknownError: see `AdminChanges.make`.

@@ -23,7 +23,8 @@ AUDIT_SERVICE: Final = audit_service_pb2.DESCRIPTOR.services_by_name["AuditServi
 IDENTITY_SERVICE: Final = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name
 HEALTH_OF_SERVICE: Final = HealthCheckRequest(service=SERVICE)
 
-# Every call may be repeated: reads and decisions change nothing, and mutations carry a request_id.
+# Every call may be repeated: reads change nothing, a decision that is asked for again takes a token
+# or uses an approval and never allows more for it, and mutations carry a request_id.
 # CANCELLED is what a server that shuts down answers to a call that arrives too late. A stream is
 # left out: its requests are used up as they are sent.
 _REPEATABLE: Final = (

@@ -137,7 +137,8 @@ class AuthorizeResponse(_message.Message):
     def valid_until(self) -> _timestamp_pb2.Timestamp:
         """When this ALLOW ends by itself: the capability, the hours of a policy, or the age of an authentication. Unset: never,
         or a DENY. Of a capability for one use it is the instant of the decision: the ALLOW is good for this request only. A
-        condition, of a capability or a policy, that reads `now` is not known here.
+        condition, of a capability or a policy, that reads `now` is not known here; nor is a limit, under which each ALLOW is
+        good for one request.
         """
 
     @_builtins.property

@@ -72,9 +72,9 @@ class PolicyServiceServicer:
     """
 
     def PutPolicySet(self, request, context):
-        """Has a document hold in place of the one that holds. INVALID_ARGUMENT: it cannot be used, or has what this server does
-        not enforce; each field violation of `document` names line, column and rule. FAILED_PRECONDITION, reason
-        POLICY_SET_CHANGED: another version holds than `expected_version`.
+        """Has a document hold in place of the one that holds. INVALID_ARGUMENT: it cannot be used; each field
+        violation of `document` names line, column and rule. FAILED_PRECONDITION, reason POLICY_SET_CHANGED: another version
+        holds than `expected_version`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,9 +24,9 @@ class PolicyServiceStub:
 
     def __init__(self, channel: _grpc.Channel) -> None: ...
     PutPolicySet: _grpc.UnaryUnaryMultiCallable[_policy_pb2.PutPolicySetRequest, _policy_pb2.PutPolicySetResponse]
-    """Has a document hold in place of the one that holds. INVALID_ARGUMENT: it cannot be used, or has what this server does
-    not enforce; each field violation of `document` names line, column and rule. FAILED_PRECONDITION, reason
-    POLICY_SET_CHANGED: another version holds than `expected_version`.
+    """Has a document hold in place of the one that holds. INVALID_ARGUMENT: it cannot be used; each field
+    violation of `document` names line, column and rule. FAILED_PRECONDITION, reason POLICY_SET_CHANGED: another version
+    holds than `expected_version`.
     """
     GetPolicySet: _grpc.UnaryUnaryMultiCallable[_policy_pb2.GetPolicySetRequest, _policy_pb2.GetPolicySetResponse]
     """Returns a version with its document. NOT_FOUND: there is none."""
@@ -56,9 +56,9 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_pb2.PutPolicySetRequest,
         context: _grpc.ServicerContext,
     ) -> _policy_pb2.PutPolicySetResponse:
-        """Has a document hold in place of the one that holds. INVALID_ARGUMENT: it cannot be used, or has what this server does
-        not enforce; each field violation of `document` names line, column and rule. FAILED_PRECONDITION, reason
-        POLICY_SET_CHANGED: another version holds than `expected_version`.
+        """Has a document hold in place of the one that holds. INVALID_ARGUMENT: it cannot be used; each field
+        violation of `document` names line, column and rule. FAILED_PRECONDITION, reason POLICY_SET_CHANGED: another version
+        holds than `expected_version`.
         """
 
     @_abc_1.abstractmethod

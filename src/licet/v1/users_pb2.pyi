@@ -125,7 +125,7 @@ class CreateUserRequest(_message.Message):
     """Idempotency key, at most 128 bytes: see GrantRequest."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1 to 5 distinct roles."""
+        """At least 1; distinct."""
 
     def __init__(
         self,
@@ -243,7 +243,7 @@ class UpdateUserRequest(_message.Message):
     """Idempotency key, at most 128 bytes: see GrantRequest."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """All of its roles from now on, 1 to 5. Empty: as they are; to take all rights away, disable the user."""
+        """All of its roles from now on, distinct. Empty: as they are; to take all rights away, disable the user."""
 
     def __init__(
         self,
