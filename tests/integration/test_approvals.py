@@ -134,6 +134,30 @@ def test_it_ends_with_the_capability_that_covers_it(served: Served) -> None:
     asked(served)
 
 
+def test_what_nobody_can_approve_any_more_is_asked_for_again(
+    served: Served, database: Database
+) -> None:
+    parent = prepared(served)
+    before = [asked(served, (AGENT, "execute", f"tool:{number}")) for number in range(20)]
+    served.stub.Revoke(api.RevokeRequest(capability_id=parent), timeout=10)
+    parent = served.grant(AGENT, "execute", "tool:**")
+
+    # Neither is it waited for, nor does it count as one of twenty.
+    again = asked(served, (AGENT, "execute", "tool:0"))
+    assert again not in before
+    assert get(served.channel, again).parent_capability_id == parent
+    assert {get(served.channel, one).state for one in before} == {EXPIRED}
+    resolve(served.channel, again)
+    assert served.authorize(AGENT, "execute", "tool:0").decision == ALLOW
+    # Nor if it has only expired.
+    waiting = asked(served)
+    with database.connect() as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute("UPDATE licet.capabilities SET expires_at = now()")
+    served.grant(AGENT, "execute", "tool:**")
+    assert asked(served) != waiting
+
+
 def test_a_suspension_stops_it(served: Served) -> None:
     prepared(served)
     approved, waiting = asked(served), asked(served, OTHER)
