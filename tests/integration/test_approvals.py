@@ -240,6 +240,22 @@ def test_whatever_else_is_demanded_still_is(served: Served) -> None:
     assert {p.outcome for p in allowed.explanation.policies} == {decisions.POLICY_OUTCOME_PASSED}
 
 
+def test_an_explanation_names_the_limit_that_an_approved_request_met(served: Served) -> None:
+    prepared(served, SHELL, "name: rare, limit: {rate: 1/d}")
+    resolve(served.channel, asked(served))
+    assert served.authorize(*QUESTION).decision == ALLOW
+    resolve(served.channel, asked(served))
+
+    denied = served.authorize(*QUESTION, explain=True)
+
+    assert (denied.reason, denied.policy_id) == (decisions.REASON_RATE_LIMITED, "rare")
+    outcomes = {p.policy_id: p.outcome for p in denied.explanation.policies}
+    assert outcomes == {
+        "shell": decisions.POLICY_OUTCOME_PASSED,
+        "rare": decisions.POLICY_OUTCOME_DENIED,
+    }
+
+
 def test_policies_see_the_capability_that_covers_it(served: Served) -> None:
     """The child is exact; what is demanded of a wide capability, no approval gives."""
     wide = "name: wide, when: 'capability.resource == \"tool:**\"', require: {mfa: true}"
