@@ -11,6 +11,7 @@ DROP FUNCTION licet.request_approval(jsonb, bigint, timestamptz);
 DROP FUNCTION licet.find_approval(jsonb);
 DROP FUNCTION licet.pending_approvals(text, timestamptz);
 DROP FUNCTION licet.standing_approval(jsonb, timestamptz);
+DROP FUNCTION licet.can_be_approved(licet.approvals, timestamptz);
 DROP FUNCTION licet.approval_as_json(licet.approvals);
 DROP TABLE licet.approval_consents;
 DROP TABLE licet.approvals;

@@ -171,20 +171,28 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
       FROM licet.approval_consents AS c WHERE c.approval_id = a.id), '[]'))
 $$;
 
+-- Whether something can come of what is pending. If the capability that covers it has ended, nothing can: the same is asked for
+-- again, of whatever covers it now.
+CREATE FUNCTION licet.can_be_approved(a licet.approvals, at timestamptz) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT a.state = 'PENDING' AND a.expires_at > at AND EXISTS (
+    SELECT FROM licet.all_capabilities AS c WHERE c.id = a.parent_id AND c.ended_revision IS NULL AND c.expires_at > at)
+$$;
+
 -- What is pending for a question, or was rejected so shortly before that it is not asked again; NULL: neither.
 CREATE FUNCTION licet.standing_approval(asked jsonb, at timestamptz) RETURNS licet.approvals
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT a FROM licet.approvals AS a
   WHERE a.principal = asked ->> 'principal' AND a.action = asked ->> 'action' AND a.resource = asked ->> 'resource'
     AND a.roles = ARRAY(SELECT jsonb_array_elements_text(asked -> 'roles'))
-    AND (a.state = 'PENDING' AND a.expires_at > at
+    AND (a.state = 'PENDING' AND licet.can_be_approved(a, at)
          OR a.state = 'REJECTED' AND a.resolved_at > at - make_interval(secs => (asked ->> 'rejection_seconds')::double precision))
   ORDER BY a.state LIMIT 1
 $$;
 
 CREATE FUNCTION licet.pending_approvals(of_principal text, at timestamptz) RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT count(*) FROM licet.approvals AS a WHERE a.principal = of_principal AND a.state = 'PENDING' AND a.expires_at > at
+  SELECT count(*) FROM licet.approvals AS a WHERE a.principal = of_principal AND a.state = 'PENDING' AND licet.can_be_approved(a, at)
 $$;
 
 -- For a DENY, before it makes one, and without the lock: what there is, and how many pending ones the principal has.
@@ -221,7 +229,7 @@ BEGIN
     ELSE 'done' END;
   IF status = 'done' THEN
     UPDATE licet.approvals AS a SET state = 'EXPIRED'
-    WHERE a.principal = asked ->> 'principal' AND a.state = 'PENDING' AND a.expires_at <= at;
+    WHERE a.principal = asked ->> 'principal' AND a.state = 'PENDING' AND NOT licet.can_be_approved(a, at);
     DELETE FROM licet.approvals AS a WHERE a.id IN (
       SELECT o.id FROM licet.approvals AS o WHERE o.expires_at < at - interval '30 days' ORDER BY o.expires_at LIMIT 100);
     event_id := audit.next_change_event_id();
@@ -356,13 +364,15 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION
-  licet.approval_as_json(licet.approvals), licet.standing_approval(jsonb, timestamptz),
+  licet.approval_as_json(licet.approvals), licet.can_be_approved(licet.approvals, timestamptz),
+  licet.standing_approval(jsonb, timestamptz),
   licet.pending_approvals(text, timestamptz), licet.find_approval(jsonb),
   licet.request_approval(jsonb, bigint, timestamptz), licet.resolve_approval(jsonb, bigint, timestamptz),
   licet.use_approval(jsonb, bigint, timestamptz), licet.apply_approval_change(jsonb, bigint, timestamptz)
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
-  licet.approval_as_json(licet.approvals), licet.standing_approval(jsonb, timestamptz),
+  licet.approval_as_json(licet.approvals), licet.can_be_approved(licet.approvals, timestamptz),
+  licet.standing_approval(jsonb, timestamptz),
   licet.pending_approvals(text, timestamptz), licet.find_approval(jsonb)
 TO licet_server;
 GRANT SELECT ON licet.approvals, licet.approval_consents TO licet_server;

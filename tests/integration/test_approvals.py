@@ -134,6 +134,30 @@ def test_it_ends_with_the_capability_that_covers_it(served: Served) -> None:
     asked(served)
 
 
+def test_what_nobody_can_approve_any_more_is_asked_for_again(
+    served: Served, database: Database
+) -> None:
+    parent = prepared(served)
+    before = [asked(served, (AGENT, "execute", f"tool:{number}")) for number in range(20)]
+    served.stub.Revoke(api.RevokeRequest(capability_id=parent), timeout=10)
+    parent = served.grant(AGENT, "execute", "tool:**")
+
+    # Neither is it waited for, nor does it count as one of twenty.
+    again = asked(served, (AGENT, "execute", "tool:0"))
+    assert again not in before
+    assert get(served.channel, again).parent_capability_id == parent
+    assert {get(served.channel, one).state for one in before} == {EXPIRED}
+    resolve(served.channel, again)
+    assert served.authorize(AGENT, "execute", "tool:0").decision == ALLOW
+    # Nor if it has only expired.
+    waiting = asked(served)
+    with database.connect() as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute("UPDATE licet.capabilities SET expires_at = now()")
+    served.grant(AGENT, "execute", "tool:**")
+    assert asked(served) != waiting
+
+
 def test_a_suspension_stops_it(served: Served) -> None:
     prepared(served)
     approved, waiting = asked(served), asked(served, OTHER)
@@ -214,6 +238,22 @@ def test_whatever_else_is_demanded_still_is(served: Served) -> None:
     allowed = served.authorize(*QUESTION, context=struct(mfa=True), explain=True)
     assert allowed.decision == ALLOW
     assert {p.outcome for p in allowed.explanation.policies} == {decisions.POLICY_OUTCOME_PASSED}
+
+
+def test_an_explanation_names_the_limit_that_an_approved_request_met(served: Served) -> None:
+    prepared(served, SHELL, "name: rare, limit: {rate: 1/d}")
+    resolve(served.channel, asked(served))
+    assert served.authorize(*QUESTION).decision == ALLOW
+    resolve(served.channel, asked(served))
+
+    denied = served.authorize(*QUESTION, explain=True)
+
+    assert (denied.reason, denied.policy_id) == (decisions.REASON_RATE_LIMITED, "rare")
+    outcomes = {p.policy_id: p.outcome for p in denied.explanation.policies}
+    assert outcomes == {
+        "shell": decisions.POLICY_OUTCOME_PASSED,
+        "rare": decisions.POLICY_OUTCOME_DENIED,
+    }
 
 
 def test_policies_see_the_capability_that_covers_it(served: Served) -> None:

@@ -59,6 +59,17 @@ def take(limits: SlicedLimits, bucket: Bucket, deadline: Deadline = PATIENT) -> 
     return not isinstance(limits.take([Demand(bucket.key, bucket)], deadline), Refusal)
 
 
+def test_a_batch_may_be_under_more_limits_than_a_statement_takes(database: Database) -> None:
+    buckets = [Bucket(f"b{number}", 1, 3600 * SECOND, 1) for number in range(4200)]
+    wanted = [
+        [Demand(bucket.key, bucket) for bucket in buckets[first::100]] for first in range(100)
+    ]
+    with replica(database) as limits:
+        for is_refused in (False, True):
+            found = limits.take_all(wanted, PATIENT)
+            assert {isinstance(one, Refusal) for one in found} == {is_refused}
+
+
 def hammer(limits: SlicedLimits, bucket: Bucket, start: Barrier, over: Event) -> list[int]:
     """Take as often as possible; return between which instants, in microseconds, each happened."""
     start.wait(10)

@@ -190,12 +190,16 @@ class World:
                 assert found.retry_after > 0
             elif self.random.random() < 0.1:
                 # The decision has not left, and is taken anew.
+                places = [(bucket, len(self.taken[bucket]) - 1) for bucket in buckets]
                 if self.random.random() < 0.3:
                     self.now += self.random.choice((0, SECOND))
                     self._begin(replica)
+                    if self.random.random() < 0.5:
+                        # Meanwhile another thread takes what there is.
+                        self.wants(replica, *buckets)
                 found.give_back()
-                for bucket in buckets:
-                    self.taken[bucket].pop()
+                for bucket, place in places:
+                    del self.taken[bucket][place]
 
     def _ask(self, replica: Replica | None = None, buckets: Sequence[Bucket] = ()) -> None:
         replica = self._any() if replica is None else replica

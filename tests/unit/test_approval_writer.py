@@ -123,6 +123,14 @@ def test_asking_again_costs_nothing_and_is_at_once() -> None:
     assert (world.changes.reads, len(world.changes.made)) == (1, 1)
 
 
+def test_who_waits_for_no_time_stops_nobody_else() -> None:
+    world = World()
+    world.changes.fails = DeadlineError("too late")
+    assert world.ask(deadline=Deadline.after(0.01, lambda: world.now)) == ""
+    world.changes.fails = None
+    assert world.ask() == "a1"
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -253,6 +253,19 @@ def test_nothing_is_used_nor_asked_for_at_once() -> None:
     assert (told.used, told.asked) == ([], [])
 
 
+def test_what_is_not_told_at_once_is_counted_when_it_is() -> None:
+    policies = policy_set(SHELL)
+    has = CapabilitySet(HOLDER, 7, [PARENT])
+    authorize = authorizing(
+        *(Known(has), Log(), StillClock(), lambda _: policies), approvals=Told()
+    )
+    with pytest.raises(NotAtOnceError):
+        authorize.deferred(ASKED, CALLER, AT_ONCE, lambda _: lambda _: None)
+    assert authorize.policy_denials == 0
+    assert not authorize(ASKED, CALLER, PATIENT).decision.allowed
+    assert authorize.policy_denials == 1
+
+
 def test_an_ordinary_step_never_finds_one() -> None:
     has = CapabilitySet(HOLDER, 7, [], for_one_use=[one_use(2, "security")])
     assert decide(has, ASKED, NOW).reason is Reason.NO_CAPABILITY

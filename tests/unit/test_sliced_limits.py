@@ -189,6 +189,24 @@ def test_a_token_that_was_reported_is_not_given_back() -> None:
     assert left(scene.time) == before - 1
 
 
+def test_nor_in_the_place_of_one_that_was_used_since() -> None:
+    scene = Scene()
+    scene.warm_up(WIDE)
+    spent = scene.limits.take(demands(WIDE), AT_ONCE)
+    assert not isinstance(spent, Refusal)
+    scene.time += 1.0
+    assert scene.limits.begin() is not None
+    later = scene.limits.take(demands(WIDE), AT_ONCE)
+    assert not isinstance(later, Refusal)
+    left = scene.limits._buckets[WIDE.key].left  # noqa: SLF001 - as above
+    before = left(scene.time)
+
+    spent.give_back()
+    assert left(scene.time) == before
+    later.give_back()
+    assert left(scene.time) == before + 1
+
+
 def test_without_the_database_a_slice_lasts_for_its_time_and_then_nothing_is_given() -> None:
     scene = Scene()
     scene.warm_up(WIDE)

@@ -82,7 +82,8 @@ class Settling:
                 demands = () if judged.judgement is None else judged.judgement.demands
                 taken = self._limits.take(demands, self._deadline) if demands else None
                 if isinstance(taken, Refusal):
-                    return Settled(limited(judged, taken), "", judged, one.roles)
+                    refused = limited(judged, taken)
+                    return Settled(refused, "", refused, one.roles)
                 # Before it is asked for: whatever comes of that, it is not asked for twice.
                 self._tried.add(one.capability.id)
                 if self._approvals.use(one, request, self._caller, self._deadline):

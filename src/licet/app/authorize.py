@@ -286,7 +286,12 @@ class Authorize:
     def _settled(
         self, settling: Settling, held: CapabilitySet, request: Request, denied: Decision
     ) -> Settled:
-        settled = settling(held, request, denied)
+        try:
+            settled = settling(held, request, denied)
+        except NotAtOnceError:
+            # It is taken anew, and counted then.
+            self.policy_denials -= 1
+            raise
         # It was counted as a denial by the policy that demands the approval.
         self.policy_denials -= settled.decision.allowed
         self.policy_errors += settled.decision.reason is Reason.POLICY_ERROR

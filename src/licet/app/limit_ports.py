@@ -84,11 +84,12 @@ class BucketStore(Protocol):
     def exchange(
         self, items: Sequence[Exchange], hold: int, deadline: Deadline
     ) -> Sequence[Exchanged]:
-        """Exchange with several buckets at once, all or none.
+        """Exchange with several buckets at once.
 
         A slice counts as used up `hold` microseconds after its latest exchange.
 
         Raises:
-            UnavailableError, DeadlineError: it may have happened; to repeat it is harmless.
+            UnavailableError, DeadlineError: all, some or none may have happened; to repeat it is
+                harmless.
         """
         ...

@@ -25,7 +25,7 @@ from licet.app.limit_ports import BucketStore, Exchanged, Taken
 from licet.app.ports import AT_ONCE, Deadline, NotAtOnceError
 from licet.domain.errors import DeadlineError, LicetError, UnavailableError
 from licet.domain.token_bucket import Bucket, Demand, Refusal
-from licet.replica.slices import HOLD, HeldBucket, Slice, Step
+from licet.replica.slices import HOLD, HeldBucket, Slice, Step, Unreported
 
 _log: Final = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ _SOON_MICROSECONDS: Final = 1000
 class _Several(NamedTuple):
     """Tokens of several slices. A `limit_ports.Taken`."""
 
-    slices: Sequence[Slice]
+    uses: Sequence[Unreported]
 
     def give_back(self) -> None:
-        for held in self.slices:
-            held.give_back()
+        for use in self.uses:
+            use.give_back()
 
 
 class Waiter:
@@ -143,7 +143,7 @@ class SlicedLimits:
                     if held.used >= held.alarm:
                         self._notice(bucket, held)
                     self.taken += 1
-                    return held
+                    return held.unreported
         return self.take_all((demands,), deadline)[0]
 
     def take_all(
@@ -175,14 +175,14 @@ class SlicedLimits:
                 is_known = False
         if not is_known:
             return None
-        slices = []
+        uses = []
         for bucket in ready:
             if (held := bucket.use(now)) is None:
                 raise RuntimeError("there was a token, under the same lock")
             if held.used >= held.alarm:
                 self._notice(bucket, held)
-            slices.append(held)
-        return _Several(slices)
+            uses.append(held.unreported)
+        return _Several(uses)
 
     def _notice(self, bucket: HeldBucket, held: Slice) -> None:
         bucket.notice(held)
@@ -205,7 +205,7 @@ class SlicedLimits:
             found.append(one)
         with self._mutex:
             self.refused += sum(isinstance(one, Refusal) for one in found)
-            self.taken += sum(len(one.slices) for one in found if not isinstance(one, Refusal))
+            self.taken += sum(len(one.uses) for one in found if not isinstance(one, Refusal))
         return found
 
     def _waited(

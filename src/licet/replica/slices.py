@@ -40,17 +40,35 @@ _REMEMBERED_SECONDS: Final = 60.0
 _NEVER: Final = float("-inf")
 
 
+class Unreported:
+    """The uses of a slice between two reports; to whoever used a token, a `limit_ports.Taken`."""
+
+    __slots__ = ("_slice",)
+
+    def __init__(self, held: Slice) -> None:
+        """Begin when the slice does, or when its use is reported."""
+        self._slice = held
+
+    def give_back(self) -> None:
+        """See `Taken.give_back`: put a token back, if the database was not told that it is used.
+
+        Otherwise it is charged already, and using it later would be a use before its charge. That
+        others have used some since, which it does not know of, makes no difference.
+        """
+        held = self._slice
+        with held.mutex:
+            if held.unreported is self:
+                held.used -= 1
+
+
 class Slice:
-    """Tokens that this replica was granted of a bucket: in all, and how many of them it used.
+    """Tokens that this replica was granted of a bucket: in all, and how many of them it used."""
 
-    To whoever used one it is a `limit_ports.Taken`.
-    """
-
-    __slots__ = ("_mutex", "alarm", "ends", "granted", "id", "reported", "used")
+    __slots__ = ("alarm", "ends", "granted", "id", "mutex", "reported", "unreported", "used")
 
     def __init__(self, slice_id: int, mutex: Lock) -> None:
         """Have none. `mutex` is the lock of `SlicedLimits`, which guards it."""
-        self._mutex = mutex
+        self.mutex = mutex
         self.id = slice_id
         self.granted = 0
         self.used = 0
@@ -59,15 +77,8 @@ class Slice:
         self.alarm = 1
         """The thread is told when so many are used."""
         self.ends = _NEVER
-
-    def give_back(self) -> None:
-        """See `Taken.give_back`: put a token back, if the database was not told that it is used.
-
-        Otherwise it is charged already, and using it later would be a use before its charge.
-        """
-        with self._mutex:
-            if self.used > self.reported:
-                self.used -= 1
+        self.unreported = Unreported(self)
+        """Whose uses are not in `reported`."""
 
 
 class HeldBucket:
@@ -227,6 +238,7 @@ class HeldBucket:
 
     def _exchange(self, held: Slice, now: float, needed: int, wanted: int) -> Exchange:
         held.reported = held.used
+        held.unreported = Unreported(held)
         held.alarm = held.used + 1
         unused = max(now - self.used_at, 0.0) if held.used else 0.0
         age = int(unused / LEASE_MARGIN * 1e6)

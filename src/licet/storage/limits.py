@@ -17,6 +17,8 @@ ORDER BY e.item
 """
 _TRIM: Final[LiteralString] = "SELECT licet.trim_buckets(%s)"
 _AT_ONCE: Final = 1000
+_MAX_ITEMS: Final = 4096
+"""What the database takes in one statement; a batch under several limits has more."""
 
 
 class PostgresBuckets:
@@ -32,21 +34,14 @@ class PostgresBuckets:
         """See `BucketStore.exchange`."""
         if not items:
             return []
-        columns: tuple[list[object], ...] = (
-            [item.bucket.digest() for item in items],
-            [item.slice_id for item in items],
-            [item.is_new for item in items],
-            [item.used for item in items],
-            [item.age for item in items],
-            [item.needed for item in items],
-            [item.wanted for item in items],
-            [item.bucket.tokens for item in items],
-            [item.bucket.period for item in items],
-            [item.bucket.burst for item in items],
-        )
+        answers: list[Exchanged] = []
         with self._database.connection(deadline) as connection:
-            rows = connection.execute(_EXCHANGE, (*columns, hold)).fetchall()
-        return [Exchanged(*row) for row in rows]
+            # Each is a transaction of its own, so none holds a row while it waits for another's.
+            for begin in range(0, len(items), _MAX_ITEMS):
+                values = (*_columns(items[begin : begin + _MAX_ITEMS]), hold)
+                rows = connection.execute(_EXCHANGE, values).fetchall()
+                answers += [Exchanged(*row) for row in rows]
+        return answers
 
     def trim(self, deadline: Deadline) -> int:
         """See `FullBuckets.trim`."""
@@ -58,3 +53,18 @@ class PostgresBuckets:
                 trimmed += now
                 if now < _AT_ONCE:
                     return trimmed
+
+
+def _columns(items: Sequence[Exchange]) -> tuple[list[object], ...]:
+    return (
+        [item.bucket.digest() for item in items],
+        [item.slice_id for item in items],
+        [item.is_new for item in items],
+        [item.used for item in items],
+        [item.age for item in items],
+        [item.needed for item in items],
+        [item.wanted for item in items],
+        [item.bucket.tokens for item in items],
+        [item.bucket.period for item in items],
+        [item.bucket.burst for item in items],
+    )

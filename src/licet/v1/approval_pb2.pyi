@@ -43,7 +43,7 @@ class _ApprovalStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Approva
     APPROVAL_STATE_REJECTED: _ApprovalState.ValueType  # 3
     """Somebody rejected it. The same is not asked for again for 15 minutes."""
     APPROVAL_STATE_EXPIRED: _ApprovalState.ValueType  # 4
-    """It was not resolved in time."""
+    """It was not resolved in time, or the capability that covers it ended before and the same was asked for again."""
     APPROVAL_STATE_USED: _ApprovalState.ValueType  # 5
     """It has allowed a request."""
 
@@ -59,7 +59,7 @@ APPROVAL_STATE_APPROVED: ApprovalState.ValueType  # 2
 APPROVAL_STATE_REJECTED: ApprovalState.ValueType  # 3
 """Somebody rejected it. The same is not asked for again for 15 minutes."""
 APPROVAL_STATE_EXPIRED: ApprovalState.ValueType  # 4
-"""It was not resolved in time."""
+"""It was not resolved in time, or the capability that covers it ended before and the same was asked for again."""
 APPROVAL_STATE_USED: ApprovalState.ValueType  # 5
 """It has allowed a request."""
 Global___ApprovalState: _TypeAlias = ApprovalState  # noqa: Y015

@@ -114,15 +114,18 @@ class ApprovalWriter:
             return known
         if deadline is AT_ONCE:
             raise NotAtOnceError
+        soon = self._at_most(PENDING_SECONDS_AT_MOST, deadline)
+        is_hurried = soon.remaining(PENDING_SECONDS_AT_MOST) < PENDING_SECONDS_AT_MOST / 2
         if not self._room.acquire(blocking=False):
             return _UNAVAILABLE
         try:
-            soon = self._at_most(PENDING_SECONDS_AT_MOST, deadline)
             found = self._found_or_made(needed, request, caller, soon)
         except LicetError as exc:
-            _log.warning("an approval could not be asked for: %s", exc)
-            with self._mutex:
-                self._not_before = self._clock() + _PAUSE_SECONDS
+            # That one caller would not wait for long says nothing of the database.
+            if not (is_hurried and isinstance(exc, DeadlineError)):
+                _log.warning("an approval could not be asked for: %s", exc)
+                with self._mutex:
+                    self._not_before = self._clock() + _PAUSE_SECONDS
             return _UNAVAILABLE
         finally:
             self._room.release()
