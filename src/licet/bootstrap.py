@@ -187,7 +187,7 @@ class Licet:
         # (6) What operators see.
         watched = (sets, lease, replica, clock, trail, acknowledgements, feed, retention)
         asked = (lambda: self._newest, authorize, policies.held, policies.limits)
-        self._serve_metrics(Watched(*watched, self.server, *asked))
+        self._serve_metrics(Watched(*watched, self.server, *asked, approvals.writer))
         self._stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()
 

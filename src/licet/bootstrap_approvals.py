@@ -30,7 +30,8 @@ class ComposedApprovals:
         self._stored = PostgresApprovals(database, clock)
         self._ids = ids
         self._clock = clock
-        self._writer = ApprovalWriter(changes, self._stored, ids, monotonic)
+        self.writer = ApprovalWriter(changes, self._stored, ids, monotonic)
+        """Read by metrics."""
 
     def deciding(
         self,
@@ -43,11 +44,11 @@ class ComposedApprovals:
         """Return the use case of decisions, which asks for approvals and uses them."""
         return Authorize(
             *(sets, log, self._clock, policies),
-            approvals=self._writer,
+            approvals=self.writer,
             limits=limits,
             conditions=conditions,
         )
 
     def managed(self, users: UserStore, tokens: SignedPageTokens) -> ManageApprovals:
         """Return the use cases of those who resolve them."""
-        return ManageApprovals(self._writer, self._stored, users, self._ids, self._clock, tokens)
+        return ManageApprovals(self.writer, self._stored, users, self._ids, self._clock, tokens)

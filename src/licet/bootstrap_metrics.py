@@ -21,6 +21,7 @@ from licet.server.strangers import FAILURES
 from licet.server.tls import expires_at
 from licet.telemetry import metrics
 from licet.writer.acknowledgements import Acknowledgements
+from licet.writer.approvals import ApprovalWriter
 
 
 class Watched(NamedTuple):
@@ -39,6 +40,7 @@ class Watched(NamedTuple):
     authorize: Authorize
     policies: HeldPolicySet
     limits: SlicedLimits
+    approvals: ApprovalWriter
 
 
 def sources_of(of: Watched) -> metrics.Sources:
@@ -118,6 +120,15 @@ def _counters(of: Watched) -> dict[str, tuple[str, Callable[[], float]]]:
             lambda: of.authorize.condition_errors,
         ),
         **_buckets(of.limits),
+        "approvals_requested": (
+            "Approvals asked for by denials.",
+            lambda: of.approvals.requested,
+        ),
+        "approvals_not_requested": (
+            "Denials that need an approval and could ask for none.",
+            lambda: of.approvals.not_requested,
+        ),
+        "approvals_used": ("Approvals used up by decisions.", lambda: of.approvals.used),
         "calls_refused": ("Calls not let in.", lambda: of.server.authority.failures.total),
         **_limits(of.server),
         "decisions_refused": (

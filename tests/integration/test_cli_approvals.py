@@ -9,7 +9,9 @@ import pytest
 from licet.cli.main import main
 from licet.client import Client, LicetCallError
 from tests.fakes.approvals import QUESTION, SHELL, asked, prepared
-from tests.fakes.serving import Served
+from tests.fakes.postgres import Database, eventually
+from tests.fakes.serving import Served, serving
+from tests.integration.test_metrics import scraped
 
 OPS = "name: ops, match: {actions: [execute]}, require: {approval: sre}"
 
@@ -52,3 +54,31 @@ def test_the_client_library_has_them(served: Served) -> None:
         assert found == client.approvals.get(denied.approval_id) == done.approval
         with pytest.raises(LicetCallError):
             client.approvals.list(state="LOST")
+
+
+def test_the_trail_of_a_principal_has_its_approvals(
+    served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LICET_ADDRESS", served.address)
+    prepared(served)
+    with Client(served.address) as client:
+        client.approvals.approve(asked(served))
+        assert client.authorize(*QUESTION).allowed
+        assert eventually(lambda: len(list(client.audit(event_types=("decision",)))) == 2)
+    assert main(["--json", "audit", "trail", "--principal", QUESTION[0]]) == 0
+    told = [json.loads(line)["event_type"] for line in capsys.readouterr().out.splitlines()]
+    assert [kind for kind in told if kind != "decision"] == [
+        *("grant", "approval.requested", "approval.approved", "approval.used"),
+    ]
+
+
+def test_approvals_are_counted(database: Database) -> None:
+    with serving(database, metrics_listen="127.0.0.1:0") as served:
+        prepared(served)
+        with Client(served.address) as client:
+            client.approvals.approve(asked(served))
+            assert client.authorize(*QUESTION).allowed
+        found = scraped(served)
+        assert found["licet_approvals_requested_total"] == 1
+        assert found["licet_approvals_used_total"] == 1
+        assert found["licet_approvals_not_requested_total"] == 0

@@ -11,7 +11,11 @@ from licet.cli import output
 if TYPE_CHECKING:  # importing it would import gRPC
     from licet.client import AuditEvent, AuditFilter, Client
 
-_CHANGES: Final = ("grant", "delegate", "revoke")
+_CHANGES: Final = (
+    *("grant", "delegate", "revoke"),
+    *("approval.requested", "approval.approved", "approval.rejected", "approval.used"),
+    *("principal.suspended", "principal.resumed"),
+)
 
 
 class Trail(NamedTuple):

@@ -103,6 +103,12 @@ class ApprovalWriter:
         self._remembered: OrderedDict[tuple[object, ...], _Remembered] = OrderedDict()
         self._not_before = 0.0
         self._room = BoundedSemaphore(THREADS)
+        self.requested = 0
+        """How many approvals this process asked for; read by metrics, as the following are."""
+        self.not_requested = 0
+        """How many denials came without one, because none could be asked for."""
+        self.used = 0
+        """How many of its decisions used one up."""
 
     def pending(
         self, needed: Needed, request: Request, caller: Caller, deadline: Deadline
@@ -111,13 +117,13 @@ class ApprovalWriter:
         key = (needed[:4], needed.revision)
         known = self._known(key)
         if known is not None:
-            return known
+            return known if known.approval_id else self._without(known)
         if deadline is AT_ONCE:
             raise NotAtOnceError
         soon = self._at_most(PENDING_SECONDS_AT_MOST, deadline)
         is_hurried = soon.remaining(PENDING_SECONDS_AT_MOST) < PENDING_SECONDS_AT_MOST / 2
         if not self._room.acquire(blocking=False):
-            return _UNAVAILABLE
+            return self._without(_UNAVAILABLE)
         try:
             found = self._found_or_made(needed, request, caller, soon)
         except LicetError as exc:
@@ -126,11 +132,11 @@ class ApprovalWriter:
                 _log.warning("an approval could not be asked for: %s", exc)
                 with self._mutex:
                     self._not_before = self._clock() + _PAUSE_SECONDS
-            return _UNAVAILABLE
+            return self._without(_UNAVAILABLE)
         finally:
             self._room.release()
         self._remember(key, found)
-        return found
+        return found if found.approval_id else self._without(found)
 
     def use(self, one: OneUse, request: Request, caller: Caller, deadline: Deadline) -> bool:
         """See `Approvals.use`."""
@@ -152,13 +158,16 @@ class ApprovalWriter:
         )
         try:
             soon = self._at_most(USE_SECONDS_AT_MOST, deadline)
-            return self._changes.commit(change, soon).status == _DONE
+            is_used = self._changes.commit(change, soon).status == _DONE
         except OutcomeUnknownError as exc:
             message = "nothing was decided; it is not known whether the approval is used up"
             raise UnavailableError(message) from exc
         except (ConflictError, DeadlineError, HistoryUnconfirmedError) as exc:
             message = f"nothing was decided; the approval cannot be used now: {exc}"
             raise UnavailableError(message) from exc
+        with self._mutex:
+            self.used += is_used
+        return is_used
 
     def change(self, change: AdminChange, deadline: Deadline) -> ApprovalChanged:
         """See `ApprovalChanges.change`."""
@@ -211,7 +220,14 @@ class ApprovalWriter:
         applied = self._changes.commit(
             _requested(needed, request, caller, asked, self._ids), deadline
         )
+        with self._mutex:
+            self.requested += applied.status == _DONE
         return _made(applied)
+
+    def _without(self, pending: Pending) -> Pending:
+        with self._mutex:
+            self.not_requested += 1
+        return pending
 
 
 def _requested(
