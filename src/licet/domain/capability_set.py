@@ -177,10 +177,6 @@ class CapabilitySet:
             if one.capability.resource == exactly and one.capability.actions == (action,):
                 yield one
 
-    def approved(self, capability_id: CapabilityId) -> OneUse | None:
-        """Return the capability for one use of an id; None: it is none that is held."""
-        return next((one for one in self._for_one_use if one.capability.id == capability_id), None)
-
     def covering(self, resource: Resource) -> Iterator[HeldCapability]:
         """Yield every ordinary capability whose pattern covers the resource.
 
