@@ -34,7 +34,7 @@ def test_a_stream_that_a_stranger_opened_holds_up_nobody_when_it_is_refused(
 ) -> None:
     """It goes on on gRPC's thread, which must not wait for the pace of strangers."""
     monkeypatch.setattr(strangers, "PACE", SLOW)
-    monkeypatch.setattr(strangers, "_BURST", 1)
+    monkeypatch.setattr(strangers, "BURST", 1)
     with (
         keyed(database, caller_rate=SLOW, rate_burst=BURST, **REQUIRED) as (served, one, two),
         holding(served.address, one) as busy,
