@@ -12,7 +12,10 @@ import grpc
 import pytest
 from typing_extensions import override
 
+from licet.domain.errors import UnavailableError
 from licet.server import hybrid
+from licet.server.replies import Call
+from licet.server.status import status_of
 from licet.spool.system import System
 from tests.fakes.postgres import Database, eventually
 from tests.fakes.serving import serving
@@ -72,3 +75,45 @@ def test_a_server_that_is_stopped_while_it_starts_stops() -> None:
     server.start()
     begin()
     assert stopped.wait(PATIENCE)
+
+
+def test_a_message_that_comes_while_its_stream_is_told_to_go_is_not_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would be decided and recorded, and its client be told to ask elsewhere."""
+    received: list[bytes | None] = []
+    going = status_of(UnavailableError("go on elsewhere"))
+    taking = hybrid._Call._received  # noqa: SLF001 - the moment that matters is inside
+
+    def told_at_the_last_moment(call: Any, event: Any) -> Any:  # noqa: ANN401 - gRPC's
+        call.end_idle(going)
+        return taking(call, event)
+
+    class Streams:
+        is_stream = True
+
+        def begin(self, call: Call) -> None:
+            call.proceed()
+
+        def receive(self, _call: Call, message: bytes | None) -> None:
+            received.append(message)
+
+        def refuse(self, call: Call) -> None:
+            call.end(going)
+
+    monkeypatch.setattr(hybrid._Call, "_received", told_at_the_last_moment)  # noqa: SLF001 - as above
+    server = grpc.server(ThreadPoolExecutor(1), maximum_concurrent_rpcs=8)
+    handler: Any = grpc.stream_stream_rpc_method_handler(lambda *_: iter(()))
+    server.add_registered_method_handlers("a.B", {"C": handler})
+    begin = hybrid.take_over(server, {"/a.B/C": lambda _: Streams()})
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    begin()
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stream: Any = channel.stream_stream("/a.B/C")
+            call = stream(iter([b"a"]), timeout=PATIENCE)
+            assert code_of(call) is grpc.StatusCode.UNAVAILABLE
+    finally:
+        server.stop(None).wait()
+    assert received == []
