@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from licet.domain.canonical_json import JsonObject
@@ -25,6 +26,11 @@ _NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
 _MAX_SECONDS: Final = LATEST // _SECOND
 NOT_RECORDED: Final = JsonObject("")
 """The context of a request of which it is not known."""
+
+
+_SHORT: Final = 1024
+"""How many characters a context has at most that is remembered as parsed."""
+_REMEMBERED: Final = 1024
 
 
 class NotRecordedError(Exception):
@@ -65,7 +71,7 @@ class Facts:
         if context is None:
             if self.request.context is NOT_RECORDED:
                 raise NotRecordedError
-            context = self._context = json.loads(self.request.context)
+            context = self._context = _parsed(self.request.context)
         return context
 
     def number(self, name: str) -> float | None:
@@ -90,6 +96,20 @@ class Facts:
         except ValueError:
             return None
         return None if moment.tzinfo is None else from_datetime(moment)
+
+
+def _parsed(context: JsonObject) -> Mapping[str, Any]:
+    if len(context) <= _SHORT:
+        return _remembered(context)
+    found: Mapping[str, Any] = json.loads(context)
+    return found
+
+
+# Of a session, one request after the other has the same. Nobody changes what is returned.
+@lru_cache(_REMEMBERED)
+def _remembered(context: JsonObject) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = json.loads(context)
+    return found
 
 
 class Kind(Enum):
