@@ -19,6 +19,7 @@ from licet import (
     bootstrap_callers,
     bootstrap_policies,
     bootstrap_policy_file,
+    bootstrap_tracing,
 )
 from licet.app.grant import GrantCapability
 from licet.app.import_audit import ImportAudit
@@ -180,9 +181,10 @@ class Licet:
             latest_checkpoint=trail.latest,
         )
         authority = callers.authority(settings, trail.log, self._stack, tls)
+        spans = bootstrap_tracing.start(settings, self._stack)
         self.server = Server(
             *(use_cases, authority, settings.listen, _server_limits(settings, self._shares_port)),
-            *(self._probe(database, expected, policies.held), self._add_services, tls),
+            *(self._probe(database, expected, policies.held), self._add_services, tls, spans),
         )
         # (6) What operators see.
         watched = (sets, lease, replica, clock, trail, acknowledgements, feed, retention)
