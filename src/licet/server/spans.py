@@ -32,6 +32,9 @@ from licet.v1 import decision_pb2
 _log: Final = logging.getLogger(__name__)
 
 _TRACEPARENT: Final = "traceparent"
+_FLAGS: Final = slice(54, 55)
+"""Where a `traceparent` has the digit that says whether it is sampled, in every version."""
+_SAMPLED: Final = frozenset("13579bdf")
 _OURS: Final = "/licet."
 _ALLOW: Final = decision_pb2.DECISION_ALLOW
 _ERRORS: Final = frozenset(
@@ -88,7 +91,10 @@ class Spans:
         try:
             for key, value in metadata:
                 if key == _TRACEPARENT:  # once at most: gRPC keeps one
-                    return self._sampled(method, parent_of(cast("str", value)))
+                    # Most say no, and are not read further.
+                    if self._share or value[_FLAGS] in _SAMPLED:
+                        return self._sampled(method, parent_of(cast("str", value)))
+                    return None
             if self._share:
                 return self._sampled(method, None)
         except Exception:  # noqa: BLE001 - the call goes on without
