@@ -88,6 +88,7 @@ def test_without_a_collector_calls_are_answered_and_one_line_is_logged(
     lines = [record.getMessage() for record in caplog.records if record.name == LOGGER]
     assert len(lines) == 1
     assert lines[0].startswith("spans: ")
+    assert not any(record.name.startswith("opentelemetry") for record in caplog.records)
 
 
 def test_what_a_collector_refuses_is_lost_and_the_next_is_not(
