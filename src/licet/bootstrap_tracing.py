@@ -28,7 +28,7 @@ def start(settings: Settings, stack: ExitStack) -> Spans | None:
         ) from exc
     try:
         tracer = OtlpTracer(__version__)
-    except (OSError, ValueError) as exc:
+    except ValueError as exc:
         raise UnavailableError(f"LICET_TRACING: {exc}") from exc
     stack.callback(tracer.stop)
     return Spans(tracer, settings.tracing_share, settings.tracing_rate)

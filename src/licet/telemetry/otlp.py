@@ -51,6 +51,11 @@ _MOST_WAITING: Final = 2048
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL: Final = "http/protobuf"
+_FILES: Final = tuple(
+    f"OTEL_EXPORTER_OTLP_{signal}{file}"
+    for signal in ("", "TRACES_")
+    for file in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+)
 _ERROR: Final = Status(StatusCode.ERROR)
 
 
@@ -62,7 +67,6 @@ class OtlpTracer:
 
         Raises:
             ValueError: a variable of the environment cannot be used; the message names it.
-            OSError: a file that one names cannot be read.
         """
         _check_environment()
         _log_seldom()
@@ -247,3 +251,7 @@ def _check_environment() -> None:
         value = os.environ.get(name)
         if value and value != _PROTOCOL:
             raise ValueError(f"{name} must be {_PROTOCOL}: nothing else is spoken")
+    for name in _FILES:
+        value = os.environ.get(name)
+        if value and not os.access(value, os.R_OK):
+            raise ValueError(f"{name}: {value} cannot be read")
