@@ -8,11 +8,13 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_U
 WORKDIR /src
 
 # What licet runs on, into an environment without pip; what builds licet, into one that stays here.
-COPY requirements/build.txt requirements/run.txt requirements/
+# For tracing: --build-arg REQUIREMENTS=tracing.txt
+ARG REQUIREMENTS=run.txt
+COPY requirements/build.txt requirements/${REQUIREMENTS} requirements/
 RUN python -m venv --without-pip /opt/licet \
     && python -m venv /opt/build \
     && python -m pip --python /opt/licet/bin/python install \
-        --no-deps --require-hashes --only-binary :all: -r requirements/run.txt \
+        --no-deps --require-hashes --only-binary :all: -r requirements/${REQUIREMENTS} \
     && /opt/build/bin/python -m pip install \
         --no-deps --require-hashes --only-binary :all: -r requirements/build.txt
 

@@ -131,8 +131,9 @@ COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 
 lock: $(VENV)/.dev ## recompile requirements/*.txt from pyproject.toml; UPGRADE=1 takes new versions
 	@$(COMPILE) pyproject.toml -o requirements/run.txt
 	@$(COMPILE) --group build -c requirements/run.txt -o requirements/build.txt
-	@$(COMPILE) pyproject.toml --group dev -c requirements/run.txt -c requirements/build.txt \
-	  -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra tracing -c requirements/run.txt -o requirements/tracing.txt
+	@$(COMPILE) pyproject.toml --extra tracing --group dev -c requirements/tracing.txt \
+	  -c requirements/build.txt -o requirements/dev.txt
 
 ##@ Measure and ship
 

@@ -19,6 +19,7 @@ from licet import (
     bootstrap_callers,
     bootstrap_policies,
     bootstrap_policy_file,
+    bootstrap_tracing,
 )
 from licet.app.grant import GrantCapability
 from licet.app.import_audit import ImportAudit
@@ -133,6 +134,7 @@ class Licet:
     def _start(self) -> None:
         settings = self._settings
         patience, tls = soon(_START_SECONDS), server_tls(settings)
+        spans = bootstrap_tracing.start(settings, self._stack)  # ended last: nobody waits for it
         # (1) The database and its schema.
         url, migration_url = self._database_urls()
         if settings.migrate_on_start:
@@ -158,8 +160,7 @@ class Licet:
         # (5) The service.
         retention = self._retention(changes := PostgresChanges(database))
         sources = Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
-        ids = TimeOrderedIds(clock)
-        tokens = SignedPageTokens.from_database(database, patience)
+        ids, tokens = TimeOrderedIds(clock), SignedPageTokens.from_database(database, patience)
         pages = PostgresAuditPages(database, settings.audit_page_seconds)
         changed = callers.changes(acknowledgements, mutations)
         approvals = bootstrap_approvals.ComposedApprovals(database, changed, ids, clock)
@@ -182,7 +183,7 @@ class Licet:
         authority = callers.authority(settings, trail.log, self._stack, tls)
         self.server = Server(
             *(use_cases, authority, settings.listen, _server_limits(settings, self._shares_port)),
-            *(self._probe(database, expected, policies.held), self._add_services, tls),
+            *(self._probe(database, expected, policies.held), self._add_services, tls, spans),
         )
         # (6) What operators see.
         watched = (sets, lease, replica, clock, trail, acknowledgements, feed, retention)

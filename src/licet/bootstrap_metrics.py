@@ -95,6 +95,7 @@ def sources_of(of: Watched) -> metrics.Sources:
 
 def _counters(of: Watched) -> dict[str, tuple[str, Callable[[], float]]]:
     sets, trail, watchers, tls = of.sets, of.trail, of.server.watchers, of.server.tls
+    spans = of.server.spans
     hits = metrics.NeverLess(lambda: trail.log.decisions - sets.misses)
     return {
         "decisions": ("Decisions taken.", lambda: trail.log.decisions),
@@ -143,6 +144,11 @@ def _counters(of: Watched) -> dict[str, tuple[str, Callable[[], float]]]:
         "tls_reload_failures": (
             "New certificates, keys and tables of callers that could not be used.",
             lambda: 0 if tls is None else tls.reload_failures,
+        ),
+        "spans_sent": ("Spans sent.", lambda: 0 if spans is None else spans.sent),
+        "spans_lost": (
+            "Spans of sampled calls that were not.",
+            lambda: 0 if spans is None else spans.lost,
         ),
     }
 

@@ -242,6 +242,13 @@ class Settings(BaseSettings):
         default=None,
         description="Address on which Prometheus finds the metrics over HTTP. Unset: nowhere.",
     )
+    tracing: bool = Field(default=False, description="Send spans of sampled calls, by OTLP/HTTP.")
+    tracing_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="Of the calls without a trace, the part that is sampled."
+    )
+    tracing_rate: Annotated[float, Field(ge=1, le=100_000)] = Field(
+        default=1000.0, description="Calls a second that are sampled, at most."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least level logged."
     )

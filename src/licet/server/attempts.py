@@ -29,6 +29,7 @@ from licet.server.identity import (
 )
 from licet.server.lanes import TOO_MANY, Lane, Shares
 from licet.server.replies import MAX_BYTES, Answering, Answers, Call, Reply
+from licet.server.spans import Spans
 from licet.server.status import internal, no_message, status_of
 from licet.server.streams import Streams
 from licet.v1 import authorization_pb2 as pb
@@ -107,17 +108,35 @@ _Taking: TypeAlias = Callable[[_Step, Call, bytes], None]
 class Attempts:
     """Makes of what answers a method's messages what `hybrid.py` serves."""
 
-    def __init__(self, authority: Authority, streams: Streams, shares: Shares, lane: Lane) -> None:
-        """Have what must wait run in `lane`; the others are as for `Interceptor`."""
+    def __init__(
+        self,
+        authority: Authority,
+        streams: Streams,
+        shares: Shares,
+        lane: Lane,
+        spans: Spans | None = None,
+    ) -> None:
+        """Have what must wait run in `lane`; the others are as for `Interceptor`.
+
+        `spans` makes those of sampled calls, if there are any.
+        """
         self._authority = authority
         self._streams = streams
         self._shares = shares
         self._lane = lane
+        self._spans = spans
 
     def of(
         self, method: str, answer: Answering, handler: grpc.RpcMethodHandler[Any, Any]
     ) -> Answers:
         """Return how a method's calls are answered."""
+        if self._spans is None:
+            return self._answers(method, handler, answer)
+        return self._spans.answers(method, answer, partial(self._answers, method, handler))
+
+    def _answers(
+        self, method: str, handler: grpc.RpcMethodHandler[Any, Any], answer: Answering
+    ) -> Answers:
         deserialize = tolerant(handler.request_deserializer)
         admit = self._authority.admission(method)
         if handler.stream_stream is None:

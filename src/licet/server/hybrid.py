@@ -30,10 +30,7 @@ _NOTHING: Final = (None, ())  # what gRPC wants of a tag: what is over, and what
 
 
 def take_over(server: grpc.Server, methods: Mapping[str, Makes]) -> Callable[[], None]:
-    """Take the calls of some methods, which were added to a server that is not started.
-
-    Returns what begins it, once the server has started; calls that come before wait for it.
-    """
+    """Take the calls of methods of a server that is not started; return what begins it then."""
     state: Any = server._state  # type: ignore[attr-defined]
     handlers = state.registered_method_handlers
     taken = [_Method(state, name, answers(handlers.pop(name))) for name, answers in methods.items()]
@@ -44,15 +41,14 @@ def take_over(server: grpc.Server, methods: Mapping[str, Makes]) -> Callable[[],
                 if method.expect():
                     state.rpc_states.add(method)  # gRPC stops when it is told that this has
 
-    return begin
+    return begin  # calls that come before wait for it
 
 
 class _Method:
     """A method; the tag with which its calls come."""
 
     def __init__(self, state: Any, name: str, answers: Answers) -> None:
-        self._name, self._state = name, state
-        self.answers = answers
+        self._name, self._state, self.answers = name, state, answers
         self.receive = lambda call, received: answers.receive(call, received.message())
         self.send = _Call.proceed if answers.is_stream else _Call.finish
 
@@ -90,7 +86,8 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
     """A `Call`, and its own context: what that is asked, it answers from `_rpc_event`."""
 
     _under_way = 0  # batches of operations
-    _is_receiving = _is_watched = _has_metadata = _is_cancelled = _has_status = False
+    _is_receiving = _is_watched = _has_metadata = _is_cancelled = False
+    _status: Any = None
     _ending: tuple[Callable[[], object], ...] | None = ()
 
     def __init__(self, method: _Method, event: Any) -> None:
@@ -100,7 +97,10 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
         self._mutex = Lock()  # guards the above; held for microseconds
 
     def is_active(self) -> bool:
-        return not (self._is_cancelled or self._has_status)
+        return not (self._is_cancelled or self._status)
+
+    def code(self) -> Any:
+        return grpc.StatusCode.CANCELLED if self._is_cancelled else self._status[1]  # once it ended
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         with self._mutex:
@@ -121,7 +121,7 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
     def proceed(self, answer: bytes | None = None) -> None:
         operations = [_core.ReceiveMessageOperation(0)]
         with self._mutex:
-            if self._is_cancelled or self._has_status:
+            if self._is_cancelled or self._status:
                 return
             if answer is not None:
                 operations.append(_core.SendMessageOperation(answer, 0))
@@ -169,7 +169,7 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
         if answer is not None:
             operations.append(_core.SendMessageOperation(answer, 0))
         with self._mutex:
-            if self._is_cancelled or self._has_status:
+            if self._is_cancelled or self._status:
                 return
             if not self._has_metadata:
                 operations.append(_core.SendInitialMetadataOperation(None, 0))
@@ -177,7 +177,7 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
                 operations.append(_core.ReceiveCloseOnServerOperation(0))
             self._operate(operations, self._done)
             self._under_way += 1
-            self._has_status = True
+            self._status = status
 
     def _received(self, event: Any) -> Any:
         with self._mutex:
@@ -193,7 +193,7 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
         with self._mutex:
             self._under_way -= 1
             self._is_cancelled |= is_cancelled
-            if self._under_way or not (self._is_cancelled or self._has_status):
+            if self._under_way or not (self._is_cancelled or self._status):
                 return _NOTHING
             ending, self._ending = self._ending, None
         return self, ending or ()

@@ -27,6 +27,7 @@ from licet.server.lanes import Lane, Shares
 from licet.server.places import Places
 from licet.server.policy_service import PolicyService
 from licet.server.service import AuthorizationService, UseCases
+from licet.server.spans import SpanInterceptor, Spans
 from licet.server.streams import Streams
 from licet.server.tls import ServerTls
 from licet.server.watchers import Watchers
@@ -140,12 +141,13 @@ class Server:
         is_ready: Callable[[], bool],
         add_services: AddServices | None = None,
         tls: ServerTls | None = None,
+        spans: Spans | None = None,
     ) -> None:
         """Bind the address.
 
         `is_ready` says whether decisions can be taken; it may block for a bounded time.
         `add_services` adds further services: a benchmark's, to compare with. Without `tls`, serve
-        in plain text.
+        in plain text; without `spans`, nothing is traced.
 
         Raises:
             UnavailableError: the address cannot be bound.
@@ -155,6 +157,7 @@ class Server:
         self._is_ready = is_ready
         self._limits = limits
         self.tls = tls
+        self.spans = spans
         self._health = health.HealthServicer()
         self._is_hybrid = limits.hybrid and _knows_grpc()
         self.decisions = Lane(limits.threads, "rpc", limits.calls, holds=limits.waits_for_disk)
@@ -179,13 +182,13 @@ class Server:
 
     def _serving(self, use_cases: UseCases) -> grpc.Server:
         """Return gRPC's server with all our services, bound to no address."""
-        limits, tls = self._limits, self.tls
+        limits, tls, spans = self._limits, self.tls, self.spans
         service = AuthorizationService(use_cases, self.mutations, self._watchers)
         shared = (self.authority, self._streams, self.shares, self.decisions)
         interceptor = Interceptor(*shared, self._pools)
         server = grpc.server(
             self.decisions,
-            interceptors=[interceptor],
+            interceptors=[interceptor] if spans is None else [SpanInterceptor(spans), interceptor],
             maximum_concurrent_rpcs=_most(limits),
             options=_options(
                 limits, has_age=limits.shares_port or (tls is not None and tls.verifies_clients)
@@ -193,7 +196,7 @@ class Server:
         )
         pb_grpc.add_AuthorizationServiceServicer_to_server(service, server)
         if self._is_hybrid:
-            attempts = Attempts(*shared)
+            attempts = Attempts(*shared, spans)
             self._take_calls = hybrid.take_over(
                 server,
                 {
@@ -216,13 +219,8 @@ class Server:
             ApprovalService(use_cases.approvals, self.mutations), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection(
-            (
-                *SERVICES,
-                *(health.SERVICE_NAME, reflection.SERVICE_NAME),
-            ),
-            server,
-        )
+        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
         return server
 
     def _bound(self, address: str) -> int:
