@@ -10,18 +10,20 @@ WORKDIR /src
 # What licet runs on, into an environment without pip; what builds licet, into one that stays here.
 # For tracing: --build-arg REQUIREMENTS=tracing.txt
 ARG REQUIREMENTS=run.txt
-COPY requirements/build.txt requirements/${REQUIREMENTS} requirements/
+COPY requirements requirements
 RUN python -m venv --without-pip /opt/licet \
     && python -m venv /opt/build \
     && python -m pip --python /opt/licet/bin/python install \
         --no-deps --require-hashes --only-binary :all: -r requirements/${REQUIREMENTS} \
-    && /opt/build/bin/python -m pip install \
-        --no-deps --require-hashes --only-binary :all: -r requirements/build.txt
+    && /opt/build/bin/python -m pip install --no-deps --require-hashes --only-binary :all: \
+        -r requirements/build.txt -r requirements/run.txt -r requirements/dev.txt \
+    && apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
 
-COPY LICENSE README.md pyproject.toml ./
+COPY LICENSE README.md pyproject.toml hatch_build.py ./
 COPY migrations migrations
 COPY src src
-RUN /opt/build/bin/hatchling build --target wheel --directory /tmp/wheel \
+# The hot path is compiled (docs/decisions/0048-compiled-hot-path.md).
+RUN HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 /opt/build/bin/hatchling build --target wheel --directory /tmp/wheel \
     && python -m pip --python /opt/licet/bin/python install --no-deps --no-index /tmp/wheel/*.whl
 
 FROM ${PYTHON_IMAGE}

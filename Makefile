@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-CODE   := $(shell find src tests tools benchmarks examples models -name '*.py' 2>/dev/null | cut -d/ -f1 | sort -u)
+CODE   := $(shell find src tests tools benchmarks examples models -name '*.py' 2>/dev/null | cut -d/ -f1 | sort -u) hatch_build.py
 PROTOS := $(shell find protos -name '*.proto' | sort)
 # Only these get gRPC stubs: protoc would write an empty module for each of the others.
 SERVICES := $(shell grep -l '^service ' $(PROTOS) /dev/null)
@@ -51,7 +51,7 @@ tamper-matrix: $(VENV)/.dev ## do each attack on an audit log, and print by what
 	@$(PY) -m tests.integration.tamper_matrix
 
 .PHONY: check
-check: format-check lint layers squawk buf protos-check types model-quick bench-gate test ## what CI runs: every check, then the tests
+check: format-check lint layers squawk buf protos-check types model-quick bench-gate test test-compiled ## what CI runs: every check, then the tests
 
 .PHONY: format-check
 format-check: $(VENV)/.dev ## check the formatting of the Python code
@@ -93,6 +93,31 @@ protos-check: $(VENV)/.dev ## check that the generated stubs are those of the pr
 .PHONY: model
 model: $(VENV)/.dev ## check the models of the replica protocol, every safeguard removed in turn: 20 minutes, several GB
 	@$(PY) -m models.run --json build/models.json
+
+# The hot path in C: what `make bench` measures, and what is tested once more. In a folder of its own, so
+# that whoever edits src/ runs what was edited.
+COMPILED := $(CURDIR)/build/compiled
+COMPILED_TESTS := tests/unit tests/properties tests/integration
+can_compile = command -v gcc >/dev/null \
+	  && test -f "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"
+.PHONY: compiled
+compiled: $(COMPILED)/.made ## compile the hot path as in a wheel, into build/compiled: a minute, and a C compiler
+
+$(COMPILED)/.made: $(VENV)/.dev pyproject.toml hatch_build.py $(shell find src/licet migrations -name '*.py' -o -name '*.sql')
+	@$(can_compile) || { echo 'compiled: needs gcc, and the headers of Python' >&2; exit 1; }
+	@mkdir -p build && rm -rf build/wheel $(COMPILED)
+	@HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 $(VENV)/bin/hatchling build --target wheel --directory build/wheel >build/compiled.log 2>&1 \
+	  || { tail -n 20 build/compiled.log >&2; exit 1; }
+	@$(PIP_INSTALL) --no-index --target $(COMPILED) build/wheel/*.whl
+	@touch $@
+
+# Not every machine has a C compiler; LICET_REQUIRE_COMPILED=1 makes that an error.
+.PHONY: test-compiled
+test-compiled: $(VENV)/.dev ## run the tests of decisions once more, with the hot path compiled, where that can be done
+	@if [ "$$LICET_REQUIRE_COMPILED" = 1 ] || $(can_compile); \
+	then $(MAKE) --no-print-directory compiled \
+	  && LICET_TEST_COMPILED=1 PYTHONPATH=$(COMPILED) $(PY) -m pytest $(or $(T),$(COMPILED_TESTS)); \
+	else echo 'test-compiled: left out, because gcc or the headers of Python are not installed'; fi
 
 # Not every machine has Spin; LICET_REQUIRE_MODEL=1 makes that an error.
 .PHONY: model-quick
@@ -138,12 +163,12 @@ lock: $(VENV)/.dev ## recompile requirements/*.txt from pyproject.toml; UPGRADE=
 ##@ Measure and ship
 
 .PHONY: bench-quick
-bench-quick: $(VENV)/.dev ## measure the figures that matter, as ratios, in two minutes; SECTIONS="calls latency" narrows
-	@$(PY) -m benchmarks.run --effort quick $(SECTIONS)
+bench-quick: compiled ## measure the figures that matter, as ratios, in two minutes; SECTIONS="calls latency" narrows
+	@PYTHONPATH=$(COMPILED) $(PY) -m benchmarks.run --effort quick $(SECTIONS)
 
 .PHONY: bench
-bench: $(VENV)/.dev ## measure everything in docs/benchmarks.md, in half an hour; SECTIONS as above
-	@$(PY) -m benchmarks.run --effort full $(SECTIONS)
+bench: compiled ## measure everything in docs/benchmarks.md, in half an hour; SECTIONS as above
+	@PYTHONPATH=$(COMPILED) $(PY) -m benchmarks.run --effort full $(SECTIONS)
 
 .PHONY: bench-gate
 bench-gate: $(VENV)/.dev ## check that a decision costs no more than is on record, in seconds

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from benchmarks import plots
 from benchmarks.figures import RATIO, Bound, Figure, Found, Spread, Target
+from licet import is_compiled
 from licet.domain.instant import rfc3339
 from licet.replica.clock import SystemClock
 
@@ -130,7 +131,8 @@ def about(content: Mapping[str, Any]) -> str:
     return (
         f"{content['at'][:10]}, {content['effort']}: {machine['cores']} cores"
         f" ({machine['processor']}), load before {machine['load_before']:.1f},"
-        f" Python {machine['python']}, grpcio {machine['grpcio']};"
+        f" Python {machine['python']}, grpcio {machine['grpcio']},"
+        f" hot path {'compiled' if machine['compiled'] else 'not compiled'};"
         f" no-op RPC of stock gRPC {_number(no_op['low'])} to {_number(no_op['high'])} calls/s"
     )
 
@@ -168,6 +170,7 @@ def write(found: Found, run: Run, folder: Path = RESULTS) -> Path:
             "grpcio": version("grpcio"),
             "protobuf": version("protobuf"),
             "psycopg": version("psycopg"),
+            "compiled": is_compiled(),
         },
         "no_op": run.no_op._asdict(),
         "figures": [

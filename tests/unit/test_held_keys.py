@@ -13,8 +13,7 @@ from licet.domain.caller import UNLIMITED, Identity, Scope
 from licet.domain.errors import UnauthenticatedError, UnavailableError
 from licet.domain.instant import Instant
 from licet.domain.names import Caller
-from licet.replica import api_keys
-from licet.replica.api_keys import KEY_NAMES, ApiKeys, HeldKey
+from licet.replica.api_keys import KEY_NAMES, MAX_REMEMBERED, ApiKeys, HeldKey
 from licet.replica.capability_sets import Cached
 from licet.replica.lease import Lease
 from tests.unit.builders import NOW, PATIENT, StillClock
@@ -34,7 +33,9 @@ def header(number: int, secret: bytes = SECRET) -> str:
 class Scene:
     """Some keys in a database, and a replica that remembers them under a lease."""
 
-    def __init__(self, *numbers: int, dies_at: int | None = None) -> None:
+    def __init__(
+        self, *numbers: int, dies_at: int | None = None, max_remembered: int = MAX_REMEMBERED
+    ) -> None:
         self.stored = set(map(key_id, numbers))
         self.dies_at = None if dies_at is None else Instant(dies_at)
         self.revision = 1
@@ -45,7 +46,7 @@ class Scene:
         self.lease = Lease(lambda: self.time)
         self.lease.extend(1.0)
         self.held = Cached(self._load, self.lease, 1 << 20, 10)
-        self.keys = ApiKeys(self.held, self.clock, TAG_KEY)
+        self.keys = ApiKeys(self.held, self.clock, TAG_KEY, max_remembered)
         self.keys.reset(1)
 
     def who(self, text: str) -> str:
@@ -175,9 +176,8 @@ def test_a_key_dies_while_it_is_remembered() -> None:
     assert len(scene.reads) == 1
 
 
-def test_headers_are_remembered_in_one_form_and_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_keys, "MAX_REMEMBERED", 3)
-    scene = Scene(*range(10))
+def test_headers_are_remembered_in_one_form_and_so_many() -> None:
+    scene = Scene(*range(10), max_remembered=3)
     remembered = scene.keys._verified  # noqa: SLF001 - what memory holds is the point
     for scheme in ("bearer", "BEARER", "BeArEr"):
         scene.who(header(1).replace("Bearer", scheme))

@@ -18,7 +18,7 @@ from typing import Annotated, Final
 
 import typer
 
-from licet import __version__
+from licet import __version__, is_compiled
 from licet.cli import (
     agents,
     approvals,
@@ -107,7 +107,7 @@ app.command()(command(health))
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"licet {__version__}")
+        typer.echo(f"licet {__version__}{', compiled' if is_compiled() else ''}")
         raise typer.Exit
 
 

@@ -87,14 +87,22 @@ class KeyUses(Protocol):
 class ApiKeys:
     """Finds out who calls, from an `authorization` header."""
 
-    def __init__(self, held: Cached[str, HeldKey], clock: Clock, tag_key: bytes) -> None:
+    def __init__(
+        self,
+        held: Cached[str, HeldKey],
+        clock: Clock,
+        tag_key: bytes,
+        max_remembered: int = MAX_REMEMBERED,
+    ) -> None:
         """Compose it.
 
         Args:
             held: the keys in memory.
             clock: the database's, which decides what has expired.
             tag_key: with which the ids of this database's keys are made.
+            max_remembered: how many headers that were verified are kept.
         """
+        self._max_remembered = max_remembered
         self._held = held
         self._clock = clock
         self._tag_key = tag_key
@@ -182,7 +190,7 @@ class ApiKeys:
         # In its one canonical form only, so that a key's owner cannot fill memory with others.
         if header.startswith(BEARER):
             self._verified[header] = entry
-            if len(self._verified) > MAX_REMEMBERED:
+            if len(self._verified) > self._max_remembered:
                 self._verified.popitem(last=False)
         return entry
 
@@ -207,16 +215,16 @@ class UsesThread:
         self._deadline = deadline
         self._seconds = seconds
         self._stopping = Event()
-        self._thread = Thread(target=self._run, name="licet-key-uses", daemon=True)
+        self._runner = Thread(target=self._run, name="licet-key-uses", daemon=True)
 
     def start(self) -> None:
         """Start writing."""
-        self._thread.start()
+        self._runner.start()
 
     def stop(self) -> None:
         """Write what is left, and end."""
         self._stopping.set()
-        self._thread.join(5.0)
+        self._runner.join(5.0)
 
     def write(self) -> None:
         """Write now."""

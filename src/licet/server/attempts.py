@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -253,7 +253,10 @@ class _Unary(_Refusing):
     hand_over: _Taking
     opened: _Step
     answer: _Step
-    is_stream: ClassVar[bool] = False
+
+    @property
+    def is_stream(self) -> bool:
+        return False
 
     def begin(self, call: Call) -> None:
         if self.is_known(call):
@@ -278,7 +281,10 @@ class _Conversation(_Refusing):
     opened: _Step
     answer: _Step
     closed: Callable[[Call], None]
-    is_stream: ClassVar[bool] = True
+
+    @property
+    def is_stream(self) -> bool:
+        return True
 
     def begin(self, call: Call) -> None:
         call.watch()

@@ -75,7 +75,7 @@ class Lane(ThreadPoolExecutor):
         self._limit = limit
         # One for each call. Its ends are changed without a lock, by any thread (see `deque`).
         self._calls: deque[None] = deque()
-        self._thread = _Thread()
+        self._own = _Thread()
         self.shed = Tally()
         """How many were refused because it was full; read by metrics."""
 
@@ -124,8 +124,8 @@ class Lane(ThreadPoolExecutor):
 
     def hold(self, call: Ending) -> None:
         """Count the call that this thread runs until it ends, which may be after that."""
-        if self._thread.counts:
-            self._thread.counts = False
+        if self._own.counts:
+            self._own.counts = False
         else:
             self._calls.append(None)  # the thread is of another lane, or of none
         if not call.add_callback(self._leave):
@@ -137,13 +137,13 @@ class Lane(ThreadPoolExecutor):
         *args: _Parameters.args,
         **kwargs: _Parameters.kwargs,
     ) -> _Result:
-        self._thread.counts = True
+        self._own.counts = True
         try:
             return fn(*args, **kwargs)
         finally:
-            if self._thread.counts:
+            if self._own.counts:
                 self._leave()
-                self._thread.counts = False
+                self._own.counts = False
 
     def _leave(self) -> None:
         self._calls.pop()

@@ -106,10 +106,10 @@ class SpoolWriter:
         self._refusal: str | None = None
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._closing = False
-        self._thread = Thread(target=self._run, name="licet-spool-segments", daemon=True)
+        self._runner = Thread(target=self._run, name="licet-spool-segments", daemon=True)
         self._sync = GroupSync(self._take, self._refuse) if durability is Durability.GROUP else None
         self._wake.put(None)
-        self._thread.start()
+        self._runner.start()
         if self._sync is not None:
             self._sync.start()
 
@@ -241,9 +241,9 @@ class SpoolWriter:
         self._refuse("the server is stopping")
         self._closing = True
         self._wake.put(None)
-        self._thread.join(_STOP_SECONDS)
+        self._runner.join(_STOP_SECONDS)
         ended = self._sync is None or self._sync.stop(_STOP_SECONDS)
-        if not ended or self._thread.is_alive():
+        if not ended or self._runner.is_alive():
             _log.error("the disk does not answer; the spool is left to those who adopt it")
             return
         if self._sync is None:
