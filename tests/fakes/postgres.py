@@ -54,9 +54,8 @@ class Database:
 class Cluster:
     """A PostgreSQL server on which the tests make and drop databases."""
 
-    def __init__(self, admin: psycopg.Connection, url: str) -> None:
-        """Use the server at `url`, on which `admin` is a connection in autocommit."""
-        self._admin = admin
+    def __init__(self, url: str) -> None:
+        """Use the server at `url`."""
         self._url = url
 
     @contextmanager
@@ -70,7 +69,7 @@ class Cluster:
         """
         name = f"licet_test_{uuid4().hex}"
         source = "template1" if template is None else template.name
-        self._admin.execute(
+        self._execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
                 sql.Identifier(name), sql.Identifier(source)
             )
@@ -82,9 +81,12 @@ class Cluster:
                     admin.execute("UPDATE audit.log SET log_id = gen_random_uuid()")
             yield database
         finally:
-            self._admin.execute(
-                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-            )
+            self._execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _execute(self, statement: sql.Composed) -> None:
+        # On a connection of its own: a test that times out in here breaks no other one's.
+        with psycopg.connect(self._url, autocommit=True) as admin:
+            admin.execute(statement)
 
 
 @contextmanager
@@ -92,15 +94,13 @@ def running_cluster() -> Iterator[Cluster]:
     """Provide the server of this test run."""
     url = os.environ.get(URL_VARIABLE)
     if url:
-        with psycopg.connect(url, autocommit=True) as admin:
-            yield Cluster(admin, url)
+        yield Cluster(url)
         return
     with (
         reachable_folder() as folder,
         EmbeddedPostgres(folder / "postgres", settings=_SETTINGS) as server,
-        psycopg.connect(server.conninfo, autocommit=True) as admin,
     ):
-        yield Cluster(admin, server.conninfo)
+        yield Cluster(server.conninfo)
 
 
 @contextmanager
