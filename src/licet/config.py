@@ -8,7 +8,6 @@ docs/operations.md has the same settings as a table; a test compares the two.
 from __future__ import annotations
 
 import os
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -21,6 +20,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 from typing_extensions import override
+
+from licet import config_rules
 
 CONFIG_FILE_VARIABLE: Final = "LICET_CONFIG_FILE"
 MAX_WORKERS: Final = 64
@@ -41,9 +42,11 @@ class ConfigurationError(Exception):
     """
 
 
-def available_cores() -> int:
-    """Return how many cores this process may use, at most the workers that there can be."""
-    return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+def _usual_workers(others: dict[str, Any]) -> int:
+    """Return how many workers there are if nobody says: one for each core that they may have."""
+    named = others.get("worker_cores")
+    cores = config_rules.cores(named) if named else os.sched_getaffinity(0)
+    return min(len(cores), MAX_WORKERS)
 
 
 class Settings(BaseSettings):
@@ -98,8 +101,14 @@ class Settings(BaseSettings):
         default=None,
         description="Which clients with a certificate are which callers, TOML. Unset: none is.",
     )
+    worker_cores: str | None = Field(
+        default=None,
+        description="Cores to keep the workers on, one each in this order, like `2,3` or `0-3`."
+        " Unset: see `pin_workers`.",
+    )
+    # Behind `worker_cores`, on which its default depends.
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = Field(
-        default_factory=available_cores,
+        default_factory=_usual_workers,
         description="Processes that serve, all on one port. Unset: as many as there are cores.",
     )
     pin_workers: bool = Field(
@@ -252,7 +261,7 @@ class Settings(BaseSettings):
     @field_validator(
         *("database_url", "migration_database_url"),
         *("tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_callers_file"),
-        "policy_file",
+        *("policy_file", "worker_cores"),
         mode="before",
     )
     @classmethod
@@ -263,12 +272,15 @@ class Settings(BaseSettings):
     @field_validator("listen", "metrics_listen")
     @classmethod
     def _has_host_and_port(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        host, _, port = value.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > 65_535:  # noqa: PLR2004 - the last port
-            message = "must be host:port, like 127.0.0.1:50051 or [::1]:50051"
-            raise ValueError(message)
+        if value is not None:
+            config_rules.check_address(value)
+        return value
+
+    @field_validator("worker_cores")
+    @classmethod
+    def _names_cores(cls, value: str | None) -> str | None:
+        if value is not None:
+            config_rules.cores(value)
         return value
 
     @model_validator(mode="after")
@@ -277,6 +289,7 @@ class Settings(BaseSettings):
             message = "pool_min must not exceed pool_max"
             raise ValueError(message)
         self._check_tls()
+        self._check_cores()
         if self.policy_file is not None and not self.admits_anonymous:
             message = (
                 "LICET_POLICY_FILE is for development: whoever writes the file sets the policies;"
@@ -284,7 +297,7 @@ class Settings(BaseSettings):
             )
             raise ValueError(message)
         if not self.insecure_bind:
-            check_bind(self.listen, has_tls=self.tls_cert_file is not None)
+            config_rules.check_bind(self.listen, has_tls=self.tls_cert_file is not None)
         return self
 
     def _check_tls(self) -> None:
@@ -298,12 +311,30 @@ class Settings(BaseSettings):
                 message = f"LICET_{name.upper()} needs LICET_{needed.upper()}"
                 raise ValueError(message)
 
+    def _check_cores(self) -> None:
+        if not self.cores:
+            return
+        if not self.pin_workers:
+            message = "LICET_WORKER_CORES keeps workers on cores, LICET_PIN_WORKERS=false does not"
+            raise ValueError(message)
+        if len(self.cores) < self.workers:
+            message = (
+                f"LICET_WORKER_CORES={self.worker_cores} must name a core for each of"
+                f" {self.workers} workers (LICET_WORKERS)"
+            )
+            raise ValueError(message)
+
+    @property
+    def cores(self) -> tuple[int, ...]:
+        """The cores that were named for the workers, in their order; empty: none were."""
+        return () if self.worker_cores is None else config_rules.cores(self.worker_cores)
+
     @property
     def admits_anonymous(self) -> bool:
         """Whether a caller without a credential is let in, as admin."""
         return (
             self.authentication == "auto"
-            and is_loopback(self.listen)
+            and config_rules.is_loopback(self.listen)
             # With clients' certificates, one that is taken out of the table would become admin.
             and self.tls_client_ca_file is None
         )
@@ -333,32 +364,6 @@ class Settings(BaseSettings):
         file = os.environ.get(CONFIG_FILE_VARIABLE)
         toml = (TomlConfigSettingsSource(settings_cls, Path(file)),) if file else ()
         return (init_settings, env_settings, *toml)
-
-
-def check_bind(address: str, *, has_tls: bool) -> None:
-    """Refuse to serve the world in plain text; nobody is served there without a credential anyway.
-
-    Raises:
-        ValueError: others reach the address, and there is no TLS.
-    """
-    if is_loopback(address) or has_tls:
-        return
-    message = (
-        f"listen={address} is not loopback, and there is no TLS: set LICET_TLS_CERT_FILE and"
-        " LICET_TLS_KEY_FILE; or LICET_INSECURE_BIND=true, only behind something that has it"
-    )
-    raise ValueError(message)
-
-
-def is_loopback(address: str) -> bool:
-    """Say whether `host:port` can be reached from this host only."""
-    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def load(**overrides: object) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from licet.config import (
     CONFIG_FILE_VARIABLE,
     ConfigurationError,
     Settings,
-    is_loopback,
     load,
 )
+from licet.config_rules import is_loopback
 
 SECRET = "postgresql://licet:hunter2@db/licet"
 
@@ -150,6 +151,50 @@ def test_a_file_of_tls_needs_its_others(name: str, needed: str) -> None:
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^listen: .*host:port"):
         load(listen=address, insecure_bind=True)
+
+
+@pytest.mark.parametrize(
+    ("named", "cores"),
+    [
+        ("3", (3,)),
+        ("3,2", (3, 2)),
+        ("0-3", (0, 1, 2, 3)),
+        ("6, 0-1,8191", (6, 0, 1, 8191)),
+        ("5-5", (5,)),
+        ("", ()),
+    ],
+)
+def test_cores_are_named_in_an_order(named: str, cores: tuple[int, ...]) -> None:
+    settings = load(worker_cores=named)
+    assert settings.cores == cores
+    # Each is for a worker, unless there are to be fewer.
+    assert settings.workers == (len(cores) or len(os.sched_getaffinity(0)))
+    assert not cores or load(worker_cores=named, workers=1).workers == 1
+
+
+@pytest.mark.parametrize(
+    "named", [",", "1,", "a", "-1", "1-", "3-2", "0-8192", "1 2", "0-99999", "²", "0x1", "0-8:2"]
+)
+def test_what_names_no_cores_is_refused(named: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^worker_cores: must be numbers of cores"):
+        load(worker_cores=named)
+
+
+@pytest.mark.parametrize("named", ["1,1", "0-2,1"])
+def test_a_core_is_not_for_two_workers(named: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^worker_cores: must name each core once"):
+        load(worker_cores=named)
+
+
+def test_there_is_a_core_for_each_worker_if_any_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"LICET_WORKER_CORES=0,1 .*each of 3 workers"):
+        load(worker_cores="0,1", workers=3)
+    with pytest.raises(ConfigurationError, match="LICET_PIN_WORKERS=false does not"):
+        load(worker_cores="0,1", pin_workers=False)
+
+
+def test_there_are_as_many_workers_as_there_can_be_for_many_cores() -> None:
+    assert load(worker_cores="0-99").workers == 64
 
 
 def test_the_pool_has_room_for_what_it_keeps_open() -> None:

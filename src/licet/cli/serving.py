@@ -16,7 +16,7 @@ from licet.cli.signals import StopSignals
 from licet.domain.errors import LicetError
 from licet.storage.embedded import EmbeddedPostgresError
 from licet.storage.migrate import MigrationError
-from licet.supervisor import Reports, follow_supervisor
+from licet.supervisor import CoresError, Reports, check_cores, follow_supervisor, keep_to
 from licet.telemetry import logs
 
 if TYPE_CHECKING:  # importing it would import gRPC
@@ -24,6 +24,10 @@ if TYPE_CHECKING:  # importing it would import gRPC
 
 _log: Final = logging.getLogger(__name__)
 
+_CANNOT_SERVE: Final = (
+    *(config.ConfigurationError, CoresError),
+    *(LicetError, EmbeddedPostgresError, MigrationError),
+)
 _LOOK_SECONDS: Final = 1.0
 _ANYBODY: Final = (
     "CALLERS ARE NOT AUTHENTICATED: whoever can connect to %s is admin;"
@@ -68,6 +72,7 @@ def run(**overrides: object) -> int:
     try:
         settings = config.load(**overrides)
         logs.configure(settings.log_level, settings.log_format)
+        check_cores(settings.cores)
         if settings.workers > 1:
             # Without gRPC: it has no business in a process that starts others.
             from licet.cli.supervising import supervise  # noqa: PLC0415
@@ -84,11 +89,13 @@ def run(**overrides: object) -> int:
             has_steward=reports is None,
         ).start()
         settle()
-    except (config.ConfigurationError, LicetError, EmbeddedPostgresError, MigrationError) as exc:
+    except _CANNOT_SERVE as exc:
         if stop.requested is not None:
             return 0  # a Ctrl-C reaches initdb as well, which fails then
         raise CommandError(str(exc)) from exc
     try:
+        for core in settings.cores[:1]:
+            keep_to(core)
         if reports is not None:
             _work(licet, reports, stop)
         else:

@@ -19,7 +19,7 @@ from licet.server.tls_callers import parse_callers, read_callers
 from licet.storage import migrate
 from licet.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, data_folder
 from licet.storage.migrate import MigrationError
-from licet.supervisor import Fleet, Patience, Worker, WorkerError, own_core, reserved_port
+from licet.supervisor import Fleet, Patience, Worker, WorkerError, core_of, reserved_port
 from licet.telemetry import host as host_metrics
 from licet.telemetry.metrics import serve as serve_metrics
 
@@ -93,7 +93,7 @@ def _check_tls(settings: Settings) -> None:
 
 
 def _core(settings: Settings, slot: int) -> int | None:
-    return own_core(slot, settings.workers) if settings.pin_workers else None
+    return core_of(slot, settings.workers, settings.cores) if settings.pin_workers else None
 
 
 def _database(settings: Settings, stack: ExitStack) -> str | None:
@@ -138,6 +138,8 @@ def _environment(settings: Settings, listen: str, url: str | None) -> dict[str, 
         "LICET_LOG_LEVEL": settings.log_level,
         "LICET_LOG_FORMAT": settings.log_format,
         "LICET_WORKERS": "1",
+        # Each is kept to its own by its supervisor, and may use no other.
+        "LICET_WORKER_CORES": "",
         "LICET_MIGRATE_ON_START": "false",
         **metrics,
         **followed,
