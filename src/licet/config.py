@@ -22,9 +22,9 @@ from pydantic_settings import (
 from typing_extensions import override
 
 from licet import config_rules
+from licet.config_listening import Listening
 
 CONFIG_FILE_VARIABLE: Final = "LICET_CONFIG_FILE"
-MAX_WORKERS: Final = 64
 CONNECTIONS_BESIDE_POOL: Final = 2
 """Of each serving process: one that keeps it current, one that watches the others."""
 STEWARD_CONNECTIONS: Final = 8
@@ -42,14 +42,7 @@ class ConfigurationError(Exception):
     """
 
 
-def _usual_workers(others: dict[str, Any]) -> int:
-    """Return how many workers there are if nobody says: one for each core that they may have."""
-    named = others.get("worker_cores")
-    cores = config_rules.cores(named) if named else os.sched_getaffinity(0)
-    return min(len(cores), MAX_WORKERS)
-
-
-class Settings(BaseSettings):
+class Settings(Listening, BaseSettings):
     """What an operator may set. Every default is safe."""
 
     model_config = SettingsConfigDict(
@@ -71,52 +64,9 @@ class Settings(BaseSettings):
         default=None,
         description="Where the embedded PostgreSQL keeps its data. Unset: the user's data folder.",
     )
-    listen: str = Field(
-        default="127.0.0.1:50051", description="Address to serve on; port 0 takes a free one."
-    )
-    insecure_bind: bool = Field(
-        default=False,
-        description="Serve without TLS on an address that is not loopback.",
-    )
     agent_heartbeat_seconds: Annotated[float, Field(ge=0.1, le=3600)] = Field(
         default=30.0,
         description="How often agents say that they live; after three without, one is offline.",
-    )
-    authentication: Literal["auto", "required"] = Field(
-        default="auto",
-        description="Whether callers need a credential. `auto`: unless `listen` is loopback, and "
-        "there is no CA of the clients.",
-    )
-    tls_cert_file: Path | None = Field(
-        default=None, description="The server's certificate and its chain, PEM. Unset: no TLS."
-    )
-    tls_key_file: Path | None = Field(
-        default=None, description="The certificate's private key, PEM, for this account alone."
-    )
-    tls_client_ca_file: Path | None = Field(
-        default=None,
-        description="CAs of the clients, PEM: each needs a certificate. Unset: none is asked for.",
-    )
-    tls_callers_file: Path | None = Field(
-        default=None,
-        description="Which clients with a certificate are which callers, TOML. Unset: none is.",
-    )
-    worker_cores: str | None = Field(
-        default=None,
-        description="Cores to keep the workers on, one each in this order, like `2,3` or `0-3`."
-        " Unset: see `pin_workers`.",
-    )
-    # Behind `worker_cores`, on which its default depends.
-    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = Field(
-        default_factory=_usual_workers,
-        description="Processes that serve, all on one port. Unset: as many as there are cores.",
-    )
-    pin_workers: bool = Field(
-        default=True, description="Keep each worker on a core of its own when there is one a core."
-    )
-    connection_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
-        default=30.0,
-        description="How long a client's connection is kept by one of several workers.",
     )
     threads: Annotated[int, Field(ge=1, le=256)] = Field(
         default=16, description="Decisions that run at once; half as many reads do."
@@ -258,29 +208,17 @@ class Settings(BaseSettings):
         default="text", description="For people, or one JSON object a line."
     )
 
-    @field_validator(
-        *("database_url", "migration_database_url"),
-        *("tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_callers_file"),
-        *("policy_file", "worker_cores"),
-        mode="before",
-    )
+    @field_validator(*("database_url", "migration_database_url", "policy_file"), mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         # What a compose file makes of a variable that is not set.
         return None if value == "" else value
 
-    @field_validator("listen", "metrics_listen")
+    @field_validator("metrics_listen")
     @classmethod
     def _has_host_and_port(cls, value: str | None) -> str | None:
         if value is not None:
             config_rules.check_address(value)
-        return value
-
-    @field_validator("worker_cores")
-    @classmethod
-    def _names_cores(cls, value: str | None) -> str | None:
-        if value is not None:
-            config_rules.cores(value)
         return value
 
     @model_validator(mode="after")
@@ -288,56 +226,13 @@ class Settings(BaseSettings):
         if self.pool_min > self.pool_max:
             message = "pool_min must not exceed pool_max"
             raise ValueError(message)
-        self._check_tls()
-        self._check_cores()
         if self.policy_file is not None and not self.admits_anonymous:
             message = (
                 "LICET_POLICY_FILE is for development: whoever writes the file sets the policies;"
                 " only on loopback, and where callers need no credential. Use `licet policy put`"
             )
             raise ValueError(message)
-        if not self.insecure_bind:
-            config_rules.check_bind(self.listen, has_tls=self.tls_cert_file is not None)
         return self
-
-    def _check_tls(self) -> None:
-        for name, needed in (
-            ("tls_cert_file", "tls_key_file"),
-            ("tls_key_file", "tls_cert_file"),
-            ("tls_client_ca_file", "tls_cert_file"),
-            ("tls_callers_file", "tls_client_ca_file"),
-        ):
-            if getattr(self, name) is not None and getattr(self, needed) is None:
-                message = f"LICET_{name.upper()} needs LICET_{needed.upper()}"
-                raise ValueError(message)
-
-    def _check_cores(self) -> None:
-        if not self.cores:
-            return
-        if not self.pin_workers:
-            message = "LICET_WORKER_CORES keeps workers on cores, LICET_PIN_WORKERS=false does not"
-            raise ValueError(message)
-        if len(self.cores) < self.workers:
-            message = (
-                f"LICET_WORKER_CORES={self.worker_cores} must name a core for each of"
-                f" {self.workers} workers (LICET_WORKERS)"
-            )
-            raise ValueError(message)
-
-    @property
-    def cores(self) -> tuple[int, ...]:
-        """The cores that were named for the workers, in their order; empty: none were."""
-        return () if self.worker_cores is None else config_rules.cores(self.worker_cores)
-
-    @property
-    def admits_anonymous(self) -> bool:
-        """Whether a caller without a credential is let in, as admin."""
-        return (
-            self.authentication == "auto"
-            and config_rules.is_loopback(self.listen)
-            # With clients' certificates, one that is taken out of the table would become admin.
-            and self.tls_client_ca_file is None
-        )
 
     def embedded_postgres(self) -> dict[str, str]:
         """Return the settings of the embedded PostgreSQL: room for the connections of everyone.

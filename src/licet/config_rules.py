@@ -5,11 +5,15 @@ Each function raises ValueError with the rule that is broken, to stand behind th
 
 from __future__ import annotations
 
+import os
 import re
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Final
 
 _LAST_PORT: Final = 65_535
+# sun_path of unix(7) has 108 with its end; ".d/" and the id of a process come behind.
+_SOCKET_BYTES: Final = 107 - len(".d/4194304")
 # Linux has at most 8192 (NR_CPUS).
 _LAST_CORE: Final = 8191
 _CORES: Final = re.compile(r"(?P<first>[0-9]{1,4})(?:-(?P<last>[0-9]{1,4}))?", re.ASCII)
@@ -48,6 +52,18 @@ def is_loopback(address: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def socket_path(path: Path) -> Path:
+    """Return the absolute path of a Unix socket, which the kernel wants to be short."""
+    absolute = path.absolute()
+    if len(os.fsencode(absolute)) > _SOCKET_BYTES:
+        message = (
+            f"must be at most {_SOCKET_BYTES} bytes, as an absolute path: the kernel takes 107, and"
+            " each process has a socket of its own in a folder beside it"
+        )
+        raise ValueError(message)
+    return absolute
 
 
 def cores(text: str) -> tuple[int, ...]:

@@ -153,6 +153,42 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         load(listen=address, insecure_bind=True)
 
 
+def test_a_unix_socket_stands_beside_the_port_or_instead_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    beside = load(socket=path)
+    assert (beside.socket, beside.address, beside.socket_bits) == (path, beside.listen, 0o600)
+    instead = load(socket=path, listen="none", socket_mode="0660")
+    assert (instead.socket, instead.address, instead.socket_bits) == (path, None, 0o660)
+    assert load(socket="").socket is None
+    with pytest.raises(ConfigurationError, match="LICET_LISTEN=none needs LICET_SOCKET"):
+        load(listen="none")
+    with pytest.raises(ConfigurationError, match="LICET_TLS_CERT_FILE is for the port"):
+        load(socket=path, listen="none", **TLS)
+    for mode in ("0700", "0640", "600", "0o600", "0777"):
+        with pytest.raises(ConfigurationError, match=r"^socket_mode: "):
+            load(socket_mode=mode)
+
+
+def test_who_has_no_credential_is_not_admitted_where_there_is_a_socket(tmp_path: Path) -> None:
+    for settings in ({}, {"listen": "none"}, {"authentication": "auto"}):
+        assert not load(socket=tmp_path / "s", **settings).admits_anonymous
+    with pytest.raises(ConfigurationError, match="LICET_POLICY_FILE is for development"):
+        load(socket=tmp_path / "s", policy_file="policies.yaml")
+
+
+def test_the_path_of_a_socket_is_absolute_and_leaves_room_for_those_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(socket="s").socket == tmp_path / "s"
+    monkeypatch.chdir("/")
+    longest = "/" + "s" * 96
+    assert str(load(socket=longest).socket) == longest
+    for too_long in (longest + "s", longest[1:] + "s", "/" + "é" * 48 + "s"):
+        with pytest.raises(ConfigurationError, match=r"^socket: must be at most 97 bytes"):
+            load(socket=too_long)
+
+
 @pytest.mark.parametrize(
     ("named", "cores"),
     [

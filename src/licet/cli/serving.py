@@ -131,6 +131,8 @@ def _wait(licet: Licet, stop: StopSignals) -> int:
 
 
 def _grpcurl_options(settings: config.Settings) -> str:
+    if settings.address is None:
+        return "-plaintext -unix"
     if settings.tls_cert_file is None:
         return "-plaintext"
     if settings.tls_client_ca_file is None:
@@ -149,15 +151,28 @@ def _callers(settings: config.Settings) -> str:
 
 def _greet(settings: config.Settings, port: int) -> None:
     if settings.admits_anonymous:
-        _log.warning(_ANYBODY, f"{settings.listen.rpartition(':')[0]}:{port}")
+        _log.warning(_ANYBODY, _where(settings, port))
     sys.stdout.write(_greeting(settings, port))
     sys.stdout.flush()
 
 
+def _where(settings: config.Settings, port: int) -> str:
+    port_and_socket = (
+        None if settings.address is None else f"{settings.address.rpartition(':')[0]}:{port}",
+        None if settings.socket is None else f"unix:{settings.socket}",
+    )
+    return " and ".join(filter(None, port_and_socket))
+
+
+def _target(settings: config.Settings, port: int) -> str:
+    if settings.address is None:
+        return shlex.quote(str(settings.socket))
+    host = settings.address.rpartition(":")[0]
+    return f"{_WILDCARDS.get(host, host)}:{port}"
+
+
 def _greeting(settings: config.Settings, port: int) -> str:
-    host = settings.listen.rpartition(":")[0]
-    target = f"{_WILDCARDS.get(host, host)}:{port}"
-    how = _grpcurl_options(settings)
+    target, how = _target(settings, port), _grpcurl_options(settings)
     if not settings.admits_anonymous and settings.tls_callers_file is None:
         how += _KEY_HEADER
     calls = [
@@ -166,7 +181,7 @@ def _greeting(settings: config.Settings, port: int) -> str:
     ]
     return "\n".join(
         [
-            f"licet {__version__} serves on {host}:{port}",
+            f"licet {__version__} serves on {_where(settings, port)}",
             f"database: {describe(settings)}",
             f"callers: {_callers(settings)}",
             "",

@@ -6,6 +6,7 @@ from licet.supervisor.cores import CoresError, check_cores, core_of, keep_to
 from licet.supervisor.fleet import Fleet, Patience, WorkerError
 from licet.supervisor.port import reserved_port
 from licet.supervisor.reports import Reports, follow_supervisor
+from licet.supervisor.turns import Turns
 from licet.supervisor.worker import Worker
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Fleet",
     "Patience",
     "Reports",
+    "Turns",
     "Worker",
     "WorkerError",
     "check_cores",
