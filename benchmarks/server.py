@@ -56,7 +56,7 @@ class Variant(StrEnum):
     UNSYNCED = "unsynced"
     """The same, and decisions on record survive the process's end, but not the machine's."""
     SOCKET = "socket"
-    """The second, on a Unix socket as well, which `licet serve` does not offer."""
+    """The second, on a Unix socket as well."""
     TLS = "tls"
     """The first, with a certificate of a CA that nobody knows."""
     MTLS = "mtls"
@@ -120,8 +120,7 @@ def main(variant: Variant, folder: Path) -> None:
         case Variant.UNSYNCED:
             _serve(Licet, audit_durability="none")
         case Variant.SOCKET:
-            socket_path = folder / SOCKET
-            _serve(Licet, socket_path, audit_durability="none")
+            _serve(Licet, socket=folder / SOCKET, audit_durability="none")
         case Variant.TLS:
             _serve(Licet, **_tls(folder))
         case Variant.MTLS:
@@ -170,16 +169,8 @@ def _client_tls(folder: Path) -> dict[str, object]:
     return {"tls_client_ca_file": folder / AUTHORITY, "tls_callers_file": callers}
 
 
-def _serve(
-    composition: type[Licet], socket_path: Path | None = None, /, **overrides: object
-) -> None:
-    def add_services(server: grpc.Server) -> None:
-        add_no_op(server)
-        if socket_path is not None:
-            server.add_insecure_port(f"unix:{socket_path}")
-
-    settings = config.load(**overrides)
-    licet = composition(settings, add_services=add_services, has_steward=False).start()
+def _serve(composition: type[Licet], **overrides: object) -> None:
+    licet = composition(config.load(**overrides), add_services=add_no_op, has_steward=False).start()
     settle()
     try:
         print(licet.server.port, flush=True)

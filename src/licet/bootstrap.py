@@ -30,7 +30,7 @@ from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import Sources, WatchChanges
 from licet.bootstrap_audit import AuditTrail
-from licet.bootstrap_custody import soon
+from licet.bootstrap_custody import socket_file, soon
 from licet.bootstrap_metrics import Watched, sources_of
 from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
@@ -42,8 +42,10 @@ from licet.replica.lease import LEASE_MARGIN, Lease, boottime
 from licet.replica.retention import Retention
 from licet.server.certificates import TlsFiles
 from licet.server.followed import FileRefusedError
-from licet.server.lifecycle import AddServices, Server, ServerLimits
+from licet.server.lifecycle import AddServices, Server
+from licet.server.limits import ServerLimits
 from licet.server.service import UseCases
+from licet.server.socket_file import SocketFile
 from licet.server.tls import ServerTls
 from licet.storage import migrate, schema
 from licet.storage.audit import PostgresAuditEvents
@@ -133,7 +135,7 @@ class Licet:
 
     def _start(self) -> None:
         settings = self._settings
-        patience, tls = soon(_START_SECONDS), server_tls(settings)
+        patience, (tls, file) = soon(_START_SECONDS), self._transports()
         spans = bootstrap_tracing.start(settings, self._stack)  # ended last: nobody waits for it
         # (1) The database and its schema.
         url, migration_url = self._database_urls()
@@ -182,8 +184,8 @@ class Licet:
         )
         authority = callers.authority(settings, trail.log, self._stack, tls)
         self.server = Server(
-            *(use_cases, authority, settings.listen, _server_limits(settings, self._shares_port)),
-            *(self._probe(database, expected, policies.held), self._add_services, tls, spans),
+            *(use_cases, authority, settings.address, _server_limits(settings, self._shares_port)),
+            *(self._probe(database, expected, policies.held), self._add_services, tls, file, spans),
         )
         # (6) What operators see.
         watched = (sets, lease, replica, clock, trail, acknowledgements, feed, retention)
@@ -191,6 +193,11 @@ class Licet:
         self._serve_metrics(Watched(*watched, self.server, *asked, approvals.writer))
         self._stack.callback(self.server.drain, settings.drain_seconds)
         self.server.start()
+
+    def _transports(self) -> tuple[ServerTls | None, SocketFile | None]:
+        """Return what the port is served with, and where the Unix socket is, if there is one."""
+        stack = None if self._shares_port else self._stack
+        return server_tls(self._settings), socket_file(self._settings, stack)
 
     def _check_ready(
         self, database: Database, patience: Deadline, url: str

@@ -1,6 +1,7 @@
 """What a host keeps outside the database, in one folder per log: spools, keys, and what was signed.
 
-Part of the composition; `bootstrap_audit.py` and `bootstrap_steward.py` work with it.
+And where its Unix socket is. Part of the composition; `bootstrap_audit.py` and
+`bootstrap_steward.py` work with it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -19,6 +20,7 @@ from licet.app.ports import Deadline
 from licet.config import Settings
 from licet.domain.audit_batch import MAC_KEY_BYTES, MacKeys
 from licet.domain.errors import UnavailableError
+from licet.server.socket_file import SocketFile
 from licet.steward.archive_folder import ArchiveFolder
 from licet.steward.key_files import create_secret, read_secret
 from licet.steward.signing import KeyFileError, create_key_file, read_key_file
@@ -166,6 +168,23 @@ def _custody(
         return Custody(keys, read_key_file(path), state)
     except KeyFileError as exc:
         raise UnavailableError(str(exc)) from exc
+
+
+def socket_file(settings: Settings, stack: ExitStack | None) -> SocketFile | None:
+    """Claim the Unix socket, until the stack ends; return None if there is to be none.
+
+    Without a stack it is not claimed: the supervisor of this process has done that.
+
+    Raises:
+        UnavailableError: another server has it, or it cannot be used.
+    """
+    if settings.socket is None:
+        return None
+    file = SocketFile(settings.socket, settings.socket_bits)
+    if stack is not None:
+        file.claim()
+        stack.callback(file.remove)
+    return file
 
 
 def soon(seconds: float) -> Deadline:

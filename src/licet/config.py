@@ -8,7 +8,6 @@ docs/operations.md has the same settings as a table; a test compares the two.
 from __future__ import annotations
 
 import os
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -22,8 +21,10 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
+from licet import config_rules
+from licet.config_listening import Listening
+
 CONFIG_FILE_VARIABLE: Final = "LICET_CONFIG_FILE"
-MAX_WORKERS: Final = 64
 CONNECTIONS_BESIDE_POOL: Final = 2
 """Of each serving process: one that keeps it current, one that watches the others."""
 STEWARD_CONNECTIONS: Final = 8
@@ -41,12 +42,7 @@ class ConfigurationError(Exception):
     """
 
 
-def available_cores() -> int:
-    """Return how many cores this process may use, at most the workers that there can be."""
-    return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
-
-
-class Settings(BaseSettings):
+class Settings(Listening, BaseSettings):
     """What an operator may set. Every default is safe."""
 
     model_config = SettingsConfigDict(
@@ -68,46 +64,9 @@ class Settings(BaseSettings):
         default=None,
         description="Where the embedded PostgreSQL keeps its data. Unset: the user's data folder.",
     )
-    listen: str = Field(
-        default="127.0.0.1:50051", description="Address to serve on; port 0 takes a free one."
-    )
-    insecure_bind: bool = Field(
-        default=False,
-        description="Serve without TLS on an address that is not loopback.",
-    )
     agent_heartbeat_seconds: Annotated[float, Field(ge=0.1, le=3600)] = Field(
         default=30.0,
         description="How often agents say that they live; after three without, one is offline.",
-    )
-    authentication: Literal["auto", "required"] = Field(
-        default="auto",
-        description="Whether callers need a credential. `auto`: unless `listen` is loopback, and "
-        "there is no CA of the clients.",
-    )
-    tls_cert_file: Path | None = Field(
-        default=None, description="The server's certificate and its chain, PEM. Unset: no TLS."
-    )
-    tls_key_file: Path | None = Field(
-        default=None, description="The certificate's private key, PEM, for this account alone."
-    )
-    tls_client_ca_file: Path | None = Field(
-        default=None,
-        description="CAs of the clients, PEM: each needs a certificate. Unset: none is asked for.",
-    )
-    tls_callers_file: Path | None = Field(
-        default=None,
-        description="Which clients with a certificate are which callers, TOML. Unset: none is.",
-    )
-    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = Field(
-        default_factory=available_cores,
-        description="Processes that serve, all on one port. Unset: as many as there are cores.",
-    )
-    pin_workers: bool = Field(
-        default=True, description="Keep each worker on a core of its own when there is one a core."
-    )
-    connection_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
-        default=30.0,
-        description="How long a client's connection is kept by one of several workers.",
     )
     threads: Annotated[int, Field(ge=1, le=256)] = Field(
         default=16, description="Decisions that run at once; half as many reads do."
@@ -256,26 +215,17 @@ class Settings(BaseSettings):
         default="text", description="For people, or one JSON object a line."
     )
 
-    @field_validator(
-        *("database_url", "migration_database_url"),
-        *("tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_callers_file"),
-        "policy_file",
-        mode="before",
-    )
+    @field_validator(*("database_url", "migration_database_url", "policy_file"), mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         # What a compose file makes of a variable that is not set.
         return None if value == "" else value
 
-    @field_validator("listen", "metrics_listen")
+    @field_validator("metrics_listen")
     @classmethod
     def _has_host_and_port(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        host, _, port = value.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > 65_535:  # noqa: PLR2004 - the last port
-            message = "must be host:port, like 127.0.0.1:50051 or [::1]:50051"
-            raise ValueError(message)
+        if value is not None:
+            config_rules.check_address(value)
         return value
 
     @model_validator(mode="after")
@@ -283,37 +233,13 @@ class Settings(BaseSettings):
         if self.pool_min > self.pool_max:
             message = "pool_min must not exceed pool_max"
             raise ValueError(message)
-        self._check_tls()
         if self.policy_file is not None and not self.admits_anonymous:
             message = (
                 "LICET_POLICY_FILE is for development: whoever writes the file sets the policies;"
                 " only on loopback, and where callers need no credential. Use `licet policy put`"
             )
             raise ValueError(message)
-        if not self.insecure_bind:
-            check_bind(self.listen, has_tls=self.tls_cert_file is not None)
         return self
-
-    def _check_tls(self) -> None:
-        for name, needed in (
-            ("tls_cert_file", "tls_key_file"),
-            ("tls_key_file", "tls_cert_file"),
-            ("tls_client_ca_file", "tls_cert_file"),
-            ("tls_callers_file", "tls_client_ca_file"),
-        ):
-            if getattr(self, name) is not None and getattr(self, needed) is None:
-                message = f"LICET_{name.upper()} needs LICET_{needed.upper()}"
-                raise ValueError(message)
-
-    @property
-    def admits_anonymous(self) -> bool:
-        """Whether a caller without a credential is let in, as admin."""
-        return (
-            self.authentication == "auto"
-            and is_loopback(self.listen)
-            # With clients' certificates, one that is taken out of the table would become admin.
-            and self.tls_client_ca_file is None
-        )
 
     def embedded_postgres(self) -> dict[str, str]:
         """Return the settings of the embedded PostgreSQL: room for the connections of everyone.
@@ -340,32 +266,6 @@ class Settings(BaseSettings):
         file = os.environ.get(CONFIG_FILE_VARIABLE)
         toml = (TomlConfigSettingsSource(settings_cls, Path(file)),) if file else ()
         return (init_settings, env_settings, *toml)
-
-
-def check_bind(address: str, *, has_tls: bool) -> None:
-    """Refuse to serve the world in plain text; nobody is served there without a credential anyway.
-
-    Raises:
-        ValueError: others reach the address, and there is no TLS.
-    """
-    if is_loopback(address) or has_tls:
-        return
-    message = (
-        f"listen={address} is not loopback, and there is no TLS: set LICET_TLS_CERT_FILE and"
-        " LICET_TLS_KEY_FILE; or LICET_INSECURE_BIND=true, only behind something that has it"
-    )
-    raise ValueError(message)
-
-
-def is_loopback(address: str) -> bool:
-    """Say whether `host:port` can be reached from this host only."""
-    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def load(**overrides: object) -> Settings:

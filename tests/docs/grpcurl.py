@@ -38,6 +38,9 @@ def main(arguments: list[str]) -> int:
     data = value_of("-d", options) or ""
     metadata = header_of(options)
     seconds = float(value_of("-max-time", options) or _TIMEOUT_SECONDS)
+    if "-unix" in options:
+        options.remove("-unix")
+        options[0] = f"unix:{options[0]}"
     address, what = options
     with (
         grpc.insecure_channel(address)

@@ -53,4 +53,4 @@ def table() -> str:
 
 def test_a_block_that_needs_a_folder_is_run_by_a_test_that_has_one() -> None:
     attributes = {b.attributes for b in blocks_of(PAGE, "bash") if "folder=" in b.attributes}
-    assert attributes == {"folder=tls"}
+    assert attributes == {"folder=tls", "folder=socket"}

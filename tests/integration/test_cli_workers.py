@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from licet.client import Client
-from tests.fakes.postgres import Database, eventually
+from tests.fakes.postgres import Database, eventually, reachable_folder
 from tests.fakes.terminal import Running, run, running
 
 
@@ -80,7 +80,6 @@ def test_what_one_worker_changed_holds_on_all(database: Database) -> None:
         assert not replicas(database)
 
 
-@pytest.mark.timeout(240)
 def cores_of(pid: int) -> list[frozenset[int]]:
     """Return the cores that each thread of a process may use."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
@@ -107,6 +106,89 @@ def test_as_many_workers_as_cores_are_kept_to_one_each(
         assert sorted(found, key=str) == [{frozenset({core})} for core in sorted(chosen)]
     else:
         assert found == [{chosen}, {chosen}]
+
+
+def core_of(pid: int) -> int:
+    """Return the only core that any thread of a process may use."""
+    ((core,),) = set(cores_of(pid))
+    return core
+
+
+def in_order(pids: set[int]) -> list[int]:
+    """Return processes in the order in which they were started: that of their slots, at first."""
+    return sorted(
+        pids,
+        key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]),
+    )
+
+
+@pytest.fixture
+def two_cores() -> list[int]:
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < 2:
+        pytest.skip("there is one core")
+    return usable[:2]
+
+
+@pytest.mark.timeout(240)
+def test_a_worker_and_all_that_follow_it_keep_to_the_core_that_was_named_for_it(
+    database: Database, two_cores: list[int]
+) -> None:
+    usable = os.sched_getaffinity(0)
+    first, second = reversed(two_cores)
+    named = f"{first},{second}"
+    with supervised(database, LICET_WORKER_CORES=named, LICET_CONNECTION_SECONDS="1") as running:
+        server = running[0]
+        before = in_order(workers_of(server))
+        assert list(map(core_of, before)) == [first, second]
+        # Neither who looks after them nor who keeps the audit log is in their way.
+        for pid in (server.process.pid, *stewards_of(server)):
+            assert set(cores_of(pid)) == {frozenset(usable)}
+        os.kill(before[0], signal.SIGKILL)
+        assert eventually(lambda: len(workers_of(server) - {before[0]}) == 2, 90)
+        (revived,) = workers_of(server) - set(before)
+        assert eventually(lambda: set(cores_of(revived)) == {frozenset({first})}, 10)
+        assert eventually(lambda: len(replicas(database)) == 2, 90)
+        os.kill(server.process.pid, signal.SIGHUP)
+        assert eventually(
+            lambda: len(workers_of(server)) == 2 and not workers_of(server) & {revived, before[1]},
+            90,
+        )
+        assert list(map(core_of, in_order(workers_of(server)))) == [first, second]
+
+
+def test_one_worker_keeps_to_its_core_and_its_database_does_not(two_cores: list[int]) -> None:
+    usable, core = frozenset(os.sched_getaffinity(0)), two_cores[1]
+    variables = {"LICET_WORKER_CORES": str(core)}
+    with (
+        reachable_folder() as folder,
+        running(
+            *("serve", "--listen", "127.0.0.1:0", "--data-dir", str(folder)), variables=variables
+        ) as server,
+    ):
+        server.lines_until("Ctrl-C")
+        assert not workers_of(server)  # one core: one worker, without a supervisor
+        assert core_of(server.process.pid) == core
+        (file,) = folder.rglob("postmaster.pid")
+        assert set(cores_of(int(file.read_text().split()[0]))) == {usable}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_core_that_may_not_be_used_is_told(database: Database, workers: str) -> None:
+    usable = sorted(os.sched_getaffinity(0))
+    refused = usable[-1] + 1
+    ended = run(
+        *("serve", "--listen", "127.0.0.1:0", "--workers", workers),
+        variables={
+            "LICET_DATABASE_URL": database.url,
+            "LICET_WORKER_CORES": f"{usable[0]},{refused}",
+        },
+    )
+    assert ended.status == 2
+    listed = ", ".join(map(str, usable))
+    assert (
+        f"LICET_WORKER_CORES names {refused}, and this process may use {listed} only" in ended.err
+    )
 
 
 def test_a_killed_worker_is_replaced_and_sighup_replaces_all(database: Database) -> None:

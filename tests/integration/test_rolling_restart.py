@@ -39,8 +39,9 @@ def connected(address: str) -> Iterator[AuthorizationServiceStub]:
 class Load:
     """Clients that call all the time, some on one connection and some on many."""
 
-    def __init__(self, address: str) -> None:
-        """Call the server at an address."""
+    def __init__(self, address: str, key: str = "") -> None:
+        """Call the server at an address, with an API key if it wants one."""
+        self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
         self.answers: Counter[str] = Counter()
         self.failures: list[str] = []
         self._address = address
@@ -72,7 +73,7 @@ class Load:
 
     def _call(self, kind: str, stub: AuthorizationServiceStub) -> None:
         try:
-            stub.Authorize(_ASKED, timeout=_SECONDS / 2)
+            stub.Authorize(_ASKED, timeout=_SECONDS / 2, metadata=self._metadata)
         except grpc.RpcError as exc:
             self.failures.append(f"{kind}: {failure(exc)}")
         else:

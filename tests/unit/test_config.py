@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from licet.config import (
     CONFIG_FILE_VARIABLE,
     ConfigurationError,
     Settings,
-    is_loopback,
     load,
 )
+from licet.config_rules import is_loopback
 
 SECRET = "postgresql://licet:hunter2@db/licet"
 
@@ -150,6 +151,86 @@ def test_a_file_of_tls_needs_its_others(name: str, needed: str) -> None:
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^listen: .*host:port"):
         load(listen=address, insecure_bind=True)
+
+
+def test_a_unix_socket_stands_beside_the_port_or_instead_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    beside = load(socket=path)
+    assert (beside.socket, beside.address, beside.socket_bits) == (path, beside.listen, 0o600)
+    instead = load(socket=path, listen="none", socket_mode="0660")
+    assert (instead.socket, instead.address, instead.socket_bits) == (path, None, 0o660)
+    assert load(socket="").socket is None
+    with pytest.raises(ConfigurationError, match="LICET_LISTEN=none needs LICET_SOCKET"):
+        load(listen="none")
+    with pytest.raises(ConfigurationError, match="LICET_TLS_CERT_FILE is for the port"):
+        load(socket=path, listen="none", **TLS)
+    for mode in ("0700", "0640", "600", "0o600", "0777"):
+        with pytest.raises(ConfigurationError, match=r"^socket_mode: "):
+            load(socket_mode=mode)
+
+
+def test_who_has_no_credential_is_not_admitted_where_there_is_a_socket(tmp_path: Path) -> None:
+    for settings in ({}, {"listen": "none"}, {"authentication": "auto"}):
+        assert not load(socket=tmp_path / "s", **settings).admits_anonymous
+    with pytest.raises(ConfigurationError, match="LICET_POLICY_FILE is for development"):
+        load(socket=tmp_path / "s", policy_file="policies.yaml")
+
+
+def test_the_path_of_a_socket_is_absolute_and_leaves_room_for_those_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(socket="s").socket == tmp_path / "s"
+    monkeypatch.chdir("/")
+    longest = "/" + "s" * 96
+    assert str(load(socket=longest).socket) == longest
+    for too_long in (longest + "s", longest[1:] + "s", "/" + "é" * 48 + "s"):
+        with pytest.raises(ConfigurationError, match=r"^socket: must be at most 97 bytes"):
+            load(socket=too_long)
+
+
+@pytest.mark.parametrize(
+    ("named", "cores"),
+    [
+        ("3", (3,)),
+        ("3,2", (3, 2)),
+        ("0-3", (0, 1, 2, 3)),
+        ("6, 0-1,8191", (6, 0, 1, 8191)),
+        ("5-5", (5,)),
+        ("", ()),
+    ],
+)
+def test_cores_are_named_in_an_order(named: str, cores: tuple[int, ...]) -> None:
+    settings = load(worker_cores=named)
+    assert settings.cores == cores
+    # Each is for a worker, unless there are to be fewer.
+    assert settings.workers == (len(cores) or len(os.sched_getaffinity(0)))
+    assert not cores or load(worker_cores=named, workers=1).workers == 1
+
+
+@pytest.mark.parametrize(
+    "named", [",", "1,", "a", "-1", "1-", "3-2", "0-8192", "1 2", "0-99999", "²", "0x1", "0-8:2"]
+)
+def test_what_names_no_cores_is_refused(named: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^worker_cores: must be numbers of cores"):
+        load(worker_cores=named)
+
+
+@pytest.mark.parametrize("named", ["1,1", "0-2,1"])
+def test_a_core_is_not_for_two_workers(named: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^worker_cores: must name each core once"):
+        load(worker_cores=named)
+
+
+def test_there_is_a_core_for_each_worker_if_any_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"LICET_WORKER_CORES=0,1 .*each of 3 workers"):
+        load(worker_cores="0,1", workers=3)
+    with pytest.raises(ConfigurationError, match="LICET_PIN_WORKERS=false does not"):
+        load(worker_cores="0,1", pin_workers=False)
+
+
+def test_there_are_as_many_workers_as_there_can_be_for_many_cores() -> None:
+    assert load(worker_cores="0-99").workers == 64
 
 
 def test_the_pool_has_room_for_what_it_keeps_open() -> None:

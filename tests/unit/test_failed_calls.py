@@ -72,6 +72,8 @@ def test_what_was_counted_is_recorded_at_the_end() -> None:
         ("ipv6:[::1]:5000", "::1"),
         ("ipv6:%5B::1%5D:5000", "::1"),
         ("unix:", "unix"),
+        ("unix:/tmp/mine", "unix"),
+        ("unix-abstract:mine", "unix"),
         ("", "unknown"),
     ],
 )

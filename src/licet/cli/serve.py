@@ -16,6 +16,20 @@ _PolicyFile: TypeAlias = Annotated[
         "[LICET_POLICY_FILE]",
     ),
 ]
+_DataDir: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Where the embedded PostgreSQL keeps its data. [LICET_DATA_DIR]"
+    ),
+]
+_Socket: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="Unix socket to serve on as well; with --listen none, on that only. Callers need a "
+        "credential then. [LICET_SOCKET]",
+    ),
+]
 
 
 def serve(
@@ -27,6 +41,7 @@ def serve(
             "one. [LICET_LISTEN]",
         ),
     ] = None,
+    socket: _Socket = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -35,13 +50,7 @@ def serve(
             "unless told. [LICET_WORKERS]",
         ),
     ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Where the embedded PostgreSQL keeps its data. [LICET_DATA_DIR]",
-        ),
-    ] = None,
+    data_dir: _DataDir = None,
     insecure_bind: Annotated[
         bool,
         typer.Option(
@@ -75,6 +84,7 @@ def serve(
 
     return run(
         listen=listen,
+        socket=socket,
         workers=workers,
         data_dir=data_dir,
         insecure_bind=insecure_bind or None,

@@ -16,7 +16,7 @@ from licet.cli.signals import StopSignals
 from licet.domain.errors import LicetError
 from licet.storage.embedded import EmbeddedPostgresError
 from licet.storage.migrate import MigrationError
-from licet.supervisor import Reports, follow_supervisor
+from licet.supervisor import CoresError, Reports, check_cores, follow_supervisor, keep_to
 from licet.telemetry import logs
 
 if TYPE_CHECKING:  # importing it would import gRPC
@@ -24,6 +24,10 @@ if TYPE_CHECKING:  # importing it would import gRPC
 
 _log: Final = logging.getLogger(__name__)
 
+_CANNOT_SERVE: Final = (
+    *(config.ConfigurationError, CoresError),
+    *(LicetError, EmbeddedPostgresError, MigrationError),
+)
 _LOOK_SECONDS: Final = 1.0
 _ANYBODY: Final = (
     "CALLERS ARE NOT AUTHENTICATED: whoever can connect to %s is admin;"
@@ -68,6 +72,7 @@ def run(**overrides: object) -> int:
     try:
         settings = config.load(**overrides)
         logs.configure(settings.log_level, settings.log_format)
+        check_cores(settings.cores)
         if settings.workers > 1:
             # Without gRPC: it has no business in a process that starts others.
             from licet.cli.supervising import supervise  # noqa: PLC0415
@@ -84,11 +89,13 @@ def run(**overrides: object) -> int:
             has_steward=reports is None,
         ).start()
         settle()
-    except (config.ConfigurationError, LicetError, EmbeddedPostgresError, MigrationError) as exc:
+    except _CANNOT_SERVE as exc:
         if stop.requested is not None:
             return 0  # a Ctrl-C reaches initdb as well, which fails then
         raise CommandError(str(exc)) from exc
     try:
+        for core in settings.cores[:1]:
+            keep_to(core)
         if reports is not None:
             _work(licet, reports, stop)
         else:
@@ -124,6 +131,8 @@ def _wait(licet: Licet, stop: StopSignals) -> int:
 
 
 def _grpcurl_options(settings: config.Settings) -> str:
+    if settings.address is None:
+        return "-plaintext -unix"
     if settings.tls_cert_file is None:
         return "-plaintext"
     if settings.tls_client_ca_file is None:
@@ -142,15 +151,28 @@ def _callers(settings: config.Settings) -> str:
 
 def _greet(settings: config.Settings, port: int) -> None:
     if settings.admits_anonymous:
-        _log.warning(_ANYBODY, f"{settings.listen.rpartition(':')[0]}:{port}")
+        _log.warning(_ANYBODY, _where(settings, port))
     sys.stdout.write(_greeting(settings, port))
     sys.stdout.flush()
 
 
+def _where(settings: config.Settings, port: int) -> str:
+    port_and_socket = (
+        None if settings.address is None else f"{settings.address.rpartition(':')[0]}:{port}",
+        None if settings.socket is None else f"unix:{settings.socket}",
+    )
+    return " and ".join(filter(None, port_and_socket))
+
+
+def _target(settings: config.Settings, port: int) -> str:
+    if settings.address is None:
+        return shlex.quote(str(settings.socket))
+    host = settings.address.rpartition(":")[0]
+    return f"{_WILDCARDS.get(host, host)}:{port}"
+
+
 def _greeting(settings: config.Settings, port: int) -> str:
-    host = settings.listen.rpartition(":")[0]
-    target = f"{_WILDCARDS.get(host, host)}:{port}"
-    how = _grpcurl_options(settings)
+    target, how = _target(settings, port), _grpcurl_options(settings)
     if not settings.admits_anonymous and settings.tls_callers_file is None:
         how += _KEY_HEADER
     calls = [
@@ -159,7 +181,7 @@ def _greeting(settings: config.Settings, port: int) -> str:
     ]
     return "\n".join(
         [
-            f"licet {__version__} serves on {host}:{port}",
+            f"licet {__version__} serves on {_where(settings, port)}",
             f"database: {describe(settings)}",
             f"callers: {_callers(settings)}",
             "",

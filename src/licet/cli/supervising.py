@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from time import time
 from typing import Final
 
 from licet import bootstrap_policy_file
+from licet.bootstrap_custody import socket_file
 from licet.cli.errors import CommandError
 from licet.config import Settings
-from licet.domain.errors import LicetError
+from licet.domain.errors import LicetError, UnavailableError
 from licet.server.certificates import TlsFiles
 from licet.server.followed import FileRefusedError
+from licet.server.socket_file import SocketFile
 from licet.server.tls_callers import parse_callers, read_callers
 from licet.storage import migrate
 from licet.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, data_folder
 from licet.storage.migrate import MigrationError
-from licet.supervisor import Fleet, Patience, Worker, WorkerError, own_core, reserved_port
+from licet.supervisor import Fleet, Patience, Turns, Worker, WorkerError, core_of, reserved_port
 from licet.telemetry import host as host_metrics
 from licet.telemetry.metrics import serve as serve_metrics
+
+_log: Final = logging.getLogger(__name__)
 
 _COMMAND: Final = (sys.executable, "-m", "licet", "serve")
 _STEWARD_COMMAND: Final = (sys.executable, "-m", "licet", "steward")
@@ -45,25 +50,33 @@ def supervise(
     Raises:
         CommandError: it cannot serve; whatever had been started is stopped.
     """
-    host, _, port = settings.listen.rpartition(":")
     _check_tls(settings)
     with ExitStack() as stack:
         try:
             url = _database(settings, stack)
-            held = stack.enter_context(reserved_port(host.strip("[]"), int(port)))
-            environment = _environment(settings, f"{host}:{held}", url)
+            file = socket_file(settings, stack)
+            shared = None if file is None else _SharedSocket(file)
+            listen, port = stack.enter_context(_port(settings))
+            environment = _environment(settings, listen, url)
             bootstrap_policy_file.put_first(settings, url or _configured(settings))
 
             fleet = Fleet(
-                lambda slot: _worker(settings, slot, environment),
+                lambda slot: _worker(settings, slot, environment, shared),
                 settings.workers,
                 Patience(
                     settings.connection_seconds * 1.1 + _LEAVE_SECONDS, settings.drain_seconds
                 ),
                 has_steward=True,
+                look=None if shared is None else shared.turns.look,
             )
             _serve_metrics(settings, fleet, stack)
-            was_hurried = fleet.run(lambda: on_ready(held), is_stopped)
+
+            def ready() -> None:
+                if shared is not None:
+                    shared.check()
+                on_ready(port)
+
+            was_hurried = fleet.run(ready, is_stopped)
         except OSError as exc:
             raise CommandError(f"cannot listen on {settings.listen}: {exc.strerror}") from exc
         except (LicetError, EmbeddedPostgresError, MigrationError, WorkerError) as exc:
@@ -73,7 +86,53 @@ def supervise(
     return _HURRIED if was_hurried else 0
 
 
-def _worker(settings: Settings, slot: int, environment: Mapping[str, str]) -> Worker:
+@contextmanager
+def _port(settings: Settings) -> Iterator[tuple[str, int]]:
+    """Hold the port, if there is one; provide where the workers listen. Raises OSError."""
+    if settings.address is None:
+        yield settings.listen, 0
+        return
+    host, _, port = settings.address.rpartition(":")
+    with reserved_port(host.strip("[]"), int(port)) as held:
+        yield f"{host}:{held}", held
+
+
+class _SharedSocket:
+    """The one Unix socket that clients find, of several workers."""
+
+    def __init__(self, file: SocketFile) -> None:
+        """Let the workers take turns at a path that this process has claimed."""
+        self._file = file
+        self._failure: str | None = None
+        self.turns = Turns(self._show)
+
+    def check(self) -> None:
+        """Raise UnavailableError if clients did not find the last one that had its turn."""
+        if self._failure is not None:
+            raise UnavailableError(self._failure)
+
+    def tidy(self) -> None:
+        """Forget the sockets of workers that were killed."""
+        with suppress(OSError):
+            self._file.tidy()
+
+    def _show(self, pid: int) -> None:
+        try:
+            self._file.show(pid)
+        except (OSError, LicetError) as exc:
+            # The one before may well serve on; and it is tried again with each turn.
+            if self._failure is None:
+                _log.error("LICET_SOCKET: clients do not find process %d: %s", pid, exc)
+            self._failure = f"LICET_SOCKET: {exc}"
+        else:
+            self._failure = None
+
+
+def _worker(
+    settings: Settings, slot: int, environment: Mapping[str, str], shared: _SharedSocket | None
+) -> Worker:
+    if shared is not None:
+        shared.tidy()
     if slot == settings.workers:
         return Worker(slot, _STEWARD_COMMAND, environment, name=_STEWARD)
     return Worker(slot, _COMMAND, environment, core=_core(settings, slot))
@@ -93,7 +152,7 @@ def _check_tls(settings: Settings) -> None:
 
 
 def _core(settings: Settings, slot: int) -> int | None:
-    return own_core(slot, settings.workers) if settings.pin_workers else None
+    return core_of(slot, settings.workers, settings.cores) if settings.pin_workers else None
 
 
 def _database(settings: Settings, stack: ExitStack) -> str | None:
@@ -134,10 +193,13 @@ def _environment(settings: Settings, listen: str, url: str | None) -> dict[str, 
         **os.environ,
         **ours,
         "LICET_LISTEN": listen,
+        "LICET_SOCKET": str(settings.socket or ""),
         "LICET_INSECURE_BIND": str(settings.insecure_bind).lower(),
         "LICET_LOG_LEVEL": settings.log_level,
         "LICET_LOG_FORMAT": settings.log_format,
         "LICET_WORKERS": "1",
+        # Each is kept to its own by its supervisor, and may use no other.
+        "LICET_WORKER_CORES": "",
         "LICET_MIGRATE_ON_START": "false",
         **metrics,
         **followed,

@@ -88,6 +88,9 @@ class FailedCalls:
 def address_of(peer: str) -> str:
     """Return the address of a gRPC peer, without its port: those change with each connection."""
     kind, _, rest = unquote(peer).partition(":")
+    if kind.startswith("unix"):
+        # What a client has bound its end to is its own choice.
+        return "unix"
     if kind not in {"ipv4", "ipv6"}:
         return kind or "unknown"
     return rest.rpartition(":")[0].removeprefix("[").removesuffix("]")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from threading import Event, Thread
 from time import monotonic
@@ -16,7 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from licet.domain.errors import UnavailableError
-from licet.server import approval_service, connections, hybrid, known_grpc, strangers
+from licet.server import approval_service, connections, hybrid, known_grpc
 from licet.server.approval_service import ApprovalService
 from licet.server.attempts import Attempts
 from licet.server.audit_service import AuditService
@@ -24,9 +24,11 @@ from licet.server.authority import Authority
 from licet.server.identity_service import CHANGES, IdentityService
 from licet.server.interceptor import Interceptor
 from licet.server.lanes import Lane, Shares
+from licet.server.limits import ServerLimits, most_calls, options
 from licet.server.places import Places
 from licet.server.policy_service import PolicyService
 from licet.server.service import AuthorizationService, UseCases
+from licet.server.socket_file import SocketFile
 from licet.server.spans import SpanInterceptor, Spans
 from licet.server.streams import Streams
 from licet.server.tls import ServerTls
@@ -57,8 +59,9 @@ _AGE_JITTER: Final = 1.1
 # A client has its GOAWAY and has said so: a round trip.
 _GOAWAY_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.5
-# Calls that wait to be told that there are too many.
-_REFUSED: Final = 4096
+# Whoever shows the sockets of the others is to show another one first.
+_UNSEEN_SECONDS: Final = 2.0
+_SHOWN_SECONDS: Final = 0.05
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -89,46 +92,6 @@ AddServices: TypeAlias = Callable[[grpc.Server], None]
 """Adds services of its own to a server that is not started yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
-    """What the server takes at once.
-
-    Attributes:
-        threads: decisions that run at once; half as many reads do.
-        calls: decisions under way at once, those that wait included, and as many reads.
-        mutations: changes at once, those that wait for the replicas included.
-        streams: streams open at once.
-        streams_per_caller: of those, watches, exports and replays together, that one caller has.
-        watchers: clients that watch changes at once.
-        exports: clients that export the audit log at once.
-        replays: clients that replay decisions at once.
-        message_bytes: the largest message, either way.
-        connections: open at once.
-        connection_calls: calls at once on one connection.
-        shares_port: other workers of this host listen on the same port.
-        connection_seconds: how long a connection is kept where the port is shared, or clients have
-            certificates.
-        hybrid: decisions from memory hold no thread, where gRPC's version is known.
-        waits_for_disk: decisions leave when they are on the disk.
-    """
-
-    threads: int = 16
-    calls: int = 1024
-    mutations: int = 256
-    streams: int = 256
-    streams_per_caller: int = 128
-    watchers: int = 64
-    exports: int = 4
-    replays: int = 2
-    message_bytes: int = 4 * 1024 * 1024
-    connections: int = 4096
-    connection_calls: int = 256
-    shares_port: bool = False
-    connection_seconds: float = 30.0
-    hybrid: bool = True
-    waits_for_disk: bool = True
-
-
 class Server:
     """Serves the use cases on one address."""
 
@@ -136,21 +99,25 @@ class Server:
         self,
         use_cases: UseCases,
         authority: Authority,
-        address: str,
+        address: str | None,
         limits: ServerLimits,
         is_ready: Callable[[], bool],
         add_services: AddServices | None = None,
         tls: ServerTls | None = None,
+        file: SocketFile | None = None,
         spans: Spans | None = None,
     ) -> None:
-        """Bind the address.
+        """Bind the address; None: only the Unix socket, if there is a `file` for one.
+
+        That is bound in plain text, and shown to clients by `start`; where the port is shared, by
+        whoever knows all processes, from when this one has started.
 
         `is_ready` says whether decisions can be taken; it may block for a bounded time.
         `add_services` adds further services: a benchmark's, to compare with. Without `tls`, serve
         in plain text; without `spans`, nothing is traced.
 
         Raises:
-            UnavailableError: the address cannot be bound.
+            UnavailableError: the address or the socket cannot be bound.
         """
         self.authority = authority
         """Who is let in; read by metrics."""
@@ -176,7 +143,10 @@ class Server:
         if add_services is not None:
             add_services(self._grpc)
         self._set_health(_NOT_SERVING)
-        self.port = self._bound(address)
+        self.port = 0 if address is None else self._bound(address)
+        """The TCP port; 0: there is none."""
+        self._file = file
+        self._bind_socket()
         self._draining = Event()
         self._prober = Thread(target=self._probe, name="licet-health", daemon=True)
 
@@ -189,8 +159,8 @@ class Server:
         server = grpc.server(
             self.decisions,
             interceptors=[interceptor] if spans is None else [SpanInterceptor(spans), interceptor],
-            maximum_concurrent_rpcs=_most(limits),
-            options=_options(
+            maximum_concurrent_rpcs=most_calls(limits),
+            options=options(
                 limits, has_age=limits.shares_port or (tls is not None and tls.verifies_clients)
             ),
         )
@@ -233,6 +203,25 @@ class Server:
             message = f"cannot listen on {address}: is another server running there?"
             raise UnavailableError(message) from exc
 
+    def _bind_socket(self) -> None:
+        """Listen on a Unix socket that nobody finds yet, if there is to be one."""
+        if self._file is None:
+            return
+        try:
+            self._grpc.add_insecure_port(self._file.target(os.getpid()))
+            self._file.permit(os.getpid())
+        except (RuntimeError, OSError) as exc:
+            message = f"LICET_SOCKET: cannot listen on {self._file.bound(os.getpid())}"
+            raise UnavailableError(message) from exc
+
+    def _show_socket(self) -> None:
+        if self._file is None or self._limits.shares_port:
+            return
+        try:
+            self._file.show(os.getpid())
+        except OSError as exc:
+            raise UnavailableError(f"LICET_SOCKET: {exc}") from exc
+
     @property
     def watchers(self) -> Watchers:
         """Those who watch changes; read by metrics."""
@@ -264,9 +253,10 @@ class Server:
         self._grpc.start()
         self._take_calls()
         self._prober.start()
+        self._show_socket()
 
     def hand_over(self, hurried: Callable[[float], bool]) -> None:
-        """Leave the port and every connection to the others that share it; serve all the while.
+        """Leave port, socket and connections to the others that share them; serve all the while.
 
         New connections go to the others. Of those that are, each reaches its age and is told to go
         (GOAWAY); its client makes another one for its next call. A call that comes after gRPC was
@@ -276,12 +266,19 @@ class Server:
         Args:
             hurried: waits for so many seconds at most, and says whether to give this up.
         """
-        connections.drop_new(self.port)
+        places: list[int | str] = [self.port] if self.port else []
+        connections.drop_new(*places)
+        if self._file is not None:
+            places.append(str(self._file.bound(os.getpid())))
+            unseen = monotonic() + _UNSEEN_SECONDS
+            while self._file.shows(os.getpid()) and monotonic() < unseen:
+                if hurried(_SHOWN_SECONDS):
+                    return
         if hurried(connections.SETTLE_SECONDS):
             return
-        connections.close_listeners(self.port)
+        connections.close_listeners(*places)
         end = monotonic() + self._limits.connection_seconds * _AGE_JITTER + _GOAWAY_SECONDS
-        while connections.established(self.port) and monotonic() < end:
+        while connections.established(*places) and monotonic() < end:
             if hurried(_LOOK_SECONDS):
                 return
 
@@ -291,6 +288,8 @@ class Server:
         Then cancel them. Streams, which might never end, are told to go on elsewhere.
         """
         self._draining.set()
+        if self._file is not None:
+            self._file.remove()
         self.authority.strangers.end()
         self._health.enter_graceful_shutdown()
         self._watch.close()
@@ -323,17 +322,6 @@ class Server:
     def _set_health(self, status: int) -> None:
         for service in ("", *SERVICES):
             self._health.set(service, status)
-
-
-def _most(limits: ServerLimits) -> int:
-    """Return how many calls there may be, whatever they are: gRPC refuses more by itself.
-
-    That is only for memory, and above everything that is refused with a reason: gRPC tells health
-    from nothing else.
-    """
-    waiting = 2 * limits.calls + strangers.MOST + _REFUSED
-    streams = limits.streams + limits.watchers + limits.exports + limits.replays
-    return waiting + limits.mutations + streams
 
 
 def pools_of(limits: ServerLimits) -> dict[str, ThreadPoolExecutor]:
@@ -373,24 +361,3 @@ def _knows_grpc() -> bool:
         grpc.__version__,
     )
     return False
-
-
-def _options(limits: ServerLimits, *, has_age: bool) -> list[tuple[str, int]]:
-    return [
-        # Two servers on one port would each get a part of the calls: what workers of one
-        # supervisor want, and what nobody else would notice.
-        ("grpc.so_reuseport", int(limits.shares_port)),
-        ("grpc.max_receive_message_length", limits.message_bytes),
-        ("grpc.max_send_message_length", limits.message_bytes),
-        ("grpc.max_concurrent_streams", limits.connection_calls),
-        # One more is closed at once, before TLS.
-        ("grpc.max_allowed_incoming_connections", limits.connections),
-        # A client may ping an idle connection this often before it is taken for a flood.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        # A client that vanished without a word gives its streams back within a minute.
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        # So that others can take the connections; and where clients have certificates, so that
-        # those of a CA that is trusted no more are gone soon.
-        *([("grpc.max_connection_age_ms", int(limits.connection_seconds * 1000))] * has_age),
-    ]

@@ -68,6 +68,7 @@ class Fleet:
         patience: Patience,
         *,
         has_steward: bool = False,
+        look: Callable[[Sequence[Worker]], None] | None = None,
     ) -> None:
         """Keep workers.
 
@@ -76,10 +77,13 @@ class Fleet:
             count: how many there are, in slots from 0.
             patience: with them.
             has_steward: there is one, in the slot behind them.
+            look: shown the workers all the time, without those that were told to leave and without
+                the steward; it must not raise.
         """
         self._start = start
         self._slots = range(count + has_steward)
         self._steward = count
+        self._look = look
         self._patience = patience
         self._workers: dict[int, Worker] = {}
         # Those that were told to go, or said that they go, and when they have to be gone.
@@ -185,6 +189,8 @@ class Fleet:
                 # This process was stopped, and perhaps the whole machine: nobody has been silent.
                 worker.heard += missed
             worker.listen()
+        if self._look is not None:
+            self._look([worker for worker in self.workers if worker.slot != self._steward])
 
     def _revive(self) -> None:
         """Start others in the slots of those that ended, hang or leave, more slowly each time."""

@@ -28,15 +28,6 @@ SILENT_SECONDS: Final = 10.0
 _READ_BYTES: Final = 4096
 
 
-def own_core(slot: int, count: int) -> int | None:
-    """Return the core for the worker of a slot, if there are as many workers as usable cores.
-
-    None otherwise: with fewer, several servers on one host would all choose the first cores.
-    """
-    usable = sorted(os.sched_getaffinity(0))
-    return usable[slot] if 1 < count == len(usable) else None
-
-
 class Worker:
     """A started worker. Changed by the supervisor's main thread only; metrics read it as well."""
 
