@@ -25,7 +25,6 @@ from licet.server.replies import Answers, Makes
 from licet.server.status import internal
 
 _log: Final = logging.getLogger(__name__)
-_OK: Final[Any] = None, grpc.StatusCode.OK.value[0], b""
 _NOTHING: Final = (None, ())  # what gRPC wants of a tag: what is over, and what to run then
 
 
@@ -51,8 +50,7 @@ class _Method:
     """A method; the tag with which its calls come."""
 
     def __init__(self, state: Any, name: str, answers: Answers) -> None:
-        self._name, self._state = name, state
-        self.answers = answers
+        self._name, self._state, self.answers = name, state, answers
         self.receive = lambda call, received: answers.receive(call, received.message())
         self.send = _Call.proceed if answers.is_stream else _Call.finish
 
@@ -60,8 +58,7 @@ class _Method:
         """Have the next call come here. False: the server is going, and there is none."""
         state, queue = self._state, self._state.completion_queue
         with state.lock:
-            is_serving: bool = state.stage is _grpc._ServerStage.STARTED
-            if is_serving:
+            if is_serving := state.stage is _grpc._ServerStage.STARTED:
                 state.server.request_registered_call(queue, queue, self._name, self)
         return is_serving
 
@@ -92,10 +89,10 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
     _under_way = 0  # batches of operations
     _is_receiving = _is_watched = _has_metadata = _is_cancelled = _has_status = False
     _ending: tuple[Callable[[], object], ...] | None = ()
+    _ok: Any = None, grpc.StatusCode.OK.value[0], b""
 
     def __init__(self, method: _Method, event: Any) -> None:
-        self._rpc_event = event
-        self._method = method
+        self._rpc_event, self._method = event, method
         self._operate = event.call.start_server_batch
         self._mutex = Lock()  # guards the above; held for microseconds
 
@@ -107,6 +104,9 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
             if self._ending is not None:
                 self._ending = (*self._ending, callback)
             return self._ending is not None
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        self._ok = (trailing_metadata, *self._ok[1:])
 
     def guarded(self, step: Callable[..., None], *given: object) -> None:
         try:
@@ -164,8 +164,8 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
                 self._under_way += 1
                 self._is_watched = True
 
-    def finish(self, answer: bytes | None = None, status: tuple[Any, Any, bytes] = _OK) -> None:
-        operations = [_core.SendStatusFromServerOperation(*status, 0)]
+    def finish(self, answer: bytes | None = None, status: Any = None) -> None:
+        operations = [_core.SendStatusFromServerOperation(*(status or self._ok), 0)]
         if answer is not None:
             operations.append(_core.SendMessageOperation(answer, 0))
         with self._mutex:

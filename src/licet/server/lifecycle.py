@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from threading import Event, Thread
 from time import monotonic
 from typing import Final, TypeAlias
@@ -107,7 +106,8 @@ class ServerLimits:
         shares_port: other workers of this host listen on the same port.
         connection_seconds: how long a connection is kept where the port is shared, or clients have
             certificates.
-        hybrid: decisions from memory hold no thread, where gRPC's version is known.
+        hybrid: decisions from memory hold no thread, nor do changes that wait, where gRPC's
+            version is known.
         waits_for_disk: decisions leave when they are on the disk.
     """
 
@@ -193,14 +193,11 @@ class Server:
         )
         pb_grpc.add_AuthorizationServiceServicer_to_server(service, server)
         if self._is_hybrid:
-            attempts = Attempts(*shared)
-            self._take_calls = hybrid.take_over(
-                server,
-                {
-                    f"/{SERVICE}/{method}": partial(attempts.of, f"/{SERVICE}/{method}", answer)
-                    for method, answer in service.hybrid().items()
-                },
+            changing = self._pools[f"/{SERVICE}/Grant"]
+            taken = Attempts(*shared, changing).of_service(
+                SERVICE, service.hybrid(), service.hybrid_changes(changing)
             )
+            self._take_calls = hybrid.take_over(server, taken)
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
             AuditService(use_cases.prove, self._exports, use_cases.import_audit, self.mutations),
             server,

@@ -24,12 +24,20 @@ class Places:
         """Return how many places are taken."""
         return len(self._taken)
 
-    def __enter__(self) -> None:
+    def take(self) -> None:
+        """Take a place, until it is given back by any thread. Raises ExhaustedError."""
         if not self._free.acquire(blocking=False):
             self.refused.add()
             raise ExhaustedError(self._message)
         self._taken.append(None)
 
-    def __exit__(self, *_: object) -> None:
+    def give(self) -> None:
+        """Give one back."""
         self._taken.pop()
         self._free.release()
+
+    def __enter__(self) -> None:
+        self.take()
+
+    def __exit__(self, *_: object) -> None:
+        self.give()
