@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import replace
+from json.encoder import encode_basestring_ascii
 from typing import NamedTuple
 
 from licet.app.conditions import CompiledConditions, check_condition, no_conditions
@@ -126,7 +126,8 @@ class GrantCapability:
         if deadline is AT_ONCE and (command.parent_id is not None or command.terms.condition):
             raise NotAtOnceError
         self._check_authority(command, caller, deadline)
-        digest = _digest(command, caller.caller)
+        facts = _facts(command.terms, command.parent_id)
+        digest = _digest(command, caller.caller, facts)
         # (1) A repetition gets its first outcome, whatever has become of the parent since; without
         # a parent the mutation itself sees to that.
         if command.request_id and command.parent_id is not None:
@@ -154,7 +155,7 @@ class GrantCapability:
             parent_id=command.parent_id,
             actor=caller.caller,
             trace_id=command.trace_id,
-            facts=_facts(terms, command.parent_id),
+            facts=facts if terms is command.terms else _facts(terms, command.parent_id),
         )
 
     def _check_authority(self, command: GrantCommand, caller: Identity, deadline: Deadline) -> None:
@@ -248,19 +249,16 @@ def _facts(terms: Terms, parent_id: CapabilityId | None) -> JsonObject:
     return canonical(facts)
 
 
-def _digest(command: GrantCommand, caller: Caller) -> bytes:
+def _digest(command: GrantCommand, caller: Caller, facts: JsonObject) -> bytes:
     """Return a digest of the body, as the caller sent it.
 
     With `ttl`, not with the expiry that it led to.
     """
-    facts = _facts(command.terms, command.parent_id)
-    body = [
-        "grant",
-        caller,
-        command.terms.principal,
-        command.terms.resource,
-        command.terms.session_id,
-        command.ttl,
-        facts,
-    ]
-    return hashlib.sha256(json.dumps(body).encode()).digest()
+    terms = command.terms
+    # Written as `json.dumps` writes a list, in a third of the time: the digests that are stored
+    # are of that text.
+    names = (caller, terms.principal, terms.resource, terms.session_id)
+    quoted = ", ".join(map(encode_basestring_ascii, names))
+    ttl = "null" if command.ttl is None else str(command.ttl)
+    text = f'["grant", {quoted}, {ttl}, {encode_basestring_ascii(facts)}]'
+    return hashlib.sha256(text.encode()).digest()
