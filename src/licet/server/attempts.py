@@ -170,7 +170,7 @@ class Attempts:
         admit = self._authority.admission(method)
         return _Unary(
             self._is_known,
-            partial(self._take, hand_over=self._change_elsewhere),
+            self._take_change,
             self._change_elsewhere,
             self._step(deserialize, _proceed, _uncounted(admit)),
             self._step(deserialize, answer, admit),
@@ -198,6 +198,11 @@ class Attempts:
             # They wait for threads of their own, not on the one that all others wait for.
             note_stranger(call, is_stranger=True)
             self._authority.strangers.lane.submit(_run, step, call, message)
+
+    def _take_change(self, step: _Step, call: Call, message: bytes) -> None:
+        # It may wait for long without a thread: a server that stops must not wait for it.
+        call.watch()
+        self._take(step, call, message, hand_over=self._change_elsewhere)
 
     def _change_elsewhere(self, step: _Step, call: Call, message: bytes) -> None:
         """Have a step of a change taken by a thread that may wait.
