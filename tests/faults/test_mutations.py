@@ -17,6 +17,8 @@ from tests.fakes.postgres import Database, eventually
 from tests.fakes.proxy import Fault, PostgresProxy
 from tests.fakes.serving import Served, failure
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 GRANT = b'"kind": "grant"'
 REVOKE = b'"kind": "revoke"'
 
