@@ -20,6 +20,10 @@ from tests.fakes.replicas import stopped_replica
 from tests.fakes.serving import Served, calls_left, serving
 
 PATIENCE = 20.0
+WAITING = """
+SELECT count(*) FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted
+"""
 ENDED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
@@ -103,20 +107,24 @@ def test_a_bug_after_the_commit_is_an_internal_error_and_no_more(
 
 @pytest.mark.usefixtures("survives")
 def test_who_waits_for_what_a_former_request_did_holds_up_nobody(shared: Served) -> None:
+    database = shared.database
     first = shared.stub.Grant(request(1, request_id="again"), timeout=PATIENCE).capability.id
-    before = capability_count(shared.database)
-    with stopped_replica(shared.database):
-        # It waits for its revision on its own; others commit, and wait, and decide meanwhile.
-        again = shared.stub.Grant.future(request(1, request_id="again"), timeout=PATIENCE)
-        other = begun(shared, 2)
-        assert eventually(lambda: capability_count(shared.database) == before + 1)
-        another = begun(shared, 3)
-        assert eventually(lambda: capability_count(shared.database) == before + 2)
-        assert not any(call.done() for call in (again, other, another))
+    before = capability_count(database)
+    with stopped_replica(database):
+        with database.connect() as other, other.transaction():
+            other.execute("SELECT pg_advisory_xact_lock(20010)")
+            calls = [begun(shared, 2)]
+            assert eventually(lambda: count(database, WAITING) == 1, PATIENCE)
+            # In one batch, of which this is no change: its revision has to be waited for apart.
+            again = shared.stub.Grant.future(request(1, request_id="again"), timeout=PATIENCE)
+            calls.append(begun(shared, 3))
+            assert eventually(lambda: len(shared.licet.server.mutations) == 3, PATIENCE)
+        assert eventually(lambda: capability_count(database) == before + 2, PATIENCE)
+        calls.append(begun(shared, 4))
+        assert eventually(lambda: capability_count(database) == before + 3)
+        assert not any(call.done() for call in (again, *calls))
     assert again.result().capability.id == first
-    assert {other.result().capability.id, another.result().capability.id} <= capability_ids(
-        shared.database
-    )
+    assert {call.result().capability.id for call in calls} <= capability_ids(database)
 
 
 def test_changes_that_wait_hold_no_thread(database: Database) -> None:

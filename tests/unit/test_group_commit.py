@@ -301,6 +301,7 @@ def test_who_does_not_sleep_is_told_what_was_done(store: Store, commit: GroupCom
     commit.begin(revoke("a"), PATIENT, told)
     assert told.outcome() == Applied("done", 1, {})
     assert store.batches == [["a"]]
+    assert not len(commit._expiries)  # noqa: SLF001 - or all would be kept until they are late
 
 
 @pytest.mark.parametrize("happened", [False, True])

@@ -45,6 +45,10 @@ class Expiries(Generic[_Item]):
             self._changed.notify()
         self._thread.join(_STOP_SECONDS)
 
+    def __len__(self) -> int:
+        """Return how many are watched."""
+        return len(self._ends)
+
     def add(self, item: _Item, seconds: float) -> None:
         """Call back for an item in so many seconds, unless it is discarded before."""
         end = self._clock() + seconds
