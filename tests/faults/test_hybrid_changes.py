@@ -155,7 +155,7 @@ def test_what_has_to_be_read_first_is_begun_by_a_thread_of_changes(
         for fields, expected in (
             ({"parent_capability_id": parent}, [False, True]),
             ({"condition": "true"}, [False, True]),
-            ({"metadata": struct(text="x" * 2100)}, [True]),
+            ({"metadata": struct(text="x" * 1100)}, [True]),
         ):
             by.clear()
             assert served.grant("agent:b", "read", "doc:x", **fields)

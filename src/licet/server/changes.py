@@ -20,7 +20,7 @@ from licet.server.status import internal, status_of
 
 _log: Final = logging.getLogger(__name__)
 
-MAX_BYTES: Final = 2048
+MAX_BYTES: Final = 1024
 """The largest change that the serving thread looks at. What a capability carries is brought into
 its canonical form, which costs more than to read it."""
 
