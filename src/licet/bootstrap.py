@@ -150,9 +150,8 @@ class Licet:
         sets = CachedCapabilitySets(capabilities.held, lease, *room)
         callers = bootstrap_callers.Callers(database, lease, clock, patience, sets)
         policies = bootstrap_policies.Policies(database, lease).start(self._stack)
-        feed = MemoryFeed()
         memories = Memories(sets, callers.keys, policies.held)
-        replica = self._replica(url, memories, feed, lease, clock)
+        replica = self._replica(url, memories, feed := MemoryFeed(), lease, clock)
         # (3) Decisions go on record.
         self._trail = trail = self._record(database, url, clock)
         # (4) Changes, which wait for every replica.
@@ -185,7 +184,8 @@ class Licet:
         authority = callers.authority(settings, trail.log, self._stack, tls)
         self.server = Server(
             *(use_cases, authority, settings.address, _server_limits(settings, self._shares_port)),
-            *(self._probe(database, expected, policies.held), self._add_services, tls, file, spans),
+            *(self._probe(database, expected, policies.held), self._add_services, tls, file),
+            spans=spans,
         )
         # (6) What operators see.
         watched = (sets, lease, replica, clock, trail, acknowledgements, feed, retention)

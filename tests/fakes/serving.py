@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 
 from licet import config
 from licet.bootstrap import Licet
+from licet.server import hybrid
 from licet.v1 import authorization_pb2 as pb
 from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub
 from tests.fakes.postgres import Database
@@ -94,6 +95,14 @@ def serving(database: Database, **settings: object) -> Iterator[Served]:
             )
     finally:
         licet.stop()
+
+
+def calls_left(served: Served) -> tuple[int, int]:
+    """Return how many calls gRPC remembers, and how many it takes for running."""
+    inner: Any = served.licet.server._grpc  # noqa: SLF001 - nothing else knows
+    state = inner._state  # noqa: SLF001 - as above
+    methods = sum(isinstance(one, hybrid._Method) for one in state.rpc_states)  # noqa: SLF001 - as above
+    return len(state.rpc_states) - methods, state.active_rpc_count
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from licet.server.streams import GO_ON_ELSEWHERE
 from licet.v1 import authorization_pb2 as pb
 from tests.fakes.api import all_stored, refused, struct
 from tests.fakes.postgres import Cluster, Database, eventually
-from tests.fakes.serving import Served, serving
+from tests.fakes.serving import Served, calls_left, serving
 
 SERVICE = "/licet.v1.AuthorizationService"
 PATIENCE = 20.0
@@ -62,14 +62,6 @@ def survives(storm: Served) -> Iterator[None]:
     answer = storm.authorize("agent:a", "read", "doc:x", correlation_id="after")
     assert (answer.correlation_id, bool(answer.capability_id)) == ("after", True)
     assert all_stored(storm.database, [answer.decision_id])
-
-
-def calls_left(served: Served) -> tuple[int, int]:
-    """Return how many calls gRPC remembers, and how many it takes for running."""
-    inner: Any = served.licet.server._grpc  # noqa: SLF001 - nothing else knows
-    state = inner._state  # noqa: SLF001 - as above
-    methods = sum(isinstance(one, hybrid._Method) for one in state.rpc_states)  # noqa: SLF001 - as above
-    return len(state.rpc_states) - methods, state.active_rpc_count
 
 
 def question(number: object = "", resource: str = "doc:x") -> pb.AuthorizeRequest:

@@ -18,8 +18,8 @@ from licet.server.replies import Call
 from licet.server.status import status_of
 from licet.spool.system import System
 from tests.fakes.postgres import Database, eventually
-from tests.fakes.serving import serving
-from tests.faults.test_hybrid import PATIENCE, calls_left, code_of, question
+from tests.fakes.serving import calls_left, serving
+from tests.faults.test_hybrid import PATIENCE, code_of, question
 
 
 def test_a_call_that_waits_for_the_disk_and_cannot_be_ended_gives_its_place_back(

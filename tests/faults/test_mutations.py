@@ -61,6 +61,7 @@ def _is_consistent(database: Database) -> bool:
 
 @both
 @keyed
+@pytest.mark.usefixtures("both_ways")
 def test_a_grant_whose_answer_is_lost_grants_exactly_once(
     fragile: Served, proxy: PostgresProxy, database: Database, executed: bool, request_id: str
 ) -> None:
@@ -109,6 +110,7 @@ def test_a_retry_with_the_same_key_after_an_unknown_outcome_finds_exactly_one_ca
 
 
 @both
+@pytest.mark.usefixtures("both_ways")
 def test_an_outcome_that_stays_unknown_is_told_with_the_request_id_to_ask_with(
     fragile: Served,
     proxy: PostgresProxy,

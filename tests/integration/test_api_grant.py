@@ -28,6 +28,8 @@ from tests.fakes.api import (
 from tests.fakes.postgres import Cluster, Database, eventually
 from tests.fakes.serving import Served, serving
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 UNKNOWN = "0199c5f0-6a5e-7cc3-98c4-dc0c0c07398f"
 SOON = 4_000_000_000_000_000  # in 2096
 LATER = SOON + 1
@@ -59,8 +61,9 @@ def _audited(served: Served, event_type: str) -> list[AuditEvent]:
 
 
 @pytest.fixture(scope="module")
-def shared(cluster: Cluster, migrated_template: Database) -> Iterator[Served]:
+def shared(cluster: Cluster, migrated_template: Database, both_ways: str) -> Iterator[Served]:
     """Provide one server for the tests that leave nothing behind."""
+    assert both_ways
     with cluster.database(migrated_template) as database, serving(database) as served:
         yield served
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import grpc
 import pytest
@@ -13,23 +11,10 @@ from licet.v1 import authorization_pb2 as pb
 from licet.v1.decision_pb2 import DECISION_ALLOW
 from tests.fakes.api import capability_count, count, refused
 from tests.fakes.postgres import Database, eventually
+from tests.fakes.replicas import stopped_replica
 from tests.fakes.serving import Served, serving
 
-SILENT = """
-INSERT INTO licet.replicas (incarnation, applied, lease_seconds) VALUES (gen_random_uuid(), 0, 25)
-"""
-LET_GO = "DELETE FROM licet.replicas WHERE lease_seconds = 25"
-
-
-@contextmanager
-def stopped_replica(database: Database) -> Iterator[None]:
-    """Have a replica that confirms nothing, until the block ends."""
-    with database.connect() as connection:
-        connection.execute(SILENT)
-        try:
-            yield
-        finally:
-            connection.execute(LET_GO)
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 def grant(served: Served, number: int) -> str:

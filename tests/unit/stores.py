@@ -6,15 +6,18 @@ those are tested on PostgreSQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from licet.app.audit_ports import AuditFilter, AuditPosition, AuditWalk
 from licet.app.ports import (
+    AT_ONCE,
     CapabilityFilter,
     Deadline,
+    Ended,
     Grant,
     Granted,
+    NotAtOnceError,
     Revoke,
     Revoked,
     RevokeTarget,
@@ -95,6 +98,7 @@ class Journal:
         self.grants: list[Grant] = []
         self.revocations: list[Revoke] = []
         self.refusals: list[AuditEvent] = []
+        self.patience: list[Deadline] = []
 
     def granted_before(self, request_id: str, digest: bytes, _: Deadline) -> Granted | None:
         assert len(digest) == 32
@@ -107,9 +111,25 @@ class Journal:
         )
         return Granted(made, 8)
 
+    def begin_grant(
+        self, grant: Grant, deadline: Deadline, tell: Callable[[Ended[Granted]], None]
+    ) -> None:
+        self.patience.append(deadline)
+        granted = self.grant(grant, deadline)
+        tell(Ended(lambda: granted, waits=False))
+
+    def begin_revoke(
+        self, revoke: Revoke, deadline: Deadline, tell: Callable[[Ended[Revoked]], None]
+    ) -> None:
+        self.patience.append(deadline)
+        revoked = self.revoke(revoke, deadline)
+        tell(Ended(lambda: revoked, waits=False))
+
     def revoke(self, revoke: Revoke, _: Deadline) -> Revoked:
         self.revocations.append(revoke)
         return Revoked(0, (), 8, 1, 0, already_ended=False)
 
-    def refuse(self, event: AuditEvent, _: Deadline) -> None:
+    def refuse(self, event: AuditEvent, deadline: Deadline) -> None:
+        if deadline is AT_ONCE:
+            raise NotAtOnceError
         self.refusals.append(event)

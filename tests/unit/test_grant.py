@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 import pytest
 
 from licet.app.grant import GrantCapability, GrantCommand
-from licet.app.ports import Granted
+from licet.app.ports import AT_ONCE, Deadline, Ended, Granted, NotAtOnceError
 from licet.domain.audit_event import EventType, Result
+from licet.domain.caller import Identity, Scope
 from licet.domain.canonical_json import JsonObject
 from licet.domain.capability import Terms
-from licet.domain.errors import InvalidRequestError, NotFoundError, RefusedError
+from licet.domain.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    NotPermittedError,
+    RefusedError,
+)
 from licet.domain.instant import LATEST, Instant
 from licet.domain.names import Caller, CapabilityId, Principal
 from licet.policies.cel import compile_condition
@@ -48,6 +55,16 @@ class Scene:
     def grant(self, has: Terms, caller: Caller = CALLER, **other: Any) -> Granted:  # noqa: ANN401 - any field
         plain: dict[str, Any] = {"ttl": None, "parent_id": None, "request_id": "", "trace_id": ""}
         return self._grant(GrantCommand(terms=has, **(plain | other)), admin(caller), PATIENT)
+
+    def begin(self, has: Terms, deadline: Deadline, **other: Any) -> Granted:  # noqa: ANN401 - any field
+        """Begin a grant with this deadline, for what comes before it."""
+        plain: dict[str, Any] = {"ttl": None, "parent_id": None, "request_id": "", "trace_id": ""}
+        caller = other.pop("caller", admin(CALLER))
+        told: list[Ended[Granted]] = []
+        command = GrantCommand(terms=has, **(plain | other))
+        self._grant.begin(command, caller, deadline, PATIENT, told.append)
+        (ended,) = told
+        return ended.result()
 
     def digest(self, has: Terms, caller: Caller = CALLER, **other: Any) -> bytes:  # noqa: ANN401 - any field
         self.grant(has, caller, **other)
@@ -225,3 +242,54 @@ def test_another_body_has_another_digest() -> None:
         scene.digest(terms(), parent_id=CapabilityId(PARENT)),
     ]
     assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("deadline", [AT_ONCE, PATIENT])
+def test_a_grant_that_needs_nothing_else_is_begun_at_once(deadline: Deadline) -> None:
+    scene = Scene()
+    begun = scene.begin(terms(), deadline, ttl=7, request_id="r")
+    assert begun.capability.terms.expires_at == NOW + 7
+    (grant,) = scene.journal.grants
+    assert (grant.request_id, grant.digest) == ("r", scene.digest(terms(), ttl=7))
+    assert scene.journal.patience == [PATIENT]
+
+
+def test_what_has_to_be_read_or_recorded_first_is_not_begun_at_once() -> None:
+    scene = Scene(terms(delegation_depth=1))
+    powerless = Identity.of(CALLER, {Scope.READ})
+    for other in (
+        {"has": terms(), "parent_id": PARENT},
+        {"has": terms(condition="true")},
+        {"has": terms(), "caller": powerless},
+    ):
+        with pytest.raises(NotAtOnceError):
+            scene.begin(deadline=AT_ONCE, **other)
+    assert not scene.journal.grants
+    assert not scene.journal.refusals
+    scene.begin(terms(), PATIENT, parent_id=PARENT)
+    scene.begin(terms(condition="true"), PATIENT)
+    with pytest.raises(NotPermittedError):
+        scene.begin(terms(), PATIENT, caller=powerless)
+    assert len(scene.journal.grants) == 2
+    assert len(scene.journal.refusals) == 1
+
+
+def test_what_a_former_request_delegated_is_told_without_another_change() -> None:
+    scene = Scene(terms(delegation_depth=1))
+    before = scene.begin(terms(), PATIENT, parent_id=PARENT)
+    scene.journal.earlier["r"] = before
+    assert scene.begin(terms(), PATIENT, parent_id=PARENT, request_id="r") is before
+    assert len(scene.journal.grants) == 1
+
+
+def test_a_digest_is_of_the_text_that_it_always_was_of() -> None:
+    scene = Scene()
+    has = terms("read", session_id='s-\N{SNOWMAN}"\\', metadata=JsonObject('{"k": "\N{KEY}\\n"}'))
+    for ttl in (None, 1000):
+        digest = scene.digest(has, ttl=ttl)
+        facts = (
+            f'{{"actions": ["read"], "metadata": {has.metadata}, "parent_id": null, '
+            '"expires_at": null, "not_before": null, "delegation_depth": 0}'
+        )
+        body = ["grant", CALLER, has.principal, has.resource, has.session_id, ttl, facts]
+        assert digest == hashlib.sha256(json.dumps(body).encode()).digest()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from threading import Event
+from uuid import UUID
 
 import pytest
 
@@ -16,7 +18,9 @@ from licet.domain.errors import (
     LicetError,
     OutcomeUnknownError,
     UnavailableError,
+    UnconfirmedError,
 )
+from licet.writer.acknowledgements import Waiter
 from licet.writer.group_commit import BATCH, GroupCommit
 from tests.unit.builders import CALLER, PATIENT, identifier
 
@@ -273,3 +277,126 @@ def test_stopping_ends_the_asking_after_a_lost_answer(store: Store) -> None:
         group.stop()
         with pytest.raises(OutcomeUnknownError):
             call.result(_SECONDS)
+
+
+class Told:
+    """A caller who does not sleep, and what it is told."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Applied | Exception] = []
+        self._told = Event()
+
+    def __call__(self, outcome: Applied | Exception) -> None:
+        self.outcomes.append(outcome)
+        self._told.set()
+
+    def outcome(self) -> Applied | Exception:
+        assert self._told.wait(_SECONDS)
+        (only,) = self.outcomes
+        return only
+
+
+def test_who_does_not_sleep_is_told_what_was_done(store: Store, commit: GroupCommit) -> None:
+    told = Told()
+    commit.begin(revoke("a"), PATIENT, told)
+    assert told.outcome() == Applied("done", 1, {})
+    assert store.batches == [["a"]]
+    assert not len(commit._expiries)  # noqa: SLF001 - or all would be kept until they are late
+
+
+@pytest.mark.parametrize("happened", [False, True])
+def test_who_does_not_sleep_is_told_what_failed(
+    store: Store, commit: GroupCommit, happened: bool
+) -> None:
+    told, error = Told(), UnavailableError("gone")
+    store.faults = [(error, happened)]
+    commit.begin(revoke("a"), PATIENT, told)
+    assert told.outcome() is error
+
+
+def test_who_does_not_sleep_and_is_late_before_it_is_sent_is_told_so_and_it_is_never_sent(
+    store: Store, commit: GroupCommit, occupied: Future[Applied]
+) -> None:
+    told, patience = Told(), Patience(0.0)
+    commit.begin(revoke("late"), patience.deadline, told)
+    assert isinstance(told.outcome(), DeadlineError)
+    store.go_on.set()
+    occupied.result(_SECONDS)
+    commit.submit(revoke("next"), PATIENT)
+    assert store.batches == [["first"], ["next"]]
+    assert len(told.outcomes) == 1
+
+
+def test_who_does_not_sleep_and_is_late_when_it_is_sent_does_not_know_and_is_told_once(
+    store: Store, commit: GroupCommit
+) -> None:
+    told = Told()
+
+    def left() -> float:
+        return 0.0 if store.begun.is_set() else 0.05
+
+    store.go_on.clear()
+    commit.begin(revoke("late"), Deadline(left), told)
+    outcome = told.outcome()
+    assert isinstance(outcome, OutcomeUnknownError)
+    assert "request_id late" in str(outcome)
+    store.go_on.set()
+    # It happens, and is not told a second time.
+    assert commit.submit(revoke("late"), PATIENT).revision == 1
+    assert told.outcomes == [outcome]
+
+
+def test_who_fails_when_it_is_told_is_in_nobodys_way(
+    store: Store, commit: GroupCommit, occupied: Future[Applied]
+) -> None:
+    def failing(_: Applied | Exception) -> None:
+        raise ZeroDivisionError
+
+    told = Told()
+    commit.begin(revoke("a"), PATIENT, failing)
+    commit.begin(revoke("b"), PATIENT, told)
+    store.go_on.set()
+    occupied.result(_SECONDS)
+    assert told.outcome() == Applied("done", 2, {})
+    assert commit.submit(revoke("c"), PATIENT).revision == 3
+
+
+class Confirming:
+    """Replicas that confirm when a test says so."""
+
+    def __init__(self) -> None:
+        self.asked: SimpleQueue[tuple[Waiter, Callable[[Waiter], None]]] = SimpleQueue()
+
+    def when_confirmed(
+        self, revision: int, history: UUID | None, callers: int, then: Callable[[Waiter], None]
+    ) -> None:
+        self.asked.put((Waiter(revision, history=history, callers=callers), then))
+
+
+@pytest.mark.parametrize("sleeps", [False, True])
+def test_one_whose_replicas_are_too_slow_is_told_that_it_is_committed_and_once(
+    store: Store, pool: ThreadPoolExecutor, sleeps: bool
+) -> None:
+    replicas, told = Confirming(), Told()
+    group = GroupCommit(store, replicas)
+    group.start()
+    patience = Deadline(lambda: 0.2)
+    if sleeps:
+        with pytest.raises(UnconfirmedError, match="committed at revision 1"):
+            group.submit(revoke("a"), patience)
+    else:
+        group.begin(revoke("a"), patience, told)
+        outcome = told.outcome()
+        assert isinstance(outcome, UnconfirmedError)
+        assert "committed at revision 1" in str(outcome)
+    waiter, then = replicas.asked.get(timeout=_SECONDS)
+    waiter.confirmed = 2
+    then(waiter)
+    assert len(told.outcomes) == (not sleeps)
+    # Who is in time is told how many there are.
+    calls = [pool.submit(group.submit, revoke("b"), PATIENT)]
+    waiter, then = replicas.asked.get(timeout=_SECONDS)
+    waiter.confirmed = 2
+    then(waiter)
+    assert calls[0].result(_SECONDS).confirmation == (2, 0)
+    group.stop()

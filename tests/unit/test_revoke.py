@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from licet.app.ports import Revoked, RevokeTarget
+from licet.app.ports import AT_ONCE, Deadline, Ended, NotAtOnceError, Revoked, RevokeTarget
 from licet.app.revoke import MAX_IDS, RevokeCapabilities, RevokeCommand
-from licet.domain.errors import NotFoundError
+from licet.domain.caller import Identity, Limits, Scope
+from licet.domain.errors import NotFoundError, NotPermittedError
 from licet.domain.names import Caller, Principal
 from licet.domain.pattern import ResourcePattern
 from licet.writer.ids import TimeOrderedIds
@@ -47,6 +48,21 @@ class Scene:
     ) -> Revoked:
         plain: dict[str, Any] = {"reason": "", "dry_run": False, "request_id": "", "trace_id": ""}
         return self._revoke(RevokeCommand(target=target, **(plain | other)), admin(caller), PATIENT)
+
+    def begin(
+        self,
+        target: RevokeTarget,
+        deadline: Deadline,
+        caller: Identity | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> Revoked:
+        """Begin a revocation with this deadline, for what comes before it."""
+        told: list[Ended[Revoked]] = []
+        command = RevokeCommand(target, "", dry_run, "", "")
+        self._revoke.begin(command, caller or admin(), deadline, PATIENT, told.append)
+        (ended,) = told
+        return ended.result()
 
     def digest(self, *arguments: Any, **other: Any) -> bytes:  # noqa: ANN401 - as `revoke`
         self.revoke(*arguments, **other)
@@ -116,3 +132,32 @@ def test_a_dry_run_by_filter_never_says_that_something_has_ended_already() -> No
 def test_a_dry_run_of_nothing_is_not_found() -> None:
     with pytest.raises(NotFoundError, match=identifier(3)):
         Scene().revoke(RevokeTarget(capability_id=identifier(3)), dry_run=True)
+
+
+@pytest.mark.parametrize("deadline", [AT_ONCE, PATIENT])
+def test_a_revocation_that_needs_nothing_else_is_begun_at_once(deadline: Deadline) -> None:
+    scene = Scene()
+    assert scene.begin(BY_FILTER, deadline).revision == 8
+    assert scene.begin(BY_ID, deadline).revision == 8
+    assert [revoke.target for revoke in scene.journal.revocations] == [BY_FILTER, BY_ID]
+    assert scene.journal.patience == [PATIENT, PATIENT]
+
+
+def test_what_has_to_be_read_or_recorded_first_is_not_begun_at_once() -> None:
+    scene = Scene()
+    powerless = Identity.of(CALLER, {Scope.READ})
+    limited = Identity.of(CALLER, {Scope.REVOKE}, Limits((ResourcePattern("agent:*"),)))
+    for target, caller, dry_run in (
+        (BY_ID, None, True),
+        (BY_ID, powerless, False),
+        (BY_ID, limited, False),
+        (BY_FILTER, powerless, False),
+    ):
+        with pytest.raises(NotAtOnceError):
+            scene.begin(target, AT_ONCE, caller, dry_run=dry_run)
+    assert not scene.journal.revocations
+    assert not scene.journal.refusals
+    assert scene.begin(BY_ID, PATIENT, dry_run=True).ended == 2
+    with pytest.raises(NotPermittedError):
+        scene.begin(BY_FILTER, PATIENT, powerless)
+    assert len(scene.journal.refusals) == 1

@@ -10,7 +10,7 @@ bounded by it; given `AT_ONCE`, it does not block.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol, Self
+from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 from uuid import UUID
 
 from licet.domain.audit_event import AuditEvent
@@ -20,6 +20,8 @@ from licet.domain.capability_set import CapabilitySet
 from licet.domain.instant import Instant
 from licet.domain.names import Caller, CapabilityId, Principal
 from licet.domain.pattern import ResourcePattern
+
+_Result = TypeVar("_Result")
 
 
 class Deadline:
@@ -203,6 +205,19 @@ class Revoked(NamedTuple):
     already_ended: bool
 
 
+class Ended(NamedTuple, Generic[_Result]):
+    """How a change ended that nobody waited for.
+
+    Attributes:
+        result: returns what it did, or raises what it failed with; called once.
+        waits: whether that may block: the same request came before, and what it did has to be
+            waited for, or read.
+    """
+
+    result: Callable[[], _Result]
+    waits: bool
+
+
 class Mutations(Protocol):
     """The only way to change authorization state.
 
@@ -229,6 +244,16 @@ class Mutations(Protocol):
         """
         ...
 
+    def begin_grant(
+        self, grant: Grant, deadline: Deadline, tell: Callable[[Ended[Granted]], None]
+    ) -> None:
+        """Do as `grant` does without waiting for it. It does not block.
+
+        `tell` is called once, by any thread, when the change holds, when it has failed, or when the
+        deadline has passed. It must return at once: others are told by the same thread.
+        """
+        ...
+
     def revoke(self, revoke: Revoke, deadline: Deadline) -> Revoked:
         """End capabilities and their descendants and record each end, in one transaction.
 
@@ -240,11 +265,18 @@ class Mutations(Protocol):
         """
         ...
 
+    def begin_revoke(
+        self, revoke: Revoke, deadline: Deadline, tell: Callable[[Ended[Revoked]], None]
+    ) -> None:
+        """Do as `revoke` does without waiting for it: see `begin_grant`."""
+        ...
+
     def refuse(self, event: AuditEvent, deadline: Deadline) -> None:
         """Record an attempt that the rules do not allow.
 
         Raises:
             UnavailableError: the attempt may not be on record.
+            NotAtOnceError: it was `AT_ONCE`; the attempt is not on record.
         """
         ...
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from licet.app.ports import (
+    AT_ONCE,
     Capabilities,
     Clock,
     Deadline,
+    Ended,
     Ids,
     Mutations,
+    NotAtOnceError,
     Revoke,
     Revoked,
     RevokeTarget,
@@ -70,6 +74,55 @@ class RevokeCapabilities:
                 dry run. RequestIdReusedError: see `Mutations.revoke`, as for UnavailableError and
                 OutcomeUnknownError.
         """
+        if command.dry_run:
+            self._check_recorded(command, caller, deadline)
+            return self._dry_run(command.target, deadline)
+        return self._mutations.revoke(self._prepared(command, caller, deadline), deadline)
+
+    def begin(
+        self,
+        command: RevokeCommand,
+        caller: Identity,
+        deadline: Deadline,
+        patience: Deadline,
+        tell: Callable[[Ended[Revoked]], None],
+    ) -> None:
+        """Do the same, and wait for the change no longer than it takes to hand it on.
+
+        Args:
+            command: what to revoke.
+            caller: who asks.
+            deadline: for what comes before the change; `AT_ONCE`: only what needs no database does.
+            patience: for the change.
+            tell: see `Mutations.begin_revoke`.
+
+        Raises:
+            NotAtOnceError: there is something to read or to record first; nothing has happened.
+                Otherwise as above, and nobody is told.
+        """
+        if not command.dry_run:
+            self._mutations.begin_revoke(self._prepared(command, caller, deadline), patience, tell)
+        elif deadline is AT_ONCE:
+            raise NotAtOnceError
+        else:
+            would = self(command, caller, deadline)
+            tell(Ended(lambda: would, waits=False))
+
+    def _prepared(self, command: RevokeCommand, caller: Identity, deadline: Deadline) -> Revoke:
+        """Return the change."""
+        self._check_recorded(command, caller, deadline)
+        return Revoke(
+            request_id=command.request_id or self._ids.request_id(),
+            digest=_digest(command, caller.caller),
+            target=command.target,
+            reason=command.reason,
+            actor=caller.caller,
+            trace_id=command.trace_id,
+            facts=_facts(command),
+        )
+
+    def _check_recorded(self, command: RevokeCommand, caller: Identity, deadline: Deadline) -> None:
+        """Check that the caller may; an attempt that it may not is on record before it is told."""
         try:
             self._check_authority(command.target, caller, deadline)
         except NotPermittedError as refusal:
@@ -78,20 +131,6 @@ class RevokeCapabilities:
         except NotFoundError as missing:
             self._mutations.refuse(self._refusal(command, caller, missing.reason), deadline)
             raise
-        if command.dry_run:
-            return self._dry_run(command.target, deadline)
-        return self._mutations.revoke(
-            Revoke(
-                request_id=command.request_id or self._ids.request_id(),
-                digest=_digest(command, caller.caller),
-                target=command.target,
-                reason=command.reason,
-                actor=caller.caller,
-                trace_id=command.trace_id,
-                facts=_facts(command),
-            ),
-            deadline,
-        )
 
     def _check_authority(self, target: RevokeTarget, caller: Identity, deadline: Deadline) -> None:
         limits = caller.limits
@@ -101,6 +140,8 @@ class RevokeCapabilities:
             caller.check_scope(Scope.REVOKE)
             _check_filter(target, limits)
             return
+        if deadline is AT_ONCE:
+            raise NotAtOnceError
         capability = self._capabilities.find(target.capability_id, deadline)
         if capability is None:
             # Not left to the mutation, which knows nothing of who may.

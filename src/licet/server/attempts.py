@@ -1,4 +1,4 @@
-"""How decisions are answered without a thread that waits: admitted, answered or refused, once.
+"""How calls are answered without a thread that waits: admitted, answered or refused, once.
 
 What `hybrid.py` calls on gRPC's serving thread, and again on another where that would have to wait.
 Streams are answered as `interceptor.py` answers those with a thread.
@@ -7,7 +7,8 @@ Streams are answered as `interceptor.py` answers those with a thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar, cast
@@ -28,7 +29,7 @@ from licet.server.identity import (
     was_counted,
 )
 from licet.server.lanes import TOO_MANY, Lane, Shares
-from licet.server.replies import MAX_BYTES, Answering, Answers, Call, Reply
+from licet.server.replies import MAX_BYTES, Answering, Answers, Call, Makes, Reply
 from licet.server.spans import Spans
 from licet.server.status import internal, no_message, status_of
 from licet.server.streams import Streams
@@ -108,34 +109,53 @@ _Taking: TypeAlias = Callable[[_Step, Call, bytes], None]
 class Attempts:
     """Makes of what answers a method's messages what `hybrid.py` serves."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what calls are let in by, and where they wait
         self,
         authority: Authority,
         streams: Streams,
         shares: Shares,
         lane: Lane,
+        changing: ThreadPoolExecutor,
+        *,
         spans: Spans | None = None,
     ) -> None:
-        """Have what must wait run in `lane`; the others are as for `Interceptor`.
+        """Have decisions that must wait run in `lane`, and such changes on `changing`.
 
-        `spans` makes those of sampled calls, if there are any.
+        `spans` makes those of sampled calls, if there are any; the others are as for `Interceptor`.
         """
+        self._changing = changing
         self._authority = authority
         self._streams = streams
         self._shares = shares
         self._lane = lane
         self._spans = spans
 
-    def of(
-        self, method: str, answer: Answering, handler: grpc.RpcMethodHandler[Any, Any]
-    ) -> Answers:
-        """Return how a method's calls are answered."""
-        if self._spans is None:
-            return self._answers(method, handler, answer)
-        return self._spans.answers(method, answer, partial(self._answers, method, handler))
+    def of_service(
+        self,
+        service: str,
+        decisions: Mapping[str, Answering],
+        changes: Mapping[str, Answering],
+    ) -> Mapping[str, Makes]:
+        """Return how the calls of a service's methods are answered, by their full names."""
+        return {
+            f"/{service}/{name}": partial(self._of, of, f"/{service}/{name}", answer)
+            for of, methods in ((self._decision, decisions), (self._change, changes))
+            for name, answer in methods.items()
+        }
 
-    def _answers(
-        self, method: str, handler: grpc.RpcMethodHandler[Any, Any], answer: Answering
+    def _of(
+        self,
+        of: Callable[[str, Answering, grpc.RpcMethodHandler[Any, Any]], Answers],
+        method: str,
+        answer: Answering,
+        handler: grpc.RpcMethodHandler[Any, Any],
+    ) -> Answers:
+        if self._spans is None:
+            return of(method, answer, handler)
+        return self._spans.answers(method, answer, lambda noted: of(method, noted, handler))
+
+    def _decision(
+        self, method: str, answer: Answering, handler: grpc.RpcMethodHandler[Any, Any]
     ) -> Answers:
         deserialize = tolerant(handler.request_deserializer)
         admit = self._authority.admission(method)
@@ -143,7 +163,7 @@ class Attempts:
             holding = self._lane if self._lane.holds else None
             return _Unary(
                 self._is_known,
-                self._take,
+                partial(self._take, hand_over=self._hand_over),
                 self._hand_over,
                 self._step(deserialize, _proceed, _uncounted(admit)),
                 self._step(deserialize, answer, admit, holding),
@@ -151,23 +171,37 @@ class Attempts:
         streams = OpenStreams(self._streams, self._shares)
         return _Conversation(
             self._is_known,
-            self._take,
+            partial(self._take, hand_over=self._hand_over),
             self._hand_over,
             self._step(deserialize, streams.open, admit),
             self._step(deserialize, answer, admit),
             streams.close,
         )
 
+    def _change(
+        self, method: str, answer: Answering, handler: grpc.RpcMethodHandler[Any, Any]
+    ) -> Answers:
+        deserialize = tolerant(handler.request_deserializer)
+        admit = self._authority.admission(method)
+        return _Unary(
+            self._is_known,
+            self._take_change,
+            self._change_elsewhere,
+            self._step(deserialize, _proceed, _uncounted(admit)),
+            self._step(deserialize, answer, admit),
+        )
+
     def _is_known(self, call: Call) -> bool:
         return self._authority.knows(call.invocation_metadata())
 
-    def _take(self, step: _Step, call: Call, message: bytes) -> None:
+    @staticmethod
+    def _take(step: _Step, call: Call, message: bytes, *, hand_over: _Taking) -> None:
         """Have a step taken: at once, or by a thread that may wait."""
         if len(message) <= MAX_BYTES:
             want_at_once(call, at_once=True)
             if step(call, message):
                 return
-        self._hand_over(step, call, message)
+        hand_over(step, call, message)
 
     def _hand_over(self, step: _Step, call: Call, message: bytes) -> None:
         """Have a step taken by a thread that may wait."""
@@ -179,6 +213,19 @@ class Attempts:
             # They wait for threads of their own, not on the one that all others wait for.
             note_stranger(call, is_stranger=True)
             self._authority.strangers.lane.submit(_run, step, call, message)
+
+    def _take_change(self, step: _Step, call: Call, message: bytes) -> None:
+        # It may wait for long without a thread: a server that stops must not wait for it.
+        call.watch()
+        self._take(step, call, message, hand_over=self._change_elsewhere)
+
+    def _change_elsewhere(self, step: _Step, call: Call, message: bytes) -> None:
+        """Have a step of a change taken by a thread that may wait.
+
+        There are as many threads as places for changes, so strangers need none of their own.
+        """
+        call.watch()
+        self._changing.submit(_run, step, call, message)
 
     def _refused(self, error: LicetError, context: grpc.ServicerContext) -> None:
         self._authority.note(error, context)

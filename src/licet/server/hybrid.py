@@ -1,7 +1,6 @@
 """Hybrid serving: gRPC's serving thread answers what needs no waiting; threads of a lane, the rest.
 
-The only module that uses what is private in gRPC (`known_grpc.py`, docs/decisions/0043), and it
-replaces nothing there: of a few methods it takes the calls itself, as the tag of each event.
+It alone uses what is private in gRPC (`known_grpc.py`, docs/decisions/0043), and replaces nothing.
 
 - Nothing that is raised here reaches the serving thread: it would end, and nobody would notice.
 - Of a call, one message is under way: the next is received when the answer to the last has gone.
@@ -25,7 +24,6 @@ from licet.server.replies import Answers, Makes
 from licet.server.status import internal
 
 _log: Final = logging.getLogger(__name__)
-_OK: Final[Any] = None, grpc.StatusCode.OK.value[0], b""
 _NOTHING: Final = (None, ())  # what gRPC wants of a tag: what is over, and what to run then
 
 
@@ -56,8 +54,7 @@ class _Method:
         """Have the next call come here. False: the server is going, and there is none."""
         state, queue = self._state, self._state.completion_queue
         with state.lock:
-            is_serving: bool = state.stage is _grpc._ServerStage.STARTED
-            if is_serving:
+            if is_serving := state.stage is _grpc._ServerStage.STARTED:
                 state.server.request_registered_call(queue, queue, self._name, self)
         return is_serving
 
@@ -75,8 +72,8 @@ class _Method:
     def _begin(self, event: Any) -> None:
         try:
             (calls := self._state.rpc_states).add(call := _Call(self, event))
-            is_full = len(calls) > self._state.maximum_concurrent_rpcs
-            call.guarded(self.answers.refuse if is_full else self.answers.begin)
+            has_room = len(calls) <= self._state.maximum_concurrent_rpcs
+            call.guarded(self.answers.begin if has_room else self.answers.refuse)
         except BaseException:  # noqa: BLE001 - see the module
             _log.exception("a call of %s could not be begun", self._name)
             event.call.cancel()  # raises nothing
@@ -89,10 +86,10 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
     _is_receiving = _is_watched = _has_metadata = _is_cancelled = False
     _status: Any = None
     _ending: tuple[Callable[[], object], ...] | None = ()
+    _ok: Any = None, grpc.StatusCode.OK.value[0], b""
 
     def __init__(self, method: _Method, event: Any) -> None:
-        self._rpc_event = event
-        self._method = method
+        self._rpc_event, self._method = event, method
         self._operate = event.call.start_server_batch
         self._mutex = Lock()  # guards the above; held for microseconds
 
@@ -107,6 +104,9 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
             if self._ending is not None:
                 self._ending = (*self._ending, callback)
             return self._ending is not None
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        self._ok = (trailing_metadata, *self._ok[1:])
 
     def guarded(self, step: Callable[..., None], *given: object) -> None:
         try:
@@ -164,8 +164,8 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
                 self._under_way += 1
                 self._is_watched = True
 
-    def finish(self, answer: bytes | None = None, status: tuple[Any, Any, bytes] = _OK) -> None:
-        operations = [_core.SendStatusFromServerOperation(*status, 0)]
+    def finish(self, answer: bytes | None = None, status: Any = None) -> None:
+        operations = [_core.SendStatusFromServerOperation(*(status := status or self._ok), 0)]
         if answer is not None:
             operations.append(_core.SendMessageOperation(answer, 0))
         with self._mutex:

@@ -157,6 +157,11 @@ def deadline_of(context: grpc.ServicerContext) -> Deadline:
     """Return how long the caller still waits; on the thread that must never wait, `AT_ONCE`."""
     if getattr(context, "licet_at_once", False):
         return AT_ONCE
+    return patience_of(context)
+
+
+def patience_of(context: grpc.ServicerContext) -> Deadline:
+    """Return how long the caller still waits, also on the thread that must not."""
     return Deadline(context.time_remaining)
 
 

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from threading import Event, Thread
 from time import monotonic
 from typing import Final, TypeAlias
@@ -166,14 +165,11 @@ class Server:
         )
         pb_grpc.add_AuthorizationServiceServicer_to_server(service, server)
         if self._is_hybrid:
-            attempts = Attempts(*shared, spans)
-            self._take_calls = hybrid.take_over(
-                server,
-                {
-                    f"/{SERVICE}/{method}": partial(attempts.of, f"/{SERVICE}/{method}", answer)
-                    for method, answer in service.hybrid().items()
-                },
+            changing = self._pools[f"/{SERVICE}/Grant"]
+            taken = Attempts(*shared, changing, spans=spans).of_service(
+                SERVICE, service.hybrid(), service.hybrid_changes(changing)
             )
+            self._take_calls = hybrid.take_over(server, taken)
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
             AuditService(use_cases.prove, self._exports, use_cases.import_audit, self.mutations),
             server,

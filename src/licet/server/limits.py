@@ -30,7 +30,8 @@ class ServerLimits:
         shares_port: other workers of this host listen on the same port.
         connection_seconds: how long a connection is kept where the port is shared, or clients have
             certificates.
-        hybrid: decisions from memory hold no thread, where gRPC's version is known.
+        hybrid: decisions from memory hold no thread, nor do changes that wait, where gRPC's
+            version is known.
         waits_for_disk: decisions leave when they are on the disk.
     """
 

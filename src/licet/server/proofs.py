@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 from uuid import UUID
@@ -84,6 +85,11 @@ def checkpoint_metadata(found: StoredCheckpoint | None) -> tuple[tuple[str, str]
     """Return the trailing metadata that lets every client keep checkpoints."""
     if found is None:
         return ()
+    return _metadata(found)
+
+
+@lru_cache(maxsize=1)  # sent with every answer to a change, and another one about once a second
+def _metadata(found: StoredCheckpoint) -> tuple[tuple[str, str], ...]:
     # Metadata is printable ASCII; an origin is nearly always, and escaped where it is not.
     return ((CHECKPOINT_METADATA, quote(found.line, safe=_PRINTABLE + " ")),)
 

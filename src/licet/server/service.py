@@ -6,6 +6,7 @@ What may be asked is checked in `convert.py`, what is done is in `app`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -33,6 +34,7 @@ from licet.domain.decision import Request
 from licet.domain.names import Caller
 from licet.server import convert, proofs, render
 from licet.server.agent_methods import AgentUseCases
+from licet.server.changes import Changes
 from licet.server.identity import deadline_of, identity_of
 from licet.server.places import Places
 from licet.server.replies import Answering, Reply, when_told
@@ -78,7 +80,7 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
     """Serves `licet.v1.AuthorizationService`."""
 
     def __init__(self, use_cases: UseCases, mutations: Places, watchers: Watchers) -> None:
-        """Serve these use cases; a change has a place of its own, because it holds a thread."""
+        """Serve these use cases; a change has a place of its own, because it may hold a thread."""
         self._do = use_cases
         self._watchers = watchers
         self._mutations = mutations
@@ -172,6 +174,17 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
             "Authorize": self._answer_authorize,
             "BatchAuthorize": partial(self._answer_batch, render.batch),
             "StreamAuthorize": partial(self._answer_batch, render.stream),
+        }
+
+    def hybrid_changes(self, threads: Executor) -> dict[str, Answering]:
+        """Return, of some methods, what answers without a thread that waits for a change.
+
+        As `hybrid` otherwise; `threads` finish what has to wait for something else.
+        """
+        changes = Changes(self._mutations, threads, self._tell_checkpoint)
+        return {
+            "Grant": changes.answering(convert.grant, self._do.grant.begin, render.grant),
+            "Revoke": changes.answering(convert.revoke, self._do.revoke.begin, render.revoke),
         }
 
     def _answer_authorize(

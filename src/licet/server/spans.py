@@ -114,7 +114,8 @@ class Spans:
             answer: what answers a message.
             make: makes of that what answers the calls.
         """
-        return _Sampling(self, method, make(_noting(answer, _RESPONSES[method])))
+        read = _RESPONSES.get(method)  # of the others there is nothing to be noted
+        return _Sampling(self, method, make(answer if read is None else _noting(answer, read)))
 
     def _sampled(self, method: str, parent: Parent | None) -> SampledCall | None:
         is_sampled = parent.is_sampled if parent is not None else self._coin() < self._share

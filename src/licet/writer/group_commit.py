@@ -1,10 +1,11 @@
 """Group commit: the mutations of all callers in one statement, one transaction, one revision.
 
 One thread takes whatever waits, up to a batch, while the transaction before it runs: alone a
-mutation costs what it costs, under load many share one commit. A mutation that was not sent when
-its caller gave up is never sent. After a lost answer the same batch is sent again, with the same
-request ids, until the last of its callers has given up: the database tells the first outcome or
-makes it so.
+mutation costs what it costs, under load many share one commit. A caller sleeps, or is called back,
+until its mutation is settled or its time is over: it is told once. A mutation that was not sent
+when its caller gave up is never sent. After a lost answer the same batch is sent again, with the
+same request ids, until the last of its callers has given up: the database tells the first outcome
+or makes it so.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 from uuid import UUID
 
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
@@ -29,6 +30,7 @@ from licet.domain.errors import (
     UnconfirmedError,
 )
 from licet.writer.acknowledgements import Waiter
+from licet.writer.expiries import Expiries
 
 _log: Final = logging.getLogger(__name__)
 
@@ -62,35 +64,36 @@ class Confirms(Protocol):
         ...
 
 
+Told: TypeAlias = "Callable[[Applied | Exception], None]"
+"""Told once what a mutation did, or what `submit` raises for it. It must return at once, and not
+raise: others are told by the same thread."""
+
+
 class _Submitted:
-    """A mutation and its caller, who sleeps until the lock is released: once, at the end."""
+    """A mutation, and who is told its outcome: by whoever settles it first."""
 
-    __slots__ = ("applied", "committed", "deadline", "done", "error", "is_sent", "mutation")
+    __slots__ = ("_is_settled", "_tell", "committed", "deadline", "is_sent", "mutation")
 
-    def __init__(self, mutation: Grant | Revoke, deadline: Deadline) -> None:
+    def __init__(self, mutation: Grant | Revoke, deadline: Deadline, tell: Told) -> None:
         self.mutation = mutation
         self.deadline = deadline
+        self._tell = tell
+        # Acquired by whoever settles it and never released: a flag that one thread alone can set.
+        self._is_settled = Lock()
         self.is_sent = False
         self.committed: Applied | None = None
         """What it did, which the replicas have not confirmed yet."""
-        self.applied: Applied | None = None
-        self.error: Exception | None = None
-        self.done = Lock()
-        self.done.acquire()
 
     def left(self) -> float:
         return self.deadline.remaining(MUTATION_SECONDS)
 
-    def commit(self, applied: Applied) -> None:
-        self.committed = applied
-
-    def resolve(self, applied: Applied) -> None:
-        self.applied = applied
-        self.done.release()
-
-    def fail(self, error: Exception) -> None:
-        self.error = error
-        self.done.release()
+    def settle(self, outcome: Applied | Exception) -> None:
+        if not self._is_settled.acquire(blocking=False):
+            return
+        try:
+            self._tell(outcome)
+        except Exception:  # noqa: BLE001 - the others of a batch are not concerned
+            _log.exception("telling the outcome of a mutation failed on a bug")
 
 
 class GroupCommit:
@@ -108,15 +111,19 @@ class GroupCommit:
         self._is_confirmed.set()
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="licet-commit", daemon=True)
+        # Those whose callers do not sleep.
+        self._expiries: Expiries[_Submitted] = Expiries(self._give_up)
 
     def start(self) -> None:
         """Start committing."""
         self._thread.start()
+        self._expiries.start()
 
     def stop(self) -> None:
         """Commit what waits, then end. Callers must have stopped before."""
         self._stopping.set()
         self._thread.join(5.0)
+        self._expiries.stop()
 
     def submit(self, mutation: Grant | Revoke, deadline: Deadline) -> Applied:
         """Commit a mutation with others and return what it did.
@@ -130,37 +137,41 @@ class GroupCommit:
             UnconfirmedError: it is committed, and not every replica has confirmed it in time.
             UnavailableError, ConflictError, HistoryUnconfirmedError: nothing happened.
         """
-        submitted = _Submitted(mutation, deadline)
-        self._queue.put(submitted)
+        outcomes: list[Applied | Exception] = []
         # An acquired lock is how a thread sleeps at least cost; it is released once.
-        if not submitted.done.acquire(timeout=submitted.left()):
+        done = Lock()
+        done.acquire()
+
+        def tell(outcome: Applied | Exception) -> None:
+            outcomes.append(outcome)
+            done.release()
+
+        submitted = _Submitted(mutation, deadline, tell)
+        self._queue.put(submitted)
+        if not done.acquire(timeout=submitted.left()):
             self._give_up(submitted)
-        if submitted.error is not None:
-            raise submitted.error
-        if submitted.applied is None:
-            raise RuntimeError("a mutation was settled without an outcome")
-        return submitted.applied
+            done.acquire()  # told by now, or just being told
+        (outcome,) = outcomes
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def begin(self, mutation: Grant | Revoke, deadline: Deadline, tell: Told) -> None:
+        """Do as `submit` does without waiting for it: another thread tells the outcome."""
+        submitted = _Submitted(mutation, deadline, tell)
+        self._expiries.add(submitted, submitted.left())
+        self._queue.put(submitted)
+
+    def _finish(self, submitted: _Submitted, outcome: Applied | Exception) -> None:
+        self._expiries.discard(submitted)
+        submitted.settle(outcome)
 
     def _give_up(self, submitted: _Submitted) -> None:
-        """Say what is known of a mutation whose time is over, unless that is its outcome."""
+        """Tell what is known of a mutation whose time is over, unless its outcome was told."""
         with self._sending:
             was_sent = submitted.is_sent
             submitted.is_sent = True
-        if not was_sent:
-            if submitted.left() > 0:
-                raise UnavailableError("the database takes no changes now")
-            raise DeadlineError("the deadline passed before the change was sent")
-        if submitted.applied is not None or submitted.error is not None:
-            return
-        if submitted.committed is None:
-            raise OutcomeUnknownError(
-                "the outcome is not known yet; ask again with request_id"
-                f" {submitted.mutation.request_id}"
-            )
-        raise UnconfirmedError(
-            f"committed at revision {submitted.committed.revision}; not every replica confirmed it"
-            " in time"
-        )
+        submitted.settle(_unsettled(submitted, was_sent=was_sent))
 
     def _run(self) -> None:
         while True:
@@ -191,7 +202,7 @@ class GroupCommit:
             if not isinstance(exc, LicetError):
                 _log.exception("a batch of mutations failed on a bug")
             for item in batch:
-                item.fail(exc)
+                self._finish(item, exc)
             return
         # A refusal has changed nothing, and what happened earlier is of another revision: who has
         # to wait for that does it alone.
@@ -203,16 +214,16 @@ class GroupCommit:
                 and applied.status in _CHANGES
                 and applied.revision == newest.revision
             ):
-                item.commit(applied)
+                item.committed = applied
                 changed.append(item)
             else:
-                item.resolve(applied)
+                self._finish(item, applied)
         if self._confirms is not None and changed:
             is_confirmed = self._is_confirmed = Event()
 
             def tell(waiter: Waiter) -> None:
                 is_confirmed.set()
-                _tell(changed, waiter)
+                self._tell(changed, waiter)
 
             self._confirms.when_confirmed(newest.revision, newest.history, len(changed), tell)
 
@@ -247,11 +258,27 @@ class GroupCommit:
     def _sleep(self, seconds: float) -> None:
         self._stopping.wait(seconds)
 
+    def _tell(self, changed: Sequence[_Submitted], waiter: Waiter) -> None:
+        confirmation = waiter.confirmation()
+        for item in changed:
+            if isinstance(confirmation, LicetError):
+                self._finish(item, confirmation)
+            elif item.committed is not None:
+                self._finish(item, item.committed._replace(confirmation=confirmation))
 
-def _tell(changed: Sequence[_Submitted], waiter: Waiter) -> None:
-    confirmation = waiter.confirmation()
-    for item in changed:
-        if isinstance(confirmation, LicetError):
-            item.fail(confirmation)
-        elif item.committed is not None:
-            item.resolve(item.committed._replace(confirmation=confirmation))
+
+def _unsettled(submitted: _Submitted, *, was_sent: bool) -> LicetError:
+    """Return what is known of a mutation before it is settled."""
+    if not was_sent:
+        if submitted.left() > 0:
+            return UnavailableError("the database takes no changes now")
+        return DeadlineError("the deadline passed before the change was sent")
+    if submitted.committed is None:
+        return OutcomeUnknownError(
+            "the outcome is not known yet; ask again with request_id"
+            f" {submitted.mutation.request_id}"
+        )
+    return UnconfirmedError(
+        f"committed at revision {submitted.committed.revision}; not every replica confirmed it"
+        " in time"
+    )

@@ -44,7 +44,7 @@ class TimeOrderedIds:
 
     def request_id(self) -> str:
         """Return 128 random bits as text."""
-        return secrets.token_hex(16)
+        return os.urandom(16).hex()
 
 
 class RandomKeys:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Final, NoReturn, Protocol, TypeVar
 
 from licet.app.ports import (
+    AT_ONCE,
     Applied,
     Capabilities,
     Confirmation,
     Deadline,
+    Ended,
     Grant,
     Granted,
+    NotAtOnceError,
     Revoke,
     Revoked,
 )
@@ -29,6 +34,8 @@ from licet.domain.instant import Instant
 from licet.domain.names import CapabilityId
 from licet.writer.acknowledgements import Acknowledgements
 from licet.writer.group_commit import MUTATION_SECONDS, GroupCommit
+
+_Result = TypeVar("_Result", Granted, Revoked)
 
 _REFUSALS: Final = {
     "PARENT_ENDED": "the parent capability has been revoked",
@@ -81,7 +88,17 @@ class MutationWriter:
     def grant(self, grant: Grant, deadline: Deadline) -> Granted:
         """See `ports.Mutations.grant`."""
         deadline = _with_time_to_answer(deadline)
-        applied = self._commit.submit(grant, deadline)
+        return self._granted(grant, deadline, self._commit.submit(grant, deadline))
+
+    def begin_grant(
+        self, grant: Grant, deadline: Deadline, tell: Callable[[Ended[Granted]], None]
+    ) -> None:
+        """See `ports.Mutations.begin_grant`."""
+        deadline = _with_time_to_answer(deadline)
+        finish = partial(self._granted, grant, deadline)
+        self._commit.begin(grant, deadline, lambda outcome: tell(_ended(finish, outcome)))
+
+    def _granted(self, grant: Grant, deadline: Deadline, applied: Applied) -> Granted:
         _raise_refusal(applied.status)
         self._confirmed(applied, deadline)
         if applied.outcome.get("replayed"):
@@ -100,7 +117,17 @@ class MutationWriter:
     def revoke(self, revoke: Revoke, deadline: Deadline) -> Revoked:
         """See `ports.Mutations.revoke`."""
         deadline = _with_time_to_answer(deadline)
-        applied = self._commit.submit(revoke, deadline)
+        return self._revoked(deadline, self._commit.submit(revoke, deadline))
+
+    def begin_revoke(
+        self, revoke: Revoke, deadline: Deadline, tell: Callable[[Ended[Revoked]], None]
+    ) -> None:
+        """See `ports.Mutations.begin_revoke`."""
+        deadline = _with_time_to_answer(deadline)
+        finish = partial(self._revoked, deadline)
+        self._commit.begin(revoke, deadline, lambda outcome: tell(_ended(finish, outcome)))
+
+    def _revoked(self, deadline: Deadline, applied: Applied) -> Revoked:
         _raise_refusal(applied.status)
         # Also when it had ended before: whoever ended it may be waiting still.
         confirmation = self._confirmed(applied, deadline)
@@ -115,6 +142,8 @@ class MutationWriter:
 
     def refuse(self, event: AuditEvent, deadline: Deadline) -> None:
         """See `ports.Mutations.refuse`."""
+        if deadline is AT_ONCE:
+            raise NotAtOnceError
         self._attempts.refuse(event, deadline)
 
     def _confirmed(self, applied: Applied, deadline: Deadline) -> Confirmation:
@@ -136,6 +165,18 @@ class MutationWriter:
         if found is None:
             raise RuntimeError(f"capability {capability_id} was granted and is not there")
         return Granted(found, applied.revision)
+
+
+def _ended(finish: Callable[[Applied], _Result], outcome: Applied | Exception) -> Ended[_Result]:
+    """Return how a mutation ended; what it did before has to be waited for, or read."""
+    if isinstance(outcome, Exception):
+        return Ended(partial(_raise, outcome), waits=False)
+    waits = outcome.confirmation is None or "replayed" in outcome.outcome
+    return Ended(partial(finish, outcome), waits)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _with_time_to_answer(deadline: Deadline) -> Deadline:
