@@ -38,6 +38,7 @@ from licet.replica.clock import DatabaseClock
 from licet.replica.coherence import Memories, Memory, Replica
 from licet.replica.feed import MemoryFeed
 from licet.replica.lease import LEASE_MARGIN, Lease, boottime
+from licet.replica.reading_ahead import ReadingAhead
 from licet.replica.retention import Retention
 from licet.server.certificates import TlsFiles
 from licet.server.followed import FileRefusedError
@@ -50,6 +51,7 @@ from licet.storage.audit_pages import PostgresAuditPages
 from licet.storage.capabilities import PostgresCapabilities
 from licet.storage.changes import PostgresChanges
 from licet.storage.embedded import EmbeddedPostgres, data_folder
+from licet.storage.held import LittleHeld, PostgresHeld
 from licet.storage.mutations import PostgresMutations
 from licet.storage.pool import Database, PoolLimits
 from licet.storage.register import newest_revision
@@ -140,10 +142,9 @@ class Licet:
         expected = self._check_ready(database := self._database(url), patience, url)
         # (2) Reads from memory, under a lease that the replica renews.
         clock = DatabaseClock(boottime)
-        capabilities = PostgresCapabilities(database, clock)
+        capabilities = PostgresCapabilities(database)
         lease = Lease(boottime)
-        room = (settings.cache_bytes, settings.cache_negative)
-        sets = CachedCapabilitySets(capabilities.held, lease, *room)
+        sets = self._sets(database, clock, lease)
         callers = bootstrap_callers.Callers(database, lease, clock, patience, sets)
         policies = bootstrap_policies.Policies(database, lease).start(self._stack)
         feed = MemoryFeed()
@@ -262,6 +263,14 @@ class Licet:
         )
         clock.stepped = trail.log.stepped
         return trail
+
+    def _sets(self, database: Database, clock: DatabaseClock, lease: Lease) -> CachedCapabilitySets:
+        room = (self._settings.cache_bytes, self._settings.cache_negative)
+        sets = CachedCapabilitySets(PostgresHeld(database, clock), lease, *room)
+        ahead = ReadingAhead(sets, LittleHeld(database, clock))
+        self._stack.callback(ahead.stop)
+        ahead.start()
+        return sets
 
     def _retention(self, changes: PostgresChanges) -> Retention:
         retention = Retention(changes, self._settings.change_retention_hours)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, TypeAlias, TypeVar, cast
 import grpc
 from google.protobuf.message import DecodeError
 
-from licet.app.ports import AT_ONCE, NotAtOnceError
+from licet.app.ports import AT_ONCE, Later, NotAtOnceError
 from licet.domain.errors import ExhaustedError, InvalidRequestError, LicetError
 from licet.server.authority import Admit, Authority
 from licet.server.identity import (
@@ -76,6 +76,11 @@ def checked(request: Any) -> Any:  # noqa: ANN401 - any message
     return request
 
 
+def _never(_then: Callable[[], None]) -> bool:
+    """Tell nobody; see `Later`."""
+    return False
+
+
 def _proceed(_request: object, _context: grpc.ServicerContext, reply: Reply) -> None:
     """Receive the message of a call whose caller is not a stranger any more."""
     cast("Call", reply).proceed()
@@ -97,9 +102,10 @@ def questions(request: Any) -> int:  # noqa: ANN401 - any message
     return 1
 
 
-_Step: TypeAlias = Callable[[Call, bytes], bool]
-"""Answers a message, now or later from another thread. False: its deadline is `AT_ONCE`, and it
-would have to wait; nothing has happened, and it is taken again where it may."""
+_Step: TypeAlias = Callable[[Call, bytes], Later | None]
+"""Answers a message, now or later from another thread. If it returns something, its deadline is
+`AT_ONCE`, and it would have to wait; nothing has happened, and it is taken again: when that says,
+or where it may wait. Not the error itself, whose traceback would keep the call alive."""
 _Taking: TypeAlias = Callable[[_Step, Call, bytes], None]
 """Has a step taken."""
 
@@ -146,9 +152,35 @@ class Attempts:
         """Have a step taken: at once, or by a thread that may wait."""
         if len(message) <= MAX_BYTES:
             want_at_once(call, at_once=True)
-            if step(call, message):
+            later = step(call, message)
+            if later is None or self._put_off(later, step, call, message):
                 return
         self._hand_over(step, call, message)
+
+    def _put_off(self, later: Later, step: _Step, call: Call, message: bytes) -> bool:
+        """Have a step taken once more when what it misses has been read. False: it cannot be."""
+        lane = self._lane
+        if lane.is_full:
+            return False
+
+        def again() -> None:
+            lane.leave()
+            self._take_again(step, call, message)
+
+        lane.enter()
+        if later(again):
+            return True
+        lane.leave()
+        return False
+
+    def _take_again(self, step: _Step, call: Call, message: bytes) -> None:
+        """Have a step taken at once, on a thread that others wait for; or else where it may."""
+        try:
+            if step(call, message) is not None:
+                self._hand_over(step, call, message)
+        except BaseException:  # noqa: BLE001 - the client must not wait for ever
+            _log.exception("answering a call failed on a bug")
+            call.end(internal())
 
     def _hand_over(self, step: _Step, call: Call, message: bytes) -> None:
         """Have a step taken by a thread that may wait."""
@@ -176,7 +208,7 @@ class Attempts:
     ) -> _Step:
         """Return what answers a message; `holding` is the lane of those that wait for the disk."""
 
-        def step(call: Call, message: bytes) -> bool:
+        def step(call: Call, message: bytes) -> Later | None:
             counted = was_counted(call)
             try:
                 request = deserialize(message)
@@ -187,10 +219,10 @@ class Attempts:
                 answer(checked(request), call, call)
                 if holding is not None and call.is_active():
                     holding.hold(call)
-            except NotAtOnceError:
+            except NotAtOnceError as exc:
                 if counted:
                     note_counted(call)
-                return False
+                return exc.later or _never
             except LicetError as exc:
                 self._refused(exc, call)
                 status = status_of(exc)
@@ -198,9 +230,9 @@ class Attempts:
                 _log.exception("a request failed on a bug")
                 status = internal()
             else:
-                return True
+                return None
             call.end(status)
-            return True
+            return None
 
         return step
 
@@ -209,7 +241,7 @@ def _run(step: _Step, call: Call, message: bytes) -> None:
     """Take a step on a thread that may wait."""
     try:
         want_at_once(call, at_once=False)
-        if call.is_active() and not step(call, message):
+        if call.is_active() and step(call, message) is not None:
             call.end(internal())  # a bug: it may wait
     except BaseException:  # noqa: BLE001 - the client must not wait for ever
         _log.exception("answering a call failed on a bug")
