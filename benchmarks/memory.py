@@ -13,7 +13,7 @@ from licet.app.ports import Deadline
 from licet.domain.names import Principal
 from licet.replica.capability_sets import CAPABILITY_BYTES, SET_BYTES
 from licet.replica.clock import SystemClock
-from licet.storage.capabilities import PostgresCapabilities
+from licet.storage.held import PostgresHeld
 from licet.storage.pool import Database, PoolLimits
 
 SECTION: Final = "Memory of a capability set"
@@ -28,11 +28,10 @@ def measure(
     database = Database(url, PoolLimits(statement_seconds=_SECONDS))
     database.open(_SECONDS)
     try:
-        capabilities = PostgresCapabilities(database, SystemClock())
-        capabilities.held(groups[min(groups)], Deadline(lambda: None))  # what is made only once
+        held = PostgresHeld(database, SystemClock())
+        held(groups[min(groups)], Deadline(lambda: None))  # what is made only once
         weights = {
-            size: _weigh(capabilities, principals) / len(principals)
-            for size, principals in groups.items()
+            size: _weigh(held, principals) / len(principals) for size, principals in groups.items()
         }
     finally:
         database.close()
@@ -53,11 +52,11 @@ def measure(
     return figures
 
 
-def _weigh(capabilities: PostgresCapabilities, principals: Sequence[Principal]) -> int:
+def _weigh(held: PostgresHeld, principals: Sequence[Principal]) -> int:
     gc.collect()
     tracemalloc.start()
     try:
-        sets = capabilities.held(principals, Deadline(lambda: None))
+        sets = held(principals, Deadline(lambda: None))
         gc.collect()
         weight, _ = tracemalloc.get_traced_memory()
         # Still needed here: nothing of it may be freed before it is weighed.

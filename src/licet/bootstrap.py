@@ -19,13 +19,13 @@ from licet import (
     bootstrap_callers,
     bootstrap_policies,
     bootstrap_policy_file,
+    bootstrap_sets,
     bootstrap_tracing,
 )
 from licet.app.grant import GrantCapability
 from licet.app.import_audit import ImportAudit
 from licet.app.policy_ports import ActivePolicies
 from licet.app.ports import Deadline
-from licet.app.prefetch import prefetch
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import Sources, WatchChanges
@@ -34,7 +34,6 @@ from licet.bootstrap_custody import socket_file, soon
 from licet.bootstrap_metrics import Watched, sources_of
 from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
-from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.clock import DatabaseClock
 from licet.replica.coherence import Memories, Memory, Replica
 from licet.replica.feed import MemoryFeed
@@ -48,7 +47,6 @@ from licet.server.service import UseCases
 from licet.server.socket_file import SocketFile
 from licet.server.tls import ServerTls
 from licet.storage import migrate, schema
-from licet.storage.audit import PostgresAuditEvents
 from licet.storage.audit_pages import PostgresAuditPages
 from licet.storage.capabilities import PostgresCapabilities
 from licet.storage.changes import PostgresChanges
@@ -72,7 +70,6 @@ _log: Final = logging.getLogger(__name__)
 
 _START_SECONDS: Final = 30.0
 _PROBE_SECONDS: Final = 2.0
-_PREFETCH_SECONDS: Final = 2.0
 
 
 class Licet:
@@ -144,10 +141,9 @@ class Licet:
         expected = self._check_ready(database := self._database(url), patience, url)
         # (2) Reads from memory, under a lease that the replica renews.
         clock = DatabaseClock(boottime)
-        capabilities = PostgresCapabilities(database, clock)
+        capabilities = PostgresCapabilities(database)
         lease = Lease(boottime)
-        room = (settings.cache_bytes, settings.cache_negative)
-        sets = CachedCapabilitySets(capabilities.held, lease, *room)
+        sets = bootstrap_sets.in_memory(settings, database, clock, lease, self._stack)
         callers = bootstrap_callers.Callers(database, lease, clock, patience, sets)
         policies = bootstrap_policies.Policies(database, lease).start(self._stack)
         memories = Memories(sets, callers.keys, policies.held)
@@ -157,7 +153,7 @@ class Licet:
         # (4) Changes, which wait for every replica.
         acknowledgements = self._acknowledgements(url)
         mutations = self._mutations(database, acknowledgements, capabilities)
-        _prefetch(database, sets)
+        bootstrap_sets.warm(database, sets)
         # (5) The service.
         retention = self._retention(changes := PostgresChanges(database))
         sources = Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
@@ -371,12 +367,6 @@ def _pool_limits(settings: Settings) -> PoolLimits:
         acquire_seconds=settings.pool_acquire_seconds,
         statement_seconds=settings.statement_seconds,
     )
-
-
-def _prefetch(database: Database, sets: CachedCapabilitySets) -> None:
-    warm = prefetch(PostgresAuditEvents(database), sets, soon(_PREFETCH_SECONDS))
-    _log.info("the capability sets of %d recent principals are in memory", warm)
-    sets.misses = 0  # of the requests, from here on
 
 
 def _server_limits(settings: Settings, shares_port: bool) -> ServerLimits:  # noqa: FBT001 - a fact

@@ -21,7 +21,7 @@ from licet.domain.canonical_json import JsonObject
 from licet.domain.instant import Instant, rfc3339
 from licet.domain.names import CapabilityId, EventId
 from licet.domain.pattern import ResourcePattern, containment_regex
-from licet.storage import audit_pages, capabilities
+from licet.storage import audit_pages, capabilities, held
 from licet.storage.audit_slices import AFTER_ALL, Slice
 from licet.v1 import authorization_pb2 as pb
 from tests.fakes.api import all_stored
@@ -168,13 +168,17 @@ ONCE = {"approval_approved_idx", "capabilities_pkey"}
 HELD: dict[str, object] = {"now": rfc3339(BASE), "ended": 1000}
 
 
+@pytest.mark.parametrize("most", [None, held.LITTLE + 1])
 @pytest.mark.parametrize(
     "principals",
     [["agent:7"], ["agent:heavy"], ["agent:nobody"], [f"agent:{i}" for i in range(1000)]],
     ids=["one", "heavy", "unknown", "batch"],
 )
-def test_a_cache_miss_reads_by_holder(server: psycopg.Connection, principals: list[str]) -> None:
-    plan = _explained(server, sql.SQL(capabilities.HELD), HELD | {"principals": principals})
+def test_a_cache_miss_reads_by_holder(
+    server: psycopg.Connection, principals: list[str], most: int | None
+) -> None:
+    wanted = {"principals": "\n".join(principals), "most": most}
+    plan = _explained(server, sql.SQL(held.HELD), HELD | wanted)
     assert plan.indexes >= {"capability_living_idx", "capability_ended_idx"}
     own = {"capability_living_idx", "capability_ended_idx", "changes_pkey"}
     assert plan.indexes <= own | STAND | ONCE
@@ -188,14 +192,18 @@ def test_a_cache_miss_reads_by_holder(server: psycopg.Connection, principals: li
 def test_a_cache_miss_reads_by_holder_with_a_plan_for_any_parameter(
     server: psycopg.Connection,
 ) -> None:
-    # psycopg prepares what is executed often, and PostgreSQL may then plan without parameters.
-    statement = capabilities.HELD
-    for number, name in enumerate(("principals", "now", "ended"), 1):
-        statement = statement.replace(f"%({name})s", f"${number}")
-    server.execute("SET plan_cache_mode = force_generic_plan")
-    server.execute(sql.SQL("PREPARE held (text[], text, bigint) AS {}").format(sql.SQL(statement)))
+    # psycopg prepares what is executed often, and PostgreSQL then plans without parameters: this
+    # statement takes several times as long to plan as to execute.
+    statement = sql.SQL(_as_sent(held.HELD))
+    server.execute(sql.SQL("PREPARE held (text, text, bigint, bigint) AS {}").format(statement))
+    for number in range(9):
+        server.execute(f"EXECUTE held ('agent:nobody-{number}', '2026-11-22', 101, 101)")
+    plans = server.execute(
+        "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE name = 'held'"
+    ).fetchone()
+    assert plans == (4, 5)
     (explained,) = server.execute(
-        "EXPLAIN (FORMAT JSON) EXECUTE held (ARRAY['agent:7'], '2026-11-22', 1000)"
+        "EXPLAIN (FORMAT JSON) EXECUTE held ('agent:7', '2026-11-22', 101, 101)"
     ).fetchone() or ("",)
     plan = Plan(explained)
     assert plan.indexes >= {"capability_living_idx", "capability_ended_idx"} | STAND | ONCE
@@ -370,9 +378,7 @@ def test_a_miss_costs_one_statement_and_a_hit_none(database: Database) -> None:
             batch = pb.BatchAuthorizeRequest(requests=requests)
             with proxy.statements() as miss:
                 answers = served.stub.BatchAuthorize(batch, timeout=10).responses
-            assert [text for text in miss if _READS_CAPABILITIES in text] == [
-                _as_sent(capabilities.HELD)
-            ]
+            assert [text for text in miss if _READS_CAPABILITIES in text] == [_as_sent(held.HELD)]
             with proxy.statements() as hit:
                 for _ in range(20):
                     answers = served.stub.BatchAuthorize(batch, timeout=10).responses
@@ -385,11 +391,11 @@ def test_a_miss_costs_one_statement_and_a_hit_none(database: Database) -> None:
 _READS_CAPABILITIES = "licet.all_capabilities"
 
 
-def _as_sent(statement: LiteralString) -> str:
+def _as_sent(statement: LiteralString) -> LiteralString:
     """Return a statement with PostgreSQL's placeholders."""
-    text: str = statement
-    for number, name in enumerate(("principals", "now", "ended"), 1):
-        text = text.replace(f"%({name})s", f"${number}")
+    text = statement
+    for name, place in (("principals", "$1"), ("now", "$2"), ("most", "$3"), ("ended", "$4")):
+        text = text.replace("%(" + name + ")s", place)
     return text
 
 

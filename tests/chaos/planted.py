@@ -81,6 +81,12 @@ class _StoresWhatIsOld(CachedCapabilitySets):
         super().__init__(_slow(load), lease, max_bytes, max_negative)
 
     @override
+    def read_ahead(
+        self, wanted: Mapping[Principal, int], load: SetLoader, deadline: Deadline
+    ) -> None:
+        super().read_ahead(wanted, _slow(load), deadline)
+
+    @override
     def evict(self, principals: Iterable[Principal] | None, revision: int) -> None:
         fills, self._fills = self._fills, set()
         super().evict(principals, revision)

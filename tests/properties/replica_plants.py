@@ -6,17 +6,17 @@ database: what is planted is the fault, and everything around it is the real thi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
 from typing_extensions import override
 
-from licet.app.ports import Confirmation, Deadline
+from licet.app.ports import AT_ONCE, Confirmation, Deadline
 from licet.app.replication import Change, Registration, ReplicaEntry
 from licet.domain.capability_set import CapabilitySet
 from licet.domain.names import Principal
-from licet.replica.capability_sets import CachedCapabilitySets
+from licet.replica.capability_sets import CachedCapabilitySets, SetLoader
 from licet.replica.lease import Lease
 from licet.writer.acknowledgements import Acknowledgements
 from tests.properties.replica_world import LEASE, Entry, Host, Session
@@ -85,6 +85,28 @@ class _JoinsAny(CachedCapabilitySets):
         if flight is not None and flight.landed.wait(5.0) and flight.result is not None:
             return flight.result
         return super().get(principal, deadline)
+
+
+class _UsesWhatWasReadAhead(CachedCapabilitySets):
+    _read: Mapping[Principal, CapabilitySet] | None = None
+
+    @override
+    def get(self, principal: Principal, deadline: Deadline) -> CapabilitySet:
+        if deadline is AT_ONCE and principal not in self and self._read is not None:
+            return self._read[principal]
+        return super().get(principal, deadline)
+
+    @override
+    def read_ahead(
+        self, wanted: Mapping[Principal, int], load: SetLoader, deadline: Deadline
+    ) -> None:
+        def noting(
+            principals: Collection[Principal], deadline: Deadline
+        ) -> Mapping[Principal, CapabilitySet]:
+            self._read = load(principals, deadline)
+            return self._read
+
+        super().read_ahead(wanted, noting, deadline)
 
 
 class _NeverEnds(Lease):
@@ -214,6 +236,10 @@ class WithAnyFlightJoined(Host):
     sets_class = _JoinsAny
 
 
+class WithReadsAheadUsed(Host):
+    sets_class = _UsesWhatWasReadAhead
+
+
 class WithoutLease(Host):
     lease_class = _NeverEnds
 
@@ -280,6 +306,7 @@ PLANTS: Final[Mapping[str, type[Host]]] = {
     "fills are marked by evictions": WithoutDiscarding,
     "the floor of an eviction of everything": WithoutFloorOfAll,
     "only a later read is joined": WithAnyFlightJoined,
+    "what was read ahead is looked up": WithReadsAheadUsed,
     "clearing at registration": WithoutClearing,
     "the floor at registration": WithoutFloor,
     "registration is visible before it counts": WithLateRegistration,

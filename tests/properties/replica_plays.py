@@ -15,18 +15,25 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from licet.domain.names import CapabilityId
-from licet.replica import capability_sets, coherence
+from licet.replica import capability_sets, coherence, reading_ahead
 from licet.writer import acknowledgements
 from licet.writer.acknowledgements import Waiter
 from tests.properties.replica_world import Host, PromiseBrokenError, World
-from tests.properties.turns import Actor, Stage, TurnCondition, TurnEvent, replaced
+from tests.properties.turns import (
+    Actor,
+    Stage,
+    TurnCondition,
+    TurnEvent,
+    TurnQueue,
+    replaced,
+)
 
 RATES: Final = (0.935, 1.07)
 """Of the two clocks: nearly as far apart as the margin allows."""
 _MANY_TURNS: Final = 6000
 """More than any play takes, unless somebody waits for ever."""
 _NEVER: Final = float("inf")
-_USUAL: Final = (*("revoke",) * 3, *("authorize",) * 3, "grant")
+_USUAL: Final = (*("revoke",) * 4, *("authorize", "authorize at once") * 2, "grant")
 _RARE: Final = ("revoke again", "cut", "stop", "kill")
 
 
@@ -44,6 +51,8 @@ def taking_turns() -> Iterator[None]:
         stack.enter_context(
             replaced(acknowledgements, Event=TurnEvent, Condition=TurnCondition, Waiter=_waiter)
         )
+        # Nothing is late: how long a read takes is a matter of turns here.
+        stack.enter_context(replaced(reading_ahead, SimpleQueue=TurnQueue, monotonic=lambda: 0.0))
         os.sched_setaffinity(0, {sorted(cores)[os.getpid() % len(cores)]})
         logging.disable(logging.CRITICAL)  # faults are what this is about
         try:
@@ -133,6 +142,25 @@ def request_across_a_change(play: Play, point: int, again: int, touches_all: int
         play.call(reader.authorize())
         play.turns(10)
     play.stage.free(request)
+    play.settle()
+
+
+def read_ahead_across_a_change(play: Play, point: int, again: int, touches_all: int) -> None:
+    """Let what is read ahead for a request be older than a change, and for another be as old."""
+    reader, other = play.hosts
+    requests = [reader.authorize_at_once()]
+    ends = reader.reading.turns + point
+    while reader.reading.turns < ends and requests[0].is_alive():
+        play.turns(1)
+    play.stage.hold(reader.reading)
+    play.call(other.revoke(CapabilityId("c0"), touches_all=bool(touches_all)))
+    play.settle()
+    if again:
+        requests.append(reader.authorize_at_once() if again == 1 else reader.authorize())
+        play.turns(10)
+    play.stage.free(reader.reading)
+    for request in requests:
+        play.call(request)
     play.settle()
 
 
@@ -259,6 +287,7 @@ class Scene(NamedTuple):
 _SCRIPTS: Final[tuple[tuple[Callable[..., None], tuple[int, ...]], ...]] = (
     # How many points each of those has who are held; a few more than there are do no harm.
     (request_across_a_change, (6, 2, 2)),
+    (read_ahead_across_a_change, (7, 3, 2)),
     (replica_across_a_change, (16, 2, 2)),
     (request_across_a_registration, (6, 2, 2)),
     (change_across_a_registration, (6,)),
@@ -317,6 +346,8 @@ class RandomPlay(Play):
                 self.call(host.revoke(name, touches_all=touches_all))
             case "authorize":
                 self.call(host.authorize())
+            case "authorize at once":
+                self.call(host.authorize_at_once())
             case "grant":
                 self.call(host.grant(touches_all=touches_all))
             case "cut":

@@ -1,31 +1,34 @@
 """The replica protocol over a model of the database, with time and every turn under control.
 
 What runs is licet's own, threads and waiting included: `Replica`, `Lease`, `CachedCapabilitySets`,
-`Acknowledgements`. Of the database there is what the protocol needs; a message stops before it
-arrives and once more before its answer does, so each can be late, and lost on either way.
+`ReadingAhead`, `Acknowledgements`. Of the database there is what the protocol needs; a message
+stops before it arrives and once more before its answer does, so each can be late, and lost on
+either way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import current_thread
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from licet.app.ports import Deadline
+from licet.app.ports import AT_ONCE, Deadline, NotAtOnceError
 from licet.app.replication import Change, Registration, ReplicaEntry
 from licet.domain.capability_set import ALWAYS, NEVER, CapabilitySet, HeldCapability
 from licet.domain.errors import UnavailableError, UnconfirmedError
 from licet.domain.names import Action, CapabilityId, Principal, Resource
 from licet.domain.pattern import ResourcePattern
-from licet.replica import coherence
+from licet.replica import coherence, reading_ahead
 from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.coherence import Replica
 from licet.replica.lease import LEASE_MARGIN, Lease
+from licet.replica.reading_ahead import ReadingAhead
 from licet.writer import acknowledgements
 from licet.writer.acknowledgements import Acknowledgements
-from tests.properties.turns import Actor, Stage, point, replaced, until
+from tests.properties.turns import Actor, Stage, TurnEvent, point, replaced, until
 
 LEASE: Final = 1.0
 HOLDER: Final = Principal("agent:a")
@@ -189,6 +192,21 @@ class Session:
         """See `ReplicaSession.close`."""
 
 
+class _Reads:
+    """See `reading_ahead.Reads`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def __call__(
+        self, principals: Collection[Principal], deadline: Deadline
+    ) -> Mapping[Principal, CapabilitySet]:
+        return self._world.load(principals, deadline)
+
+    def rest(self) -> None:
+        pass
+
+
 class _Pauses:
     """See `coherence.Follower`: it is told between a change in memory and its acknowledgement."""
 
@@ -222,6 +240,7 @@ class Host:
         with (
             replaced(coherence, Thread=self._thread),
             replaced(acknowledgements, Thread=self._thread),
+            replaced(reading_ahead, Thread=self._thread),
         ):
             self.replica = Replica(
                 self._connect, self.sets, lease, self.fresh_incarnation, LEASE, [_Pauses()]
@@ -229,9 +248,11 @@ class Host:
             self.acknowledgements = self.acknowledgements_class(
                 self._connect, self.clock, self.margin
             )
+            ahead = ReadingAhead(self.sets, _Reads(world))
         self.replica.start(0.0)
         self.acknowledgements.start()
-        self.following, self.watching = self._actors
+        ahead.start()
+        self.following, self.watching, self.reading = self._actors
 
     def clock(self) -> float:
         """Read the clock; whatever is done with the time is done later."""
@@ -288,6 +309,38 @@ class Host:
             self._check(self.sets.get(HOLDER, _FOREVER), started)
 
         return self._run(ask, "authorize")
+
+    def authorize_at_once(self) -> Actor:
+        """Ask memory, and once more when what it misses was read ahead; only then wait."""
+
+        def ask() -> None:
+            started = self.world.moment()
+            found = self._at_once()
+            if found is None:
+                self.world.seen.add("read for oneself")
+                found = self.sets.get(HOLDER, _FOREVER)
+            self._check(found, started)
+
+        return self._run(ask, "authorize at once")
+
+    def _at_once(self) -> CapabilitySet | None:
+        try:
+            return self.sets.get(HOLDER, AT_ONCE)
+        except NotAtOnceError as exc:
+            later = exc.later
+        told, answers = TurnEvent(), list[CapabilitySet]()
+
+        def again() -> None:
+            with suppress(NotAtOnceError):
+                answers.append(self.sets.get(HOLDER, AT_ONCE))
+            told.set()
+
+        if later is not None and later(again):
+            told.wait()
+        if not answers:
+            return None
+        self.world.seen.add("read ahead")
+        return answers[0]
 
     def ask_memory(self) -> None:
         """Ask for an answer before anybody has another turn; only memory can give it."""

@@ -7,13 +7,15 @@ is a list of turns, and the same list is the same run.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import Empty
 from random import Random
 from threading import Lock, Thread, current_thread
 from types import ModuleType, TracebackType
-from typing import Final
+from typing import Any, Final
 
 from typing_extensions import override
 
@@ -162,6 +164,33 @@ class TurnCondition:
         """See `threading.Condition.wait`."""
         before = self._notified
         return until("condition", lambda: self._notified != before, timeout)
+
+
+class TurnQueue:
+    """Takes the place of `queue.SimpleQueue`."""
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+
+    def put(self, item: object) -> None:
+        """See `SimpleQueue.put`."""
+        self._items.append(item)
+
+    def empty(self) -> bool:
+        """See `SimpleQueue.empty`."""
+        return not self._items
+
+    def get(self, timeout: float | None = None) -> Any:  # noqa: ANN401 - as `SimpleQueue`
+        """See `SimpleQueue.get`."""
+        if not until("queue", lambda: bool(self._items), timeout):
+            raise Empty
+        return self._items.popleft()
+
+    def get_nowait(self) -> Any:  # noqa: ANN401 - as `SimpleQueue`
+        """See `SimpleQueue.get_nowait`."""
+        if not self._items:
+            raise Empty
+        return self._items.popleft()
 
 
 @contextmanager

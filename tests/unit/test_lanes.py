@@ -11,14 +11,13 @@ import pytest
 
 from licet.domain.caller import ANONYMOUS
 from licet.domain.errors import ExhaustedError, NotFoundError, RateLimitedError
-from licet.server.attempts import OpenStreams
 from licet.server.authority import CREDENTIALS, RULES
 from licet.server.lanes import Lane, Shares
 from licet.server.lifecycle import READS, pools_of
 from licet.server.limits import ServerLimits
 from licet.server.rates import Buckets
 from licet.server.strangers import Strangers
-from licet.server.streams import Streams
+from licet.server.streams import OpenStreams, Streams
 
 
 class Call:

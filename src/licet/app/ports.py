@@ -10,7 +10,7 @@ bounded by it; given `AT_ONCE`, it does not block.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 from uuid import UUID
 
 from licet.domain.audit_event import AuditEvent
@@ -57,6 +57,16 @@ class NotAtOnceError(Exception):
     Nothing has happened, and nothing was counted: the same may be asked again with a deadline. It
     is no `LicetError`, because no caller is ever told.
     """
+
+    def __init__(self, later: Later | None = None) -> None:
+        """Say how to be told when it is worth asking `AT_ONCE` again, if there is a way."""
+        super().__init__()
+        self.later = later
+
+
+Later: TypeAlias = Callable[[Callable[[], None]], bool]
+"""Has something called, once and from another thread, when what was missing is in memory or will
+not come. False: it will not be called. Neither this nor what is called may block or raise."""
 
 
 AT_ONCE: Final = Deadline(lambda: 0.0)

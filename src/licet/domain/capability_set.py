@@ -29,6 +29,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from itertools import chain
+from operator import attrgetter
 from typing import Final, NamedTuple, TypeAlias
 
 from licet.domain.capability import EndCause
@@ -126,11 +127,13 @@ class CapabilitySet:
         """Whether it may do nothing, whatever it holds."""
         self.is_barred = standing is not Standing.GOOD
         """Whether nobody may call as this principal: it is suspended, or a user who is disabled."""
-        plain: list[HeldCapability] = []
-        conditional: list[HeldCapability] = []
-        for capability in living:
-            (conditional if capability.conditions else plain).append(capability)
-        self._living = _index(plain)
+        alive = tuple(living)
+        conditional = [capability for capability in alive if capability.conditions]
+        self._living = _index(
+            [capability for capability in alive if not capability.conditions]
+            if conditional
+            else alive
+        )
         self._conditional = _index(conditional)
         self._ended = _index(ended)
         self.has_conditions = bool(conditional)
@@ -189,16 +192,21 @@ class CapabilitySet:
 class _Index:
     __slots__ = ("by_action", "size")
 
-    def __init__(self, capabilities: Iterable[HeldCapability]) -> None:
+    by_action: dict[Action, _ActionIndex]
+
+    def __init__(self, ordered: Sequence[HeldCapability]) -> None:
         # The order of insertion is the order within an entry.
-        ordered = sorted(capabilities, key=_by_expiry, reverse=True)
         self.size = len(ordered)
+        kinds = {capability.actions for capability in ordered}
+        if len(kinds) == 1:  # as most do
+            self.by_action = dict.fromkeys(kinds.pop(), _ActionIndex(ordered))
+            return
         held: dict[Action, list[HeldCapability]] = {}
         for capability in ordered:
             for action in capability.actions:
                 held.setdefault(action, []).append(capability)
         shared: dict[tuple[int, ...], _ActionIndex] = {}
-        self.by_action: dict[Action, _ActionIndex] = {}
+        self.by_action = {}
         for action, of_action in held.items():
             key = tuple(map(id, of_action))
             if key not in shared:
@@ -231,11 +239,14 @@ class _ActionIndex:
         prefixes: set[int] = set()
         opened: set[tuple[int, _Mask]] = set()
         closed: set[tuple[int, _Mask]] = set()
+        table = self.by_pattern
         for capability in capabilities:
-            _append(self.by_pattern, capability)
-            if "*" not in capability.resource:
+            resource = capability.resource
+            if table.setdefault(resource, capability) is not capability:
+                _append(table, capability)
+            if "*" not in resource:
                 continue
-            parts = shape(capability.resource)
+            parts = shape(resource)
             length = len(parts.fixed)
             mask = tuple(i for i, segment in enumerate(parts.fixed) if segment == ONE)
             if not mask:
@@ -293,10 +304,11 @@ def _grouped(shapes: frozenset[tuple[int, _Mask]]) -> Mapping[int, Sequence[_Mas
 
 
 def _append(table: dict[str, _Stored], capability: HeldCapability) -> None:
-    stored = table.setdefault(capability.resource, capability)
+    """Add one whose pattern is in the table."""
+    stored = table[capability.resource]
     if isinstance(stored, list):
         stored.append(capability)
-    elif stored is not capability:
+    else:
         table[capability.resource] = [stored, capability]
 
 
@@ -319,13 +331,10 @@ def _weight(conditional: Iterable[HeldCapability]) -> int:
     return weight + sum(_TEXT_BYTES + len(text) for text in texts)
 
 
-def _by_expiry(capability: HeldCapability) -> tuple[Instant, CapabilityId]:
-    return capability.expires_at, capability.id
-
-
 _EMPTY: Final = _Index(())
+_by_expiry: Final = attrgetter("expires_at", "id")
 
 
 def _index(capabilities: Iterable[HeldCapability]) -> _Index:
-    index = _Index(capabilities)
-    return index if index.size else _EMPTY
+    ordered = sorted(capabilities, key=_by_expiry, reverse=True)
+    return _Index(ordered) if ordered else _EMPTY

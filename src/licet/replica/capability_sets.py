@@ -18,7 +18,8 @@ Invariants:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from threading import Event, Lock
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
@@ -71,6 +72,10 @@ class Loader(Protocol[_LoadedName, _Entry_co]):
     ) -> Mapping[_LoadedName, _Entry_co]:
         """Return a set for each principal, all of one snapshot and stamped with its revision."""
         ...
+
+
+Ask: TypeAlias = Callable[[_LoadedName, Callable[[], None]], bool]
+"""Has a name read ahead, and then something called; see `ports.Later`."""
 
 
 class _Fill:
@@ -129,6 +134,11 @@ class Cached(Generic[_Name, _Entry]):
         self._floor = _NOTHING
         # Every change up to this revision has evicted what it touched.
         self._applied = 0
+        self._ask: Ask[_Name] | None = None
+
+    def read_ahead_by(self, ask: Ask[_Name]) -> None:
+        """Have what is wanted `AT_ONCE` and is not in memory asked for there."""
+        self._ask = ask
 
     def get(self, principal: _Name, deadline: Deadline) -> _Entry:
         """See `ports.CapabilitySets.get`."""
@@ -165,6 +175,45 @@ class Cached(Generic[_Name, _Entry]):
         # One statement for all of them, cached or not: entries and rows together would be of two
         # snapshots.
         return self._fill(principals, deadline)
+
+    def read_ahead(
+        self, wanted: Mapping[_Name, int], load: Loader[_Name, _Entry], deadline: Deadline
+    ) -> None:
+        """Read what memory has nothing of, in one statement, for requests that wait for it.
+
+        They may not use the read, which may be older than they are: they look for the entry that it
+        leaves, under the lease. Those who find none read for themselves.
+
+        Args:
+            wanted: how many requests wait, by the name that they wait for.
+            load: reads, and may leave out whatever would take long.
+            deadline: of the read.
+
+        Raises:
+            LicetError: as `load` does; nothing was kept.
+        """
+        with self._mutex:
+            flights = {
+                name: _Flight[_Entry]()
+                for name in wanted
+                if name not in self and name not in self._flights
+            }
+            self._flights |= flights
+        try:
+            if flights:
+                loaded = self._fill(flights, deadline, load)
+                for name, found in loaded.items():
+                    flights[name].result = found
+        finally:
+            with self._mutex:
+                for name in flights:
+                    del self._flights[name]
+                for name, requests in wanted.items():
+                    if name in self:
+                        self.misses += requests
+                        self.joined += requests - (name in flights)
+            for flight in flights.values():
+                flight.landed.set()
 
     def reset(self, revision: int) -> None:
         """Forget everything, and store nothing that was read before the revision."""
@@ -230,7 +279,10 @@ class Cached(Generic[_Name, _Entry]):
         entry it left, under the lease; only the next read, which began after it, may be shared.
         """
         if deadline is AT_ONCE:
-            raise NotAtOnceError
+            # Without the lease whatever is read ahead could not be used.
+            if self._ask is None or not self._lease.is_valid():
+                raise NotAtOnceError
+            raise NotAtOnceError(partial(self._ask, principal))
         with self._mutex:
             self.misses += 1
         flight, leads = self._board(principal)
@@ -267,7 +319,12 @@ class Cached(Generic[_Name, _Entry]):
             flight = self._flights[principal] = _Flight()
             return flight, True
 
-    def _fill(self, principals: Collection[_Name], deadline: Deadline) -> Mapping[_Name, _Entry]:
+    def _fill(
+        self,
+        principals: Collection[_Name],
+        deadline: Deadline,
+        load: Loader[_Name, _Entry] | None = None,
+    ) -> Mapping[_Name, _Entry]:
         fill = _Fill(frozenset(principals))
         with self._mutex:
             # Whatever answers this read must not be behind what was applied already.
@@ -275,7 +332,7 @@ class Cached(Generic[_Name, _Entry]):
             self._fills.add(fill)
             self.reads += 1
         try:
-            loaded = self._load(principals, deadline)
+            loaded = (load or self._load)(principals, deadline)
         except BaseException:
             with self._mutex:
                 self._fills.discard(fill)

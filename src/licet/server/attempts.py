@@ -16,12 +16,11 @@ from typing import Any, Final, TypeAlias, TypeVar, cast
 import grpc
 from google.protobuf.message import DecodeError
 
-from licet.app.ports import AT_ONCE, NotAtOnceError
+from licet.app.ports import AT_ONCE, Later, NotAtOnceError
 from licet.domain.errors import ExhaustedError, InvalidRequestError, LicetError
 from licet.server.authority import Admit, Authority
 from licet.server.identity import (
     deadline_of,
-    identity_of,
     is_stranger,
     note_counted,
     note_stranger,
@@ -32,7 +31,7 @@ from licet.server.lanes import TOO_MANY, Lane, Shares
 from licet.server.replies import MAX_BYTES, Answering, Answers, Call, Makes, Reply
 from licet.server.spans import Spans
 from licet.server.status import internal, no_message, status_of
-from licet.server.streams import Streams
+from licet.server.streams import OpenStreams, Streams
 from licet.v1 import authorization_pb2 as pb
 
 _log: Final = logging.getLogger(__name__)
@@ -78,6 +77,11 @@ def checked(request: Any) -> Any:  # noqa: ANN401 - any message
     return request
 
 
+def _never(_then: Callable[[], None]) -> bool:
+    """Tell nobody; see `Later`."""
+    return False
+
+
 def _proceed(_request: object, _context: grpc.ServicerContext, reply: Reply) -> None:
     """Receive the message of a call whose caller is not a stranger any more."""
     cast("Call", reply).proceed()
@@ -99,9 +103,10 @@ def questions(request: Any) -> int:  # noqa: ANN401 - any message
     return 1
 
 
-_Step: TypeAlias = Callable[[Call, bytes], bool]
-"""Answers a message, now or later from another thread. False: its deadline is `AT_ONCE`, and it
-would have to wait; nothing has happened, and it is taken again where it may."""
+_Step: TypeAlias = Callable[[Call, bytes], Later | None]
+"""Answers a message, now or later from another thread. If it returns something, its deadline is
+`AT_ONCE`, and it would have to wait; nothing has happened, and it is taken again: when that says,
+or where it may wait. Not the error itself, whose traceback would keep the call alive."""
 _Taking: TypeAlias = Callable[[_Step, Call, bytes], None]
 """Has a step taken."""
 
@@ -163,7 +168,7 @@ class Attempts:
             holding = self._lane if self._lane.holds else None
             return _Unary(
                 self._is_known,
-                partial(self._take, hand_over=self._hand_over),
+                self._take,
                 self._hand_over,
                 self._step(deserialize, _proceed, _uncounted(admit)),
                 self._step(deserialize, answer, admit, holding),
@@ -171,7 +176,7 @@ class Attempts:
         streams = OpenStreams(self._streams, self._shares)
         return _Conversation(
             self._is_known,
-            partial(self._take, hand_over=self._hand_over),
+            self._take,
             self._hand_over,
             self._step(deserialize, streams.open, admit),
             self._step(deserialize, answer, admit),
@@ -194,14 +199,39 @@ class Attempts:
     def _is_known(self, call: Call) -> bool:
         return self._authority.knows(call.invocation_metadata())
 
-    @staticmethod
-    def _take(step: _Step, call: Call, message: bytes, *, hand_over: _Taking) -> None:
-        """Have a step taken: at once, or by a thread that may wait."""
+    def _take(self, step: _Step, call: Call, message: bytes) -> None:
+        """Have a step taken: at once, when what it misses was read, or by a thread that waits."""
         if len(message) <= MAX_BYTES:
             want_at_once(call, at_once=True)
-            if step(call, message):
+            later = step(call, message)
+            if later is None or self._put_off(later, step, call, message):
                 return
-        hand_over(step, call, message)
+        self._hand_over(step, call, message)
+
+    def _put_off(self, later: Later, step: _Step, call: Call, message: bytes) -> bool:
+        """Have a step taken once more when what it misses has been read. False: it cannot be."""
+        lane = self._lane
+        if lane.is_full:
+            return False
+
+        def again() -> None:
+            lane.leave()
+            self._take_again(step, call, message)
+
+        lane.enter()
+        if later(again):
+            return True
+        lane.leave()
+        return False
+
+    def _take_again(self, step: _Step, call: Call, message: bytes) -> None:
+        """Have a step taken at once, on a thread that others wait for; or else where it may."""
+        try:
+            if step(call, message) is not None:
+                self._hand_over(step, call, message)
+        except BaseException:  # noqa: BLE001 - the client must not wait for ever
+            _log.exception("answering a call failed on a bug")
+            call.end(internal())
 
     def _hand_over(self, step: _Step, call: Call, message: bytes) -> None:
         """Have a step taken by a thread that may wait."""
@@ -217,7 +247,11 @@ class Attempts:
     def _take_change(self, step: _Step, call: Call, message: bytes) -> None:
         # It may wait for long without a thread: a server that stops must not wait for it.
         call.watch()
-        self._take(step, call, message, hand_over=self._change_elsewhere)
+        if len(message) <= MAX_BYTES:
+            want_at_once(call, at_once=True)
+            if step(call, message) is None:
+                return
+        self._change_elsewhere(step, call, message)
 
     def _change_elsewhere(self, step: _Step, call: Call, message: bytes) -> None:
         """Have a step of a change taken by a thread that may wait.
@@ -242,7 +276,7 @@ class Attempts:
     ) -> _Step:
         """Return what answers a message; `holding` is the lane of those that wait for the disk."""
 
-        def step(call: Call, message: bytes) -> bool:
+        def step(call: Call, message: bytes) -> Later | None:
             counted = was_counted(call)
             try:
                 request = deserialize(message)
@@ -253,10 +287,10 @@ class Attempts:
                 answer(checked(request), call, call)
                 if holding is not None and call.is_active():
                     holding.hold(call)
-            except NotAtOnceError:
+            except NotAtOnceError as exc:
                 if counted:
                     note_counted(call)
-                return False
+                return exc.later or _never
             except LicetError as exc:
                 self._refused(exc, call)
                 status = status_of(exc)
@@ -264,9 +298,9 @@ class Attempts:
                 _log.exception("a request failed on a bug")
                 status = internal()
             else:
-                return True
+                return None
             call.end(status)
-            return True
+            return None
 
         return step
 
@@ -275,7 +309,7 @@ def _run(step: _Step, call: Call, message: bytes) -> None:
     """Take a step on a thread that may wait."""
     try:
         want_at_once(call, at_once=False)
-        if call.is_active() and not step(call, message):
+        if call.is_active() and step(call, message) is not None:
             call.end(internal())  # a bug: it may wait
     except BaseException:  # noqa: BLE001 - the client must not wait for ever
         _log.exception("answering a call failed on a bug")
@@ -343,35 +377,3 @@ class _Conversation(_Refusing):
             call.finish()
         else:
             self.take(self.answer, call, message)
-
-
-class OpenStreams:
-    """Counts the streams that are open, and each caller's share of them."""
-
-    def __init__(self, streams: Streams, shares: Shares) -> None:
-        """Count with these."""
-        self._streams = streams
-        self._shares = shares
-        self._callers: dict[Call, str] = {}
-
-    def open(self, _request: object, _context: grpc.ServicerContext, reply: Reply) -> None:
-        """Count a stream and receive its first message. Raises ExhaustedError, UnavailableError."""
-        call = cast("Call", reply)
-        caller = identity_of(call).caller
-        self._shares.take(caller)
-        self._callers[call] = caller
-        try:
-            self._streams.open(call)
-        except LicetError:
-            self.close(call)
-            raise
-        if not call.is_active():
-            self.close(call)  # told already, perhaps, before it was open
-        call.proceed()
-
-    def close(self, call: Call) -> None:
-        """Count it no more, if it was."""
-        self._streams.close(call)
-        caller = self._callers.pop(call, None)
-        if caller is not None:
-            self._shares.give(caller)

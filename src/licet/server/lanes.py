@@ -122,14 +122,22 @@ class Lane(ThreadPoolExecutor):
         else:
             Lane.submit(self, fn, *args)
 
+    def enter(self) -> None:
+        """Count a call that waits without a thread, until `leave`."""
+        self._calls.append(None)
+
+    def leave(self) -> None:
+        """Count it no more."""
+        self._calls.pop()
+
     def hold(self, call: Ending) -> None:
         """Count the call that this thread runs until it ends, which may be after that."""
         if self._own.counts:
             self._own.counts = False
         else:
-            self._calls.append(None)  # the thread is of another lane, or of none
-        if not call.add_callback(self._leave):
-            self._leave()
+            self.enter()  # the thread is of another lane, or of none
+        if not call.add_callback(self.leave):
+            self.leave()
 
     def _counted(
         self,
@@ -142,11 +150,8 @@ class Lane(ThreadPoolExecutor):
             return fn(*args, **kwargs)
         finally:
             if self._own.counts:
-                self._leave()
+                self.leave()
                 self._own.counts = False
-
-    def _leave(self) -> None:
-        self._calls.pop()
 
 
 class Shares:

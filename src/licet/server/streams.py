@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Event, Lock
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import grpc
 
-from licet.domain.errors import ExhaustedError, UnavailableError
-from licet.server.lanes import Tally
+from licet.domain.errors import ExhaustedError, LicetError, UnavailableError
+from licet.server.identity import identity_of
+from licet.server.lanes import Shares, Tally
+from licet.server.replies import Call, Reply
 from licet.server.status import status_of
 
 GO_ON_ELSEWHERE: Final = "this replica is stopping: go on with a new stream"
@@ -152,3 +154,35 @@ class Streams:
             yield
         finally:
             self.close(stream)
+
+
+class OpenStreams:
+    """Counts the streams that are open, and each caller's share of them."""
+
+    def __init__(self, streams: Streams, shares: Shares) -> None:
+        """Count with these."""
+        self._streams = streams
+        self._shares = shares
+        self._callers: dict[Call, str] = {}
+
+    def open(self, _request: object, _context: grpc.ServicerContext, reply: Reply) -> None:
+        """Count a stream and receive its first message. Raises ExhaustedError, UnavailableError."""
+        call = cast("Call", reply)
+        caller = identity_of(call).caller
+        self._shares.take(caller)
+        self._callers[call] = caller
+        try:
+            self._streams.open(call)
+        except LicetError:
+            self.close(call)
+            raise
+        if not call.is_active():
+            self.close(call)  # told already, perhaps, before it was open
+        call.proceed()
+
+    def close(self, call: Call) -> None:
+        """Count it no more, if it was."""
+        self._streams.close(call)
+        caller = self._callers.pop(call, None)
+        if caller is not None:
+            self._shares.give(caller)
