@@ -295,8 +295,8 @@ def _find(policy: Policy, facts: Facts) -> Finding:
         return find(policy, facts)
     except ExpressionError as exc:
         return Finding(Reason.POLICY_ERROR, f"its condition cannot be told: {exc}")
-    except Exception as exc:  # noqa: BLE001 - whatever it is, it denies
-        return Finding(Reason.POLICY_ERROR, f"it cannot be told: {type(exc).__name__}")
+    except Exception as error:  # noqa: BLE001 - whatever it is, it denies
+        return Finding(Reason.POLICY_ERROR, f"it cannot be told: {type(error).__name__}")
 
 
 def _holds(policy: Policy, facts: Facts) -> bool:
