@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from licet.app.ports import AT_ONCE, NotAtOnceError
+from licet.domain.audit_event import event_id, event_id_text
 from licet.domain.decision import decide
+from licet.domain.names import EventId
 from licet.spool.log import SpoolAuditLog
 from licet.spool.writer import SpoolWriter
 from tests.fakes.spool import writing
@@ -58,3 +60,20 @@ def test_nothing_is_recorded_at_once_while_very_many_wait(
                 record(log, 1, at_once=True)
         assert writer.appended == log.refused == 0
         assert record(log, 1, at_once=True) == 1
+
+
+def test_ids_are_those_of_their_sequences_wherever_these_stand(tmp_path: Path) -> None:
+    # The first digits of many ids are the same, and are kept.
+    with writing(tmp_path, segment_bytes=1 << 21) as writer:
+        log = SpoolAuditLog(writer, lambda: NOW)
+        ids: list[EventId] = []
+        for count in (1, *[63] * 64, 59, 3, 1, 5, *[63] * 66):
+            asked = [REQUEST] * count
+            ids += log.record_early(CALLER, NOW, asked, [DECISION] * count, PATIENT).event_ids
+        ids.append(log.record(CALLER, NOW, REQUEST, DECISION))
+        ids += log.record_all(CALLER, NOW, [REQUEST] * 2, [DECISION] * 2)
+        assert writer.appended > 2 * 0x1000
+        writer_id = writer.folder.writer_id
+        assert ids == [
+            event_id_text(event_id(writer_id, number + 1)) for number in range(writer.appended)
+        ]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from licet.domain.canonical_json import canonical
-from licet.domain.capability_set import Entry, HeldCapability, Standing
+from licet.domain.capability_index import Entry
+from licet.domain.capability_set import HeldCapability, Standing
 from licet.domain.condition import MAX_EVALUATIONS, Conditional, ExpressionError, Unmet
 from licet.domain.decision import (
     Candidate,

@@ -125,6 +125,11 @@ class Identity:
         return Principal(self.caller) == principal
 
     @property
+    def is_limited(self) -> bool:
+        """Whether there is anything that it may not ask about or change, whatever its scopes."""
+        return self.limits is not UNLIMITED and self.limits != UNLIMITED
+
+    @property
     def delegation_limits(self) -> Limits:
         """What delegations may be about.
 
@@ -150,7 +155,7 @@ class Identity:
         Raises:
             ForbiddenError: it has.
         """
-        if self.limits != UNLIMITED:
+        if self.is_limited:
             raise ForbiddenError(OUTSIDE_LIMITS, f"{what} are about more than the caller's limits")
 
     def check_question(self, principal: Principal, resource: Resource) -> None:

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from licet.domain.capability_set import Entry, HeldCapability
+from licet.domain.capability_index import Entry
+from licet.domain.capability_set import HeldCapability
 from licet.domain.errors import InvalidRequestError
 from licet.domain.instant import Instant
 from licet.domain.names import CapabilityId

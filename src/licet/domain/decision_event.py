@@ -6,6 +6,7 @@ tests make sure.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 from typing import Final
 
@@ -30,6 +31,8 @@ _TIME: Final = Struct(">iq")  # occurred_at with its length
 _TAIL: Final = Struct(">iqiB")  # revision with its length; length of metadata, its version
 # The length of an ASCII text below 128 as the text whose UTF-8 is that length in four bytes.
 _LENGTHS: Final = tuple(f"\0\0\0{chr(length)}" for length in range(128))
+_VERSIONS: Final = 64
+"""Of how many policy sets the metadata is remembered; nearly always one is in force."""
 
 
 def decision_event(
@@ -70,7 +73,7 @@ def decision_body(caller: Caller, now: Instant, request: Request, decision: Deci
         reason_text, outcome = reason, "\0\0\0\4deny"
     policy_id, metadata = "", b"{}"
     if judgement is not None:
-        policy_id, metadata = judgement.policy_id, b'{"policy_set": %d}' % judgement.version
+        policy_id, metadata = judgement.policy_id, _metadata(judgement.version)
     length = _LENGTHS
     try:
         texts = (
@@ -85,9 +88,16 @@ def decision_body(caller: Caller, now: Instant, request: Request, decision: Deci
         return leaf_body(decision_event(caller, now, request, decision))
     if not texts.isascii():
         return leaf_body(decision_event(caller, now, request, decision))
-    return (
-        _TIME.pack(8, now - POSTGRES_EPOCH)
-        + texts.encode()
-        + _TAIL.pack(8, revision, len(metadata) + 1, 1)
-        + metadata
+    return b"".join(
+        (
+            _TIME.pack(8, now - POSTGRES_EPOCH),
+            texts.encode(),
+            _TAIL.pack(8, revision, len(metadata) + 1, 1),
+            metadata,
+        )
     )
+
+
+@lru_cache(_VERSIONS)
+def _metadata(version: int) -> bytes:
+    return b'{"policy_set": %d}' % version

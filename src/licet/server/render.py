@@ -56,16 +56,18 @@ def authorize(answer: Answer) -> pb.AuthorizeResponse:
 def batch(answers: Iterable[Answer]) -> pb.BatchAuthorizeResponse:
     """Render the answers of a batch, each in its place: a message made elsewhere is copied."""
     response = pb.BatchAuthorizeResponse()
+    add = response.responses.add
     for answer in answers:
-        _fill(response.responses.add(), answer)
+        _fill(add(), answer)
     return response
 
 
 def stream(answers: Iterable[Answer]) -> pb.StreamAuthorizeResponse:
     """Render the answers to a message of a stream, as those of a batch."""
     response = pb.StreamAuthorizeResponse()
+    add = response.responses.add
     for answer in answers:
-        _fill(response.responses.add(), answer)
+        _fill(add(), answer)
     return response
 
 

@@ -235,8 +235,9 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
         self, messages: Sequence[pb.AuthorizeRequest], context: grpc.ServicerContext
     ) -> tuple[Caller, list[Request]]:
         caller, questions = identity_of(context), convert.batch(messages)
-        for question in questions:
-            caller.check_question(question.principal, question.resource)
+        if caller.is_limited:
+            for question in questions:
+                caller.check_question(question.principal, question.resource)
         return caller.caller, questions
 
     def _tell_checkpoint(self, context: grpc.ServicerContext) -> StoredCheckpoint | None:
