@@ -38,7 +38,7 @@ import grpc
 from benchmarks import customs
 from benchmarks.figures import BenchmarkError
 from licet import config
-from licet.bootstrap import Licet
+from licet.bootstrap.process import Licet
 from licet.storage.embedded import EmbeddedPostgres
 from licet.v1 import authorization_pb2 as pb
 from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub

@@ -24,8 +24,8 @@ from google.protobuf.empty_pb2 import Empty
 from typing_extensions import override
 
 from licet import config
-from licet.bootstrap import Licet, settle
-from licet.bootstrap_steward import StewardProcess
+from licet.bootstrap.process import Licet, settle
+from licet.bootstrap.steward import StewardProcess
 from licet.replica.clock import DatabaseClock
 from licet.replica.coherence import Memory, Replica
 from licet.replica.feed import MemoryFeed

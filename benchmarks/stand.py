@@ -22,8 +22,9 @@ from benchmarks.h2load import Load
 from benchmarks.processes import confine, family, parent
 from benchmarks.server import SOCKET, Variant
 from benchmarks.servers import Server
-from licet import bootstrap_custody, config
+from licet import config
 from licet.app.ports import Deadline
+from licet.bootstrap.custody import custody_of
 from licet.domain.names import Principal
 from licet.steward.steward import Custody
 from licet.storage import migrate
@@ -207,7 +208,7 @@ def custody(site: Site) -> Custody:
     if row is None:
         raise BenchmarkError("the database has no audit log")
     settings = config.load(listen="127.0.0.1:0", state_dir=site.state)
-    return bootstrap_custody.custody_of(settings, row[0], new_key_name=row[1])
+    return custody_of(settings, row[0], new_key_name=row[1])
 
 
 @contextmanager

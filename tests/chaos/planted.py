@@ -14,9 +14,10 @@ from uuid import UUID
 import pytest
 from typing_extensions import override
 
-from licet import bootstrap, config
+from licet import config
 from licet.app.ports import Confirmation, Deadline
 from licet.app.replication import Change
+from licet.bootstrap import process
 from licet.domain.capability_set import CapabilitySet
 from licet.domain.errors import UnavailableError
 from licet.domain.names import Principal
@@ -182,7 +183,7 @@ class _CatchesUpSlowly(PostgresReplicaSession):
 
 
 def _instead(name: str, planted: object) -> Callable[[], None]:
-    return lambda: _PATCH.setattr(bootstrap, name, planted)
+    return lambda: _PATCH.setattr(process, name, planted)
 
 
 def _count_from_receipt() -> None:

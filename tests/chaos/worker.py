@@ -11,8 +11,9 @@ import sys
 
 import pytest
 
-from licet import bootstrap, config
-from licet.bootstrap import Licet
+from licet import config
+from licet.bootstrap import process
+from licet.bootstrap.process import Licet
 from tests.chaos.injected import AdjustableClock, Starvation
 from tests.chaos.planted import PLANTED
 
@@ -20,7 +21,7 @@ from tests.chaos.planted import PLANTED
 def main(arguments: list[str]) -> None:
     """Serve until standard input ends."""
     clock = AdjustableClock()
-    pytest.MonkeyPatch().setattr(bootstrap, "boottime", clock)
+    pytest.MonkeyPatch().setattr(process, "boottime", clock)
     starvation = Starvation()
     starvation.install()
     for name in arguments:

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_status import rpc_status
 
 from licet import config
-from licet.bootstrap import Licet
+from licet.bootstrap.process import Licet
 from licet.server import hybrid
 from licet.v1 import authorization_pb2 as pb
 from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub

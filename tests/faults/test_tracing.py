@@ -186,7 +186,7 @@ def test_without_opentelemetry_the_start_says_what_to_install(
 _OFF = """
 import sys
 from licet import config
-from licet.bootstrap import Licet
+from licet.bootstrap.process import Licet
 from licet.client import Client
 from licet.cli import main
 

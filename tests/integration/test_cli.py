@@ -292,7 +292,8 @@ def test_a_reader_of_a_pipe_that_has_gone_is_no_denial(served: Served) -> None:
 def test_help_is_shown_without_loading_the_server_or_grpc() -> None:
     script = (
         "import sys; from licet.cli.main import main; status = main({arguments}); "
-        "heavy = {{'grpc', 'google.protobuf', 'psycopg', 'pydantic_settings', 'licet.bootstrap'}}; "
+        "heavy = {{'grpc', 'google.protobuf', 'psycopg', 'pydantic_settings', "
+        "'licet.bootstrap.process'}}; "
         "print(sorted(heavy & set(sys.modules)), status)"
     )
     shown = run_script(script.format(arguments="['--help']"))

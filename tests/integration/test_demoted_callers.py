@@ -18,7 +18,7 @@ from licet.app.bootstrap_tokens import (
 from licet.app.import_audit import ForeignEvent, ImportAudit, ImportCommand
 from licet.app.policies import PutPolicySetCommand, RollbackCommand
 from licet.app.ports import Applied, Deadline
-from licet.bootstrap_policies import Policies
+from licet.bootstrap.policies import Policies
 from licet.domain.api_key import KeyId
 from licet.domain.audit_event import AuditEvent
 from licet.domain.caller import UNLIMITED, Identity, Scope

@@ -14,7 +14,7 @@ import pytest
 
 from licet.app.limit_ports import Exchange, Exchanged
 from licet.app.ports import Deadline
-from licet.bootstrap_custody import soon
+from licet.bootstrap.custody import soon
 from licet.domain.errors import LicetError, UnavailableError
 from licet.domain.token_bucket import Bucket, Demand, Refusal
 from licet.replica.lease import boottime

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from licet import config
-from licet.bootstrap import Licet
+from licet.bootstrap.process import Licet
 from licet.client import Client
 from licet.domain.errors import UnavailableError
 from licet.server.socket_file import SocketFile

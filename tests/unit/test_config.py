@@ -16,7 +16,7 @@ from licet.config import (
     Settings,
     load,
 )
-from licet.config_rules import is_loopback
+from licet.config.rules import is_loopback
 
 SECRET = "postgresql://licet:hunter2@db/licet"
 

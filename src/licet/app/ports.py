@@ -1,6 +1,6 @@
 """What the use cases need from the outside.
 
-The adapters that provide it are named in `bootstrap.py` and its parts only.
+The adapters that provide it are named in `bootstrap` only.
 
 Rules for every port: no exception but those of `domain/errors.py` leaves it, and each method says
 what state the system is in when it raises. A method that may block takes a `Deadline` and is

@@ -44,8 +44,9 @@ def archive(
     """
     if (name is None) == (older_than is None):
         raise CommandError("name a partition, or give --older-than, and not both")
-    from licet import bootstrap_steward, config  # noqa: PLC0415 - see the package
+    from licet import config  # noqa: PLC0415 - see the package
     from licet.app.archiving import ArchiveRefusedError  # noqa: PLC0415
+    from licet.bootstrap import steward  # noqa: PLC0415
     from licet.cli import migrating  # noqa: PLC0415
     from licet.domain.errors import LicetError  # noqa: PLC0415
     from licet.steward.retention import PATIENCE_SECONDS  # noqa: PLC0415
@@ -53,7 +54,7 @@ def archive(
     as_json = json or invocation_of(context).as_json
     with migrating.administrator_url(None, embedded=False) as url:
         settings = config.load(listen="127.0.0.1:0")
-        with bootstrap_steward.archiving(settings, url) as archiving:
+        with steward.archiving(settings, url) as archiving:
             found = _wanted(archiving.partitions, name, older_than or 0)
             if not found:
                 if not as_json:

@@ -51,7 +51,8 @@ def new_epoch(
     On the host that signs, as the account of its servers, with their settings. What was stored and
     not sealed is sealed in the new one. It can be repeated when it fails.
     """
-    from licet import bootstrap_custody, config  # noqa: PLC0415 - see the package
+    from licet import config  # noqa: PLC0415 - see the package
+    from licet.bootstrap.custody import custody_of, spools_of  # noqa: PLC0415
     from licet.cli import migrating  # noqa: PLC0415
     from licet.replica.clock import SystemClock  # noqa: PLC0415
     from licet.steward import epochs  # noqa: PLC0415
@@ -67,8 +68,8 @@ def new_epoch(
         settings = config.load(data_dir=data_dir, listen="127.0.0.1:0")
         name = epochs.base_of(connection.head()) if new_key else None
         log_id, database_id = connection.identity()
-        custody = bootstrap_custody.custody_of(settings, log_id, new_key_name=name)
-        spools = bootstrap_custody.spools_of(settings, log_id, database_id)
+        custody = custody_of(settings, log_id, new_key_name=name)
+        spools = spools_of(settings, log_id, database_id)
         try:
             begun = epochs.begin_epoch(connection, custody, audit_writer_id(SystemClock()), wish)
         except (epochs.EpochError, StateFileError) as exc:

@@ -20,7 +20,7 @@ from licet.supervisor import CoresError, Reports, check_cores, follow_supervisor
 from licet.telemetry import logs
 
 if TYPE_CHECKING:  # importing it would import gRPC
-    from licet.bootstrap import Licet
+    from licet.bootstrap.process import Licet
 
 _log: Final = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def run(**overrides: object) -> int:
             return supervise(
                 settings, lambda port: _greet(settings, port), lambda: stop.requested is not None
             )
-        from licet.bootstrap import Licet, settle  # noqa: PLC0415 - see above
+        from licet.bootstrap.process import Licet, settle  # noqa: PLC0415 - see above
 
         licet = Licet(
             settings,

@@ -13,7 +13,7 @@ _REPORT_SECONDS: Final = 1.0
 def steward() -> int:
     """Seal, sign and verify the audit log of a host whose workers serve. Started by `serve`."""
     from licet import config  # noqa: PLC0415 - see the package
-    from licet.bootstrap_steward import StewardProcess  # noqa: PLC0415
+    from licet.bootstrap.steward import StewardProcess  # noqa: PLC0415
     from licet.cli.signals import StopSignals  # noqa: PLC0415
     from licet.domain.errors import LicetError  # noqa: PLC0415
     from licet.supervisor import Reports, follow_supervisor  # noqa: PLC0415

@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from time import time
 from typing import Final
 
-from licet import bootstrap_policy_file
-from licet.bootstrap_custody import socket_file
+from licet.bootstrap import policy_file
+from licet.bootstrap.custody import socket_file
 from licet.cli.errors import CommandError
 from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
@@ -58,7 +58,7 @@ def supervise(
             shared = None if file is None else _SharedSocket(file)
             listen, port = stack.enter_context(_port(settings))
             environment = _environment(settings, listen, url)
-            bootstrap_policy_file.put_first(settings, url or _configured(settings))
+            policy_file.put_first(settings, url or _configured(settings))
 
             fleet = Fleet(
                 lambda slot: _worker(settings, slot, environment, shared),

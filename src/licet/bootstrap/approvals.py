@@ -1,4 +1,4 @@
-"""The composition of approvals: the part of `bootstrap.py` that is about them."""
+"""The composition of approvals."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from licet import config_rules
+from licet.config import rules
 
 MAX_WORKERS: Final = 64
 NO_PORT: Final = "none"
@@ -18,7 +18,7 @@ NO_PORT: Final = "none"
 def _usual_workers(others: dict[str, Any]) -> int:
     """Return how many workers there are if nobody says: one for each core that they may have."""
     named = others.get("worker_cores")
-    cores = config_rules.cores(named) if named else os.sched_getaffinity(0)
+    cores = rules.cores(named) if named else os.sched_getaffinity(0)
     return min(len(cores), MAX_WORKERS)
 
 
@@ -90,19 +90,19 @@ class Listening(BaseModel):
     @classmethod
     def _is_an_address(cls, value: str) -> str:
         if value != NO_PORT:
-            config_rules.check_address(value)
+            rules.check_address(value)
         return value
 
     @field_validator("socket")
     @classmethod
     def _is_short(cls, value: Path | None) -> Path | None:
-        return None if value is None else config_rules.socket_path(value)
+        return None if value is None else rules.socket_path(value)
 
     @field_validator("worker_cores")
     @classmethod
     def _names_cores(cls, value: str | None) -> str | None:
         if value is not None:
-            config_rules.cores(value)
+            rules.cores(value)
         return value
 
     @model_validator(mode="after")
@@ -124,7 +124,7 @@ class Listening(BaseModel):
                 )
                 raise ValueError(message)
         elif not self.insecure_bind:
-            config_rules.check_bind(self.listen, has_tls=self.tls_cert_file is not None)
+            rules.check_bind(self.listen, has_tls=self.tls_cert_file is not None)
 
     def _check_tls(self) -> None:
         for name, needed in (
@@ -163,14 +163,14 @@ class Listening(BaseModel):
     @property
     def cores(self) -> tuple[int, ...]:
         """The cores that were named for the workers, in their order; empty: none were."""
-        return () if self.worker_cores is None else config_rules.cores(self.worker_cores)
+        return () if self.worker_cores is None else rules.cores(self.worker_cores)
 
     @property
     def admits_anonymous(self) -> bool:
         """Whether a caller without a credential is let in, as admin."""
         return (
             self.authentication == "auto"
-            and config_rules.is_loopback(self.listen)
+            and rules.is_loopback(self.listen)
             # With clients' certificates, one that is taken out of the table would become admin.
             and self.tls_client_ca_file is None
             # Whoever sets one hands it to other accounts or containers, whose root may open it

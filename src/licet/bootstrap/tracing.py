@@ -1,4 +1,4 @@
-"""The composition of tracing: the part of `bootstrap.py` that is about it."""
+"""The composition of tracing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from licet.domain.errors import UnavailableError
 from licet.server.spans import Spans
 
 
-def start(settings: Settings, stack: ExitStack) -> Spans | None:
+def start_tracing(settings: Settings, stack: ExitStack) -> Spans | None:
     """Return what makes spans of sampled calls; None: nobody wants any. Ended with the stack.
 
     Raises:

@@ -15,7 +15,7 @@ from licet.app.administration import AdminChange, AdminChanges
 from licet.app.policies import ManagePolicies
 from licet.app.policy_file import PolicyFileError, PutPolicyFile
 from licet.app.ports import Applied, Deadline
-from licet.bootstrap_custody import START_SECONDS, soon
+from licet.bootstrap.custody import START_SECONDS, soon
 from licet.config import Settings
 from licet.domain.audit_event import AuditEvent
 from licet.domain.errors import UnavailableError

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from licet.app.authorize import Authorize
-from licet.bootstrap_audit import AuditTrail
+from licet.bootstrap.audit import AuditTrail
 from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.clock import DatabaseClock
 from licet.replica.coherence import Replica

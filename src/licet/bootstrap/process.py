@@ -1,4 +1,4 @@
-"""The composition root: with its parts `bootstrap_*.py`, all that names every concrete class.
+"""The composition root: with its parts beside it, all that names every concrete class.
 
 Top to bottom, in the order of starting.
 """
@@ -13,15 +13,6 @@ from contextlib import ExitStack
 from typing import Final, Self
 from uuid import uuid4
 
-from licet import (
-    bootstrap_approvals,
-    bootstrap_audit,
-    bootstrap_callers,
-    bootstrap_policies,
-    bootstrap_policy_file,
-    bootstrap_sets,
-    bootstrap_tracing,
-)
 from licet.app.grant import GrantCapability
 from licet.app.import_audit import ImportAudit
 from licet.app.policy_ports import ActivePolicies
@@ -29,9 +20,15 @@ from licet.app.ports import Deadline
 from licet.app.read import QueryAudit, ReadCapabilities
 from licet.app.revoke import RevokeCapabilities
 from licet.app.watch import Sources, WatchChanges
-from licet.bootstrap_audit import AuditTrail
-from licet.bootstrap_custody import socket_file, soon
-from licet.bootstrap_metrics import Watched, sources_of
+from licet.bootstrap import policy_file
+from licet.bootstrap.approvals import ComposedApprovals
+from licet.bootstrap.audit import AuditTrail, start_audit
+from licet.bootstrap.callers import Callers
+from licet.bootstrap.custody import socket_file, soon
+from licet.bootstrap.metrics import Watched, sources_of
+from licet.bootstrap.policies import Policies
+from licet.bootstrap.sets import in_memory, warm
+from licet.bootstrap.tracing import start_tracing
 from licet.config import Settings
 from licet.domain.errors import LicetError, UnavailableError
 from licet.replica.clock import DatabaseClock
@@ -133,7 +130,7 @@ class Licet:
     def _start(self) -> None:
         settings = self._settings
         patience, (tls, file) = soon(_START_SECONDS), self._transports()
-        spans = bootstrap_tracing.start(settings, self._stack)  # ended last: nobody waits for it
+        spans = start_tracing(settings, self._stack)  # ended last: nobody waits for it
         # (1) The database and its schema.
         url, migration_url = self._database_urls()
         if settings.migrate_on_start:
@@ -143,9 +140,9 @@ class Licet:
         clock = DatabaseClock(boottime)
         capabilities = PostgresCapabilities(database)
         lease = Lease(boottime)
-        sets = bootstrap_sets.in_memory(settings, database, clock, lease, self._stack)
-        callers = bootstrap_callers.Callers(database, lease, clock, patience, sets)
-        policies = bootstrap_policies.Policies(database, lease).start(self._stack)
+        sets = in_memory(settings, database, clock, lease, self._stack)
+        callers = Callers(database, lease, clock, patience, sets)
+        policies = Policies(database, lease).start(self._stack)
         memories = Memories(sets, callers.keys, policies.held)
         replica = self._replica(url, memories, feed := MemoryFeed(), lease, clock)
         # (3) Decisions go on record.
@@ -153,14 +150,14 @@ class Licet:
         # (4) Changes, which wait for every replica.
         acknowledgements = self._acknowledgements(url)
         mutations = self._mutations(database, acknowledgements, capabilities)
-        bootstrap_sets.warm(database, sets)
+        warm(database, sets)
         # (5) The service.
         retention = self._retention(changes := PostgresChanges(database))
         sources = Sources(feed, changes, lease.is_valid, boottime, settings.heartbeat_seconds)
         ids, tokens = TimeOrderedIds(clock), SignedPageTokens.from_database(database, patience)
         pages = PostgresAuditPages(database, settings.audit_page_seconds)
         changed = callers.changes(acknowledgements, mutations)
-        approvals = bootstrap_approvals.ComposedApprovals(database, changed, ids, clock)
+        approvals = ComposedApprovals(database, changed, ids, clock)
         authorize = approvals.deciding(sets, trail.log, *policies.asked)
         use_cases = UseCases(
             authorize=authorize,
@@ -202,7 +199,7 @@ class Licet:
         _check_schema(database, expected, patience)
         if self._has_steward:
             # Before anybody serves; with several workers their supervisor has done it.
-            bootstrap_policy_file.put_first(self._settings, url)
+            policy_file.put_first(self._settings, url)
         return expected
 
     def _probe(
@@ -261,7 +258,7 @@ class Licet:
         return replica
 
     def _record(self, database: Database, url: str, clock: DatabaseClock) -> AuditTrail:
-        trail = bootstrap_audit.start(
+        trail = start_audit(
             self._settings, database, url, clock, self._stack, has_steward=self._has_steward
         )
         clock.stepped = trail.log.stepped

@@ -1,7 +1,6 @@
 """What a host keeps outside the database, in one folder per log: spools, keys, and what was signed.
 
-And where its Unix socket is. Part of the composition; `bootstrap_audit.py` and
-`bootstrap_steward.py` work with it.
+And where its Unix socket is. `audit.py` and `steward.py` work with it.
 """
 
 from __future__ import annotations

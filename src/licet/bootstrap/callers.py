@@ -1,4 +1,4 @@
-"""The composition of who may call: the part of `bootstrap.py` that is about callers."""
+"""The composition of who may call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from licet.app.keys import ManageKeys
 from licet.app.ports import Clock, Deadline
 from licet.app.suspend import SuspendPrincipals
 from licet.app.users import ManageUsers
-from licet.bootstrap_custody import soon
+from licet.bootstrap.custody import soon
 from licet.config import Settings
 from licet.domain.agent import SILENT_BEATS, agent_identity, bootstrap_identity
 from licet.domain.api_key import KeyId

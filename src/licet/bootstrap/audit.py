@@ -1,4 +1,4 @@
-"""The composition of the audit log: the part of `bootstrap.py` that is about the record."""
+"""The composition of the audit log."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from importlib.metadata import version
 from typing import Final
 
 from licet.app.prove import ProveAudit
-from licet.bootstrap_custody import START_SECONDS, host_state, soon
-from licet.bootstrap_steward import Stewardship
+from licet.bootstrap.custody import START_SECONDS, host_state, soon
+from licet.bootstrap.steward import Stewardship
 from licet.config import Settings
 from licet.domain.audit_event import EventType
 from licet.domain.errors import LicetError, UnavailableError
@@ -64,7 +64,7 @@ class AuditTrail:
         return self.shipper.lost + adopted
 
 
-def start(  # noqa: PLR0913 - what it is composed of
+def start_audit(  # noqa: PLR0913 - what it is composed of
     settings: Settings,
     database: Database,
     url: str,

@@ -21,8 +21,8 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
-from licet import config_rules
-from licet.config_listening import Listening
+from licet.config import rules
+from licet.config.listening import Listening
 
 CONFIG_FILE_VARIABLE: Final = "LICET_CONFIG_FILE"
 CONNECTIONS_BESIDE_POOL: Final = 2
@@ -225,7 +225,7 @@ class Settings(Listening, BaseSettings):
     @classmethod
     def _has_host_and_port(cls, value: str | None) -> str | None:
         if value is not None:
-            config_rules.check_address(value)
+            rules.check_address(value)
         return value
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The composition of what is in memory of principals: a part of `bootstrap.py`."""
+"""The composition of what is in memory of principals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Final
 
 from licet.app.prefetch import prefetch
-from licet.bootstrap_custody import soon
+from licet.bootstrap.custody import soon
 from licet.config import Settings
 from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.clock import DatabaseClock

@@ -1,4 +1,4 @@
-"""What the text of a setting may be, and what it means; which settings there are is in `config.py`.
+"""What the text of a setting may be, and what it means; which there are is in `settings.py`.
 
 Each function raises ValueError with the rule that is broken, to stand behind the setting's name.
 """

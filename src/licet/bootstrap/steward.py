@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Self
 
-from licet import bootstrap_policy_file
 from licet.app.ports import Clock
 from licet.app.sealed_log import Ranges, Trust
-from licet.bootstrap_custody import (
+from licet.bootstrap import policy_file
+from licet.bootstrap.custody import (
     START_SECONDS,
     HostState,
     archive_folder,
@@ -137,7 +137,7 @@ class Stewardship:
         else:
             self._stack.callback(self._leave_spools)
         self._adoption.start()
-        bootstrap_policy_file.follow(self._settings, self._url, self._database, self._stack)
+        policy_file.follow(self._settings, self._url, self._database, self._stack)
 
     def stop(self) -> None:
         """Store what is left in spools, seal and sign it, remove them, and end."""
