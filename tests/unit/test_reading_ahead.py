@@ -333,6 +333,26 @@ def test_with_nothing_to_do_it_lets_go_of_what_it_keeps(scene: Scene) -> None:
     assert answer.get()
 
 
+def test_it_goes_on_when_it_cannot_let_go(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = Event()
+
+    def fails() -> None:
+        tried.set()
+        raise RuntimeError("planted")
+
+    with stopped(Scene()) as scene:
+        monkeypatch.setattr(scene.reads, "rest", fails)
+        scene.ahead.start()
+        assert tried.wait(_SECONDS)
+        answer = scene.miss(ALICE)
+        assert scene.reads.await_read() == [ALICE]
+        scene.reads.land()
+        assert answer.get()
+    assert "planted" in caplog.text
+
+
 def test_whoever_waits_when_it_stops_is_told() -> None:
     with stopped(Scene()) as scene:
         scene.ahead.start()

@@ -107,7 +107,7 @@ class ReadingAhead(Generic[_Name, _Entry]):
         finally:
             self._over.set()
             self._release()
-            self._read.rest()
+            self._rest()
 
     def _gathered(self) -> list[_Wanted[_Name]]:
         """Wait for requests, and return those that have come; none at the end."""
@@ -129,8 +129,14 @@ class ReadingAhead(Generic[_Name, _Entry]):
         try:
             return self._queue.get(timeout=_REST_SECONDS)
         except Empty:
-            self._read.rest()
+            self._rest()
             return self._queue.get()
+
+    def _rest(self) -> None:
+        try:
+            self._read.rest()
+        except Exception:  # noqa: BLE001 - otherwise each miss has a thread from then on
+            _log.exception("letting go of what is kept between reads failed on a bug")
 
     def _serve(self, wanted: Collection[_Wanted[_Name]]) -> bool:
         """Read for those who wait, and call them. False: there are none."""
