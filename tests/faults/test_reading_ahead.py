@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, LiteralString
 
+import grpc
 import pytest
 
 from licet.app.authorize import Authorize
@@ -21,7 +22,9 @@ from licet.storage import pool
 from licet.storage.held import LITTLE, LittleHeld, PostgresHeld
 from licet.storage.pool import Kept, PoolLimits
 from licet.v1 import authorization_pb2 as pb
-from tests.fakes.api import all_stored
+from licet.v1 import identity_pb2
+from tests.fakes.api import all_stored, count
+from tests.fakes.callers import calling, holding, make_key
 from tests.fakes.postgres import Database, eventually
 from tests.fakes.serving import Served, serving
 
@@ -265,6 +268,32 @@ def test_calls_that_wait_for_a_read_are_counted(
             assert "too many calls" in str(refused)
         assert all(call.result(10.0).decision_id for call in waiting)
         assert eventually(lambda: served.licet.server.decisions.under_way == 0)
+
+
+def test_a_caller_whose_key_ends_while_its_call_waits_is_let_in_no_more(
+    database: Database, deciding: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_ahead, "LATE_SECONDS", 60.0)
+    monkeypatch.setattr(reading_ahead, "READ_SECONDS", 60.0)  # the read lands, and nobody is late
+    question = pb.AuthorizeRequest(principal="agent:a", action="read", resource="doc:x")
+    with serving(database, serving="auto") as served, calling(served.address) as admin:
+        made = make_key(admin, "authorize")
+        with holding(served.address, made.token) as caller:
+            caller.authorization.Authorize(
+                pb.AuthorizeRequest(principal="agent:b", action="read", resource="doc:x"),
+                timeout=10,
+            )
+            deciding.clear()
+            with database.connect() as other, other.transaction():
+                other.execute("LOCK TABLE licet.capabilities")
+                call = caller.authorization.Authorize.future(question, timeout=20)
+                assert eventually(lambda: _blocked(database) == 1)
+                ends = identity_pb2.RevokeApiKeyRequest(key_id=made.key.key_id)
+                admin.identity.RevokeApiKey(ends, timeout=10)
+            assert call.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert deciding == [GRPC]  # and not once more when it was read
+    decided = "SELECT count(*) FROM audit.events WHERE principal = 'agent:a'"
+    assert count(database, decided) == 0
 
 
 def _asking(served: Served, principal: str) -> Any:  # noqa: ANN401 - a call

@@ -18,6 +18,7 @@ from licet import config
 from licet.bootstrap.process import Licet
 from licet.client import Client
 from licet.domain.errors import UnavailableError
+from licet.server import strangers
 from licet.server.socket_file import SocketFile
 from licet.v1 import authorization_pb2 as pb
 from licet.v1 import decision_pb2
@@ -51,6 +52,24 @@ def on_socket(database: Database, path: Path, **settings: object) -> Iterator[tu
 
 def ask(services: As) -> pb.AuthorizeResponse:
     return services.authorization.Authorize(QUESTION, timeout=10)
+
+
+def test_who_shows_nothing_is_a_stranger_where_clients_of_the_port_have_certificates(
+    database: Database, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS lets nobody in without one; over the socket a flood would be in the lane of the known."""
+    monkeypatch.setattr(strangers, "PACE", 0.001)
+    monkeypatch.setattr(strangers, "BURST", 1)
+    ca = trustme.CA()
+    files = Folder(tmp_path).settings(server_pair(ca), ca)
+    with (
+        on_socket(database, path, serving="auto", **files) as (_, address),
+        calling(address) as nobody,
+    ):
+        assert refused(lambda: ask(nobody)).code is UNAUTHENTICATED
+        # The next one waits for its turn to be refused, as strangers do.
+        waiting = nobody.authorization.Authorize.future(QUESTION, timeout=1)
+        assert waiting.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 @pytest.mark.parametrize("how", ["auto", "stock"])

@@ -23,14 +23,15 @@ BY_CERTIFICATE = Identity.of(Caller("service:gate"), {Scope.AUTHORIZE})
 class Call:
     """A call with this metadata."""
 
-    def __init__(self, *metadata: tuple[str, str]) -> None:
+    def __init__(self, *metadata: tuple[str, str], peer: str = "ipv4:192.0.2.1:4711") -> None:
         self._metadata = metadata
+        self._peer = peer
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return self._metadata
 
     def peer(self) -> str:
-        return "ipv4:192.0.2.1:4711"
+        return self._peer
 
     def time_remaining(self) -> float | None:
         return None
@@ -133,6 +134,11 @@ def test_who_is_a_stranger_is_told_without_verifying() -> None:
     assert not Authentication(keys).knows(metadata())
     assert Authentication(keys, ANONYMOUS).knows(metadata())
     assert Authentication(keys, None, lambda _: None).knows(metadata())
+    by_certificate = Authentication(keys, None, lambda _: None)
+    assert by_certificate.knows(metadata(), call())
+    over_socket = Call(peer="unix:/run/licet")
+    assert not by_certificate.knows(metadata(), cast("grpc.ServicerContext", over_socket))
+    assert by_certificate.knows(metadata("good"), cast("grpc.ServicerContext", over_socket))
     assert keys.verified == []
 
 

@@ -20,6 +20,7 @@ from licet.domain.errors import (
     UnavailableError,
     UnconfirmedError,
 )
+from licet.writer import group_commit
 from licet.writer.acknowledgements import Waiter
 from licet.writer.group_commit import BATCH, GroupCommit
 from tests.unit.builders import CALLER, PATIENT, identifier
@@ -277,6 +278,31 @@ def test_stopping_ends_the_asking_after_a_lost_answer(store: Store) -> None:
         group.stop()
         with pytest.raises(OutcomeUnknownError):
             call.result(_SECONDS)
+
+
+@pytest.mark.parametrize("sleeps", [False, True])
+def test_a_change_is_not_sent_any_more_when_callers_without_a_deadline_have_given_up(
+    store: Store, commit: GroupCommit, monkeypatch: pytest.MonkeyPatch, sleeps: bool
+) -> None:
+    """Else a grant might come to be long after its caller was told, and after a revocation."""
+    store.fails_always = OutcomeUnknownError("lost")
+    endless, told = Deadline(lambda: None), Told()
+    with monkeypatch.context() as hurried:
+        hurried.setattr(group_commit, "MUTATION_SECONDS", 0.2)
+        if sleeps:
+            with pytest.raises(OutcomeUnknownError):
+                commit.submit(revoke("a"), endless)
+        else:
+            commit.begin(revoke("a"), endless, told)
+            assert isinstance(told.outcome(), OutcomeUnknownError)
+    store.begun.clear()
+    commit.begin(revoke("b"), PATIENT, Told())
+    for _ in range(50):
+        assert store.begun.wait(_SECONDS)
+        store.begun.clear()
+        if store.batches[-1] == ["b"]:
+            return
+    pytest.fail("the first is sent for ever")
 
 
 class Told:

@@ -17,7 +17,7 @@ from licet.domain.names import Principal
 from licet.replica import reading_ahead
 from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.lease import Lease
-from licet.replica.reading_ahead import READ_SECONDS, TOGETHER, ReadingAhead
+from licet.replica.reading_ahead import READ_SECONDS, TOGETHER, WAITING, ReadingAhead
 
 ALICE, BOB, CAROL = (Principal(f"user:{name}") for name in ("alice", "bob", "carol"))
 PATIENT = Deadline(lambda: 10.0)
@@ -267,11 +267,40 @@ def test_nobody_who_comes_during_a_slow_read_waits_for_it(
     assert not scene.miss(CAROL).is_promised
     scene.reads.land()
     assert slow.get()
+    # Nor does one who came before for the next, which may be as slow.
     assert early.is_promised
-    scene.reads.await_read()
+    assert early.get() is None
+    assert scene.sets.reads == 1
+    late = scene.miss(CAROL)
+    assert scene.reads.await_read() == [CAROL]
     scene.reads.land()
-    assert early.get()
-    assert scene.miss(CAROL).is_promised
+    assert late.get()
+
+
+def test_when_a_read_fails_late_nobody_waits_for_the_next(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the last of a thousand would wait for thirty reads, each of which may take a second."""
+    answers = [scene.miss(ALICE)]
+    scene.reads.await_read()
+    answers += [scene.miss(Principal(f"user:{number}")) for number in range(TOGETHER + 1)]
+    monkeypatch.setattr(reading_ahead, "LATE_SECONDS", -1.0)
+    scene.reads.fail(UnavailableError("planted"))
+    assert [answer.get() for answer in answers] == [None] * len(answers)
+    assert scene.sets.reads == 1
+
+
+def test_no_more_wait_than_a_few_reads_can_serve(scene: Scene) -> None:
+    first = scene.miss(ALICE)
+    scene.reads.await_read()
+    answers = [scene.miss(Principal(f"user:{number}")) for number in range(WAITING + 1)]
+    assert [answer.is_promised for answer in answers] == [True] * WAITING + [False]
+    scene.reads.land()
+    for _ in range(WAITING // TOGETHER):
+        scene.reads.await_read()
+        scene.reads.land()
+    assert all(answer.get() for answer in (first, *answers[:-1]))
+    assert scene.sets.reads == 1 + WAITING // TOGETHER
 
 
 def test_one_who_fails_when_he_is_told_does_not_keep_the_others(
@@ -304,6 +333,26 @@ def test_with_nothing_to_do_it_lets_go_of_what_it_keeps(scene: Scene) -> None:
     assert answer.get()
 
 
+def test_it_goes_on_when_it_cannot_let_go(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = Event()
+
+    def fails() -> None:
+        tried.set()
+        raise RuntimeError("planted")
+
+    with stopped(Scene()) as scene:
+        monkeypatch.setattr(scene.reads, "rest", fails)
+        scene.ahead.start()
+        assert tried.wait(_SECONDS)
+        answer = scene.miss(ALICE)
+        assert scene.reads.await_read() == [ALICE]
+        scene.reads.land()
+        assert answer.get()
+    assert "planted" in caplog.text
+
+
 def test_whoever_waits_when_it_stops_is_told() -> None:
     with stopped(Scene()) as scene:
         scene.ahead.start()
@@ -333,7 +382,33 @@ def test_whoever_comes_when_the_thread_has_just_ended_is_told() -> None:
             scene.ahead.stop()
             queue.put(item)
 
+        def qsize(self) -> int:
+            return 0
+
     scene.ahead.start()
     scene.ahead._queue = EndsFirst()  # type: ignore[assignment] # noqa: SLF001 - as above
     assert scene.ahead.ask(ALICE, told.set)
     assert told.is_set()
+
+
+def test_one_who_comes_while_it_stops_does_not_take_the_word_to_end() -> None:
+    """It calls whatever waits, and that word waits as well."""
+    scene, told = Scene(), Event()
+    queue = scene.ahead._queue  # noqa: SLF001 - for the moment between two looks
+
+    class Stopping:
+        """The queue of a thread that is told to end after the look whether it has."""
+
+        def put(self, item: Any) -> None:  # noqa: ANN401 - as the queue
+            scene.ahead._queue = queue  # noqa: SLF001 - as above
+            scene.ahead._over.set()  # noqa: SLF001 - as `stop` begins
+            queue.put(None)
+            queue.put(item)
+
+        def qsize(self) -> int:
+            return 0
+
+    scene.ahead._queue = Stopping()  # type: ignore[assignment] # noqa: SLF001 - as above
+    assert scene.ahead.ask(ALICE, told.set)
+    assert told.is_set()
+    assert queue.get_nowait() is None

@@ -229,6 +229,29 @@ def test_a_folder_that_others_have_made_is_not_trusted(path: Path, kind: str) ->
         SocketFile(path, 0o600).claim()
 
 
+@pytest.mark.parametrize("name", ["kept.conf", "7", "folder"])
+def test_what_others_have_in_a_folder_of_that_name_stays(path: Path, name: str) -> None:
+    folder = path.with_name("licet.sock.d")
+    folder.mkdir(0o700)
+    with listening(folder / "1"):
+        pass
+    kept = folder / name
+    if name == "folder":
+        kept.mkdir()
+    else:
+        kept.write_text("kept")
+    with pytest.raises(UnavailableError, match=rf"LICET_SOCKET: .*{name} is there"):
+        SocketFile(path, 0o600).claim()
+    assert kept.exists()
+    assert (folder / "1").exists()
+    # Nor does it go with a server that was there before it.
+    kept.rename(path.parent / "aside")
+    with shown(path):
+        (path.parent / "aside").rename(kept)
+    assert kept.exists()
+    assert not path.exists()
+
+
 @pytest.mark.skipif(not IS_ROOT, reason="only root can give a folder away")
 def test_a_folder_of_another_account_is_not_trusted(path: Path) -> None:
     folder = path.with_name("licet.sock.d")

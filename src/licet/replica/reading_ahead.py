@@ -26,10 +26,14 @@ _log: Final = logging.getLogger(__name__)
 
 TOGETHER: Final = 32
 """How many requests share a read at most; those behind them wait for it as well."""
+WAITING: Final = 4 * TOGETHER
+"""How many may wait for the next reads; who comes then reads for itself. With a database that
+takes tens of milliseconds, more would wait for seconds, and fill what all calls have room in."""
 READ_SECONDS: Final = 0.5
 """How long a connection, and then the read, is waited for, before each reads for itself."""
 LATE_SECONDS: Final = 0.05
-"""A read that takes longer is waited for by nobody who comes then."""
+"""A read that takes longer is waited for by nobody who comes then, and nobody waits for another
+one behind it."""
 _REST_SECONDS: Final = 0.1
 # Always the same, so that the database is told once how long a statement may run.
 _PATIENCE: Final = Deadline(lambda: READ_SECONDS)
@@ -84,11 +88,16 @@ class ReadingAhead(Generic[_Name, _Entry]):
     def ask(self, name: _Name, then: Callable[[], None]) -> bool:
         """Have a name read, and call `then`; see `ports.Later`. It takes no lock."""
         began = self._began
-        if self._over.is_set() or (began is not None and monotonic() - began > LATE_SECONDS):
+        if (
+            self._over.is_set()
+            or self._queue.qsize() >= WAITING
+            or (began is not None and monotonic() - began > LATE_SECONDS)
+        ):
             return False
         self._queue.put((name, then))
         if self._over.is_set():
             self._release()  # the thread may have ended before
+            self._queue.put(None)  # or has not been told yet, and that was taken as well
         return True
 
     def _run(self) -> None:
@@ -98,7 +107,7 @@ class ReadingAhead(Generic[_Name, _Entry]):
         finally:
             self._over.set()
             self._release()
-            self._read.rest()
+            self._rest()
 
     def _gathered(self) -> list[_Wanted[_Name]]:
         """Wait for requests, and return those that have come; none at the end."""
@@ -106,9 +115,12 @@ class ReadingAhead(Generic[_Name, _Entry]):
         one = self._first()
         while one is not None:
             wanted.append(one)
-            if len(wanted) == TOGETHER or self._queue.empty():
+            if len(wanted) == TOGETHER:
                 break
-            one = self._queue.get_nowait()
+            try:
+                one = self._queue.get_nowait()
+            except Empty:
+                break
         return wanted
 
     def _first(self) -> _Wanted[_Name] | None:
@@ -117,15 +129,21 @@ class ReadingAhead(Generic[_Name, _Entry]):
         try:
             return self._queue.get(timeout=_REST_SECONDS)
         except Empty:
-            self._read.rest()
+            self._rest()
             return self._queue.get()
+
+    def _rest(self) -> None:
+        try:
+            self._read.rest()
+        except Exception:  # noqa: BLE001 - otherwise each miss has a thread from then on
+            _log.exception("letting go of what is kept between reads failed on a bug")
 
     def _serve(self, wanted: Collection[_Wanted[_Name]]) -> bool:
         """Read for those who wait, and call them. False: there are none."""
         requests: dict[_Name, int] = {}
         for name, _ in wanted:
             requests[name] = requests.get(name, 0) + 1
-        self._began = monotonic()
+        began = self._began = monotonic()
         try:
             self._held.read_ahead(requests, self._read, _PATIENCE)
         except LicetError as exc:
@@ -135,12 +153,16 @@ class ReadingAhead(Generic[_Name, _Entry]):
             _log.exception("reading ahead failed on a bug")
         finally:
             self._began = None
+        is_late = monotonic() - began > LATE_SECONDS
         for _, then in wanted:
             _call(then)
+        if is_late:
+            # The next reads may take as long, and each would wait for all of them.
+            self._release()
         return bool(wanted)
 
     def _release(self) -> None:
-        """Call whatever is left: nothing will be read any more."""
+        """Call whatever is left: nothing is read for it any more."""
         with suppress(Empty):
             while True:
                 one = self._queue.get_nowait()

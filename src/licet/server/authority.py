@@ -130,7 +130,12 @@ class Authenticates(Protocol):
         """Return who calls, now."""
         ...
 
-    def knows(self, metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+    def knows(
+        self,
+        metadata: Iterable[tuple[str, str | bytes]],
+        context: grpc.ServicerContext | None = None,
+        /,
+    ) -> bool:
         """Say whether a call with this metadata may be somebody's without further verifying."""
         ...
 
@@ -174,9 +179,13 @@ class Authority:
         """Where those go who are not known yet."""
         return self._authenticate.strangers
 
-    def knows(self, metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+    def knows(
+        self,
+        metadata: Iterable[tuple[str, str | bytes]],
+        context: grpc.ServicerContext | None = None,
+    ) -> bool:
         """Say whether a call with this metadata is no stranger's. It does not block."""
-        return self._authenticate.knows(metadata)
+        return self._authenticate.knows(metadata, context)
 
     def admission(self, method: str) -> Admit:
         """Return what lets a call of a method in and attaches its identity.

@@ -22,6 +22,8 @@ _log: Final = logging.getLogger(__name__)
 INTERVAL_SECONDS: Final = 10.0
 MAX_CALLERS: Final = 1000
 OTHERS: Final = "address:others"
+UNIX: Final = "unix"
+"""The address of all who call over the Unix socket."""
 """Who did not find room any more in an interval."""
 
 # What one client has of IPv6 at the least, and could take a new address from with each connection.
@@ -90,7 +92,7 @@ def address_of(peer: str) -> str:
     kind, _, rest = unquote(peer).partition(":")
     if kind.startswith("unix"):
         # What a client has bound its end to is its own choice.
-        return "unix"
+        return UNIX
     if kind not in {"ipv4", "ipv6"}:
         return kind or "unknown"
     return rest.rpartition(":")[0].removeprefix("[").removesuffix("]")

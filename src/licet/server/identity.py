@@ -17,6 +17,7 @@ from licet.domain.api_key import EXPECTED
 from licet.domain.caller import Identity
 from licet.domain.errors import UnauthenticatedError
 from licet.domain.names import Caller
+from licet.server.failures import UNIX, address_of
 from licet.server.peer import PeerRefusedError
 from licet.server.strangers import Strangers
 from licet.server.tls import ServerTls
@@ -104,15 +105,23 @@ class Authentication:
             raise UnauthenticatedError(EXPECTED)
         return self._anonymous
 
-    def knows(self, metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+    def knows(
+        self,
+        metadata: Iterable[tuple[str, str | bytes]],
+        context: grpc.ServicerContext | None = None,
+    ) -> bool:
         """Say whether a call with this metadata may be somebody's without further verifying.
 
         It neither blocks nor computes; who the caller is, and whether it may call, it does not say.
+        Without the call itself, one over the Unix socket may be somebody's by a certificate, too.
         """
         for key, value in metadata:
             if key == _AUTHORIZATION:
                 return self._api_keys.remembers(cast("str", value))
-        return self._anonymous is not None or self._by_certificate is not None
+        if self._anonymous is not None or self._by_certificate is None:
+            return self._anonymous is not None
+        # TLS has let in who comes by the port; the socket is open to whom its mode says.
+        return context is None or address_of(context.peer()) != UNIX
 
     def _verified(self, header: str, context: grpc.ServicerContext) -> Identity:
         if deadline_of(context) is AT_ONCE:

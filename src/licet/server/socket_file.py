@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
 import socket
 import stat
 from contextlib import suppress
@@ -25,6 +24,8 @@ _log: Final = logging.getLogger(__name__)
 
 _ATTEMPTS: Final = 3
 _CLOSED: Final = 0o700
+_PASSING: Final = "shown"
+"""What a socket is called on its way from its own name to the one that clients find."""
 _OTHERS: Final = 0o077
 _OTHERS_WRITE: Final = 0o022
 
@@ -62,8 +63,7 @@ class SocketFile:
             raise UnavailableError(message) from exc
         try:
             self._check_free()
-            for left in self._folder.iterdir():
-                left.unlink()  # by a process that was killed
+            self._clear()
         except OSError as exc:
             os.close(lock)
             raise UnavailableError(f"LICET_SOCKET: cannot use {self._folder}: {exc}") from exc
@@ -96,7 +96,7 @@ class SocketFile:
         if found is None or found != new:
             if found != self._shown:
                 self._check_free()
-            passing = self._folder / "shown"
+            passing = self._folder / _PASSING
             passing.unlink(missing_ok=True)
             passing.hardlink_to(self.bound(pid))
             passing.replace(self._path)
@@ -124,7 +124,9 @@ class SocketFile:
         with suppress(OSError):
             if self._shown is not None and _identity(self._path) == self._shown:
                 self._path.unlink()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(OSError, UnavailableError):
+            self._clear()
+            self._folder.rmdir()
         os.close(self._lock)
         self._lock = -1
 
@@ -155,6 +157,17 @@ class SocketFile:
             return False
         # Otherwise who had it before has just removed it, and it is no lock of anything.
         return _identity(self._folder) == (found.st_dev, found.st_ino)
+
+    def _clear(self) -> None:
+        """Remove what processes have left. Raises OSError, and UnavailableError: it is not ours."""
+        found = list(self._folder.iterdir())
+        for left in found:
+            # `conf.d` beside `conf` is what other programs make, too, and full of files.
+            if not left.is_socket() or not (left.name == _PASSING or left.name.isdecimal()):
+                message = f"LICET_SOCKET: {left} is there, and it is no socket of a server's"
+                raise UnavailableError(message)
+        for left in found:
+            left.unlink(missing_ok=True)  # by gRPC, perhaps
 
     def _check_free(self) -> None:
         """Raise UnavailableError unless nothing is there, or a socket that nobody listens on."""

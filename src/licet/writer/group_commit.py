@@ -87,6 +87,10 @@ class _Submitted:
     def left(self) -> float:
         return self.deadline.remaining(MUTATION_SECONDS)
 
+    @property
+    def is_settled(self) -> bool:
+        return self._is_settled.locked()
+
     def settle(self, outcome: Applied | Exception) -> None:
         if not self._is_settled.acquire(blocking=False):
             return
@@ -243,7 +247,7 @@ class GroupCommit:
                 retry=retry_if_exception_type(
                     (OutcomeUnknownError, UnavailableError, ConflictError)
                 ),
-                stop=lambda _: self._stopping.is_set() or deadline.remaining(MUTATION_SECONDS) <= 0,
+                stop=lambda _: self._is_vain(batch),
                 wait=wait_random_exponential(multiplier=0.05, max=0.5),
                 sleep=self._sleep,
                 reraise=True,
@@ -254,6 +258,10 @@ class GroupCommit:
             # Whatever this attempt met, the first one may have been committed.
             raise unknown from exc
         raise unknown
+
+    def _is_vain(self, batch: Sequence[_Submitted]) -> bool:
+        """Say whether nobody waits for a batch: of who set no deadline, the time never runs out."""
+        return self._stopping.is_set() or all(item.is_settled or item.left() <= 0 for item in batch)
 
     def _sleep(self, seconds: float) -> None:
         self._stopping.wait(seconds)
