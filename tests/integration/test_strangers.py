@@ -12,9 +12,11 @@ import pytest
 
 from licet.server import strangers
 from licet.v1 import authorization_pb2 as pb
+from licet.v1 import users_pb2
 from tests.fakes.api import refused
-from tests.fakes.callers import calling, holding
+from tests.fakes.callers import calling, holding, make_key
 from tests.fakes.postgres import Database, eventually
+from tests.fakes.serving import serving
 from tests.integration.test_request_limits import (
     BURST,
     QUESTION,
@@ -72,6 +74,37 @@ def test_of_a_stranger_no_message_is_received_before_it_is_known_who_that_is(
         ask(good)
         ask(good)
         assert eventually(lambda: served.licet.server.authority.strangers.lane.under_way == 0)
+
+
+@pytest.mark.parametrize("way", ["auto", "stock"])
+def test_strangers_that_make_changes_are_slowed_down_and_hold_up_no_change(
+    database: Database, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(strangers, "PACE", SLOW)
+    monkeypatch.setattr(strangers, "BURST", 1)
+    user = users_pb2.CreateUserRequest(principal="user:a", email="a@example.com", roles=["user"])
+    with serving(database) as served, calling(served.address) as admin:
+        token = make_key(admin, "authorize", "grant", "revoke", "read", "identity").token
+    with (
+        serving(database, authentication="required", serving=way) as served,
+        holding(served.address, token) as good,
+        calling(served.address, wrong(token)) as bad,
+    ):
+        grant = pb.GrantRequest(principal="agent:a", actions=["read"], resource="doc:x")
+        granted = good.authorization.Grant(grant, timeout=20).capability.id
+        revoke = pb.RevokeRequest(capability_id=granted)
+        tried = (
+            partial(bad.authorization.Grant, grant, timeout=0.5),
+            partial(bad.authorization.Revoke, revoke, timeout=0.5),
+            partial(bad.identity.CreateUser, user, timeout=0.5),
+        )
+        assert refused(tried[0]).code is grpc.StatusCode.UNAUTHENTICATED
+        for call in tried:
+            assert refused(call).code is grpc.StatusCode.DEADLINE_EXCEEDED
+        # All four threads of strangers have somebody who waits; whoever is known does not.
+        assert refused(tried[0]).code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert good.authorization.Revoke(revoke, timeout=10).ended_count == 1
+        assert good.identity.CreateUser(user, timeout=10).user.principal == "user:a"
 
 
 def test_what_a_stranger_asks_counts_once(database: Database) -> None:

@@ -191,7 +191,7 @@ class Attempts:
         return _Unary(
             self._is_known,
             self._take_change,
-            self._change_elsewhere,
+            self._verify,
             self._step(deserialize, _proceed, _uncounted(admit)),
             self._step(deserialize, answer, admit),
         )
@@ -240,9 +240,13 @@ class Attempts:
             note_stranger(call, is_stranger=False)
             self._lane.offer(_run, call.end, step, call, message)
         else:
-            # They wait for threads of their own, not on the one that all others wait for.
-            note_stranger(call, is_stranger=True)
-            self._authority.strangers.lane.submit(_run, step, call, message)
+            self._verify(step, call, message)
+
+    def _verify(self, step: _Step, call: Call, message: bytes) -> None:
+        """Have a step taken by a thread of strangers, not by one that others wait for."""
+        call.watch()
+        note_stranger(call, is_stranger=True)
+        self._authority.strangers.lane.submit(_run, step, call, message)
 
     def _take_change(self, step: _Step, call: Call, message: bytes) -> None:
         # It may wait for long without a thread: a server that stops must not wait for it.
@@ -254,11 +258,9 @@ class Attempts:
         self._change_elsewhere(step, call, message)
 
     def _change_elsewhere(self, step: _Step, call: Call, message: bytes) -> None:
-        """Have a step of a change taken by a thread that may wait.
-
-        There are as many threads as places for changes, so strangers need none of their own.
-        """
+        """Have a step of a change taken by a thread that may wait, of a caller who was verified."""
         call.watch()
+        note_stranger(call, is_stranger=False)
         self._changing.submit(_run, step, call, message)
 
     def _refused(self, error: LicetError, context: grpc.ServicerContext) -> None:

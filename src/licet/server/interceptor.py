@@ -44,8 +44,8 @@ class _Route:
 
     Attributes:
         usual: those of callers who are known.
-        lane: of those; None: they have places instead, and go there whoever they are.
-        strange: those of strangers.
+        lane: of those; None: they have places instead.
+        strange: those of strangers; None: the same.
         shed: those that come when the lane is full.
     """
 
@@ -99,19 +99,20 @@ class Interceptor(grpc.ServerInterceptor):
                 return None
             route = self._route(method, handler)
             self._routes[method] = route
-        if route.lane is None:
-            return route.usual
-        if not self._authority.knows(handler_call_details.invocation_metadata):
+        if route.strange is not None and not self._authority.knows(
+            handler_call_details.invocation_metadata
+        ):
             return route.strange
-        return route.shed if route.shed is not None and route.lane.is_full else route.usual
+        is_full = route.lane is not None and route.lane.is_full
+        return route.shed if is_full and route.shed is not None else route.usual
 
     def _route(self, method: str, handler: _Handler) -> _Route:
         if not method.startswith(_OURS):
             return _Route(self._apart(handler))
         note, pool = self._authority.note, self._pools.get(method, self._lane)
         usual = self._wrap(method, handler, pool, note)
-        if not isinstance(pool, Lane):
-            return _Route(usual)
+        if handler.unary_unary is None and not isinstance(pool, Lane):
+            return _Route(usual)  # it can last, and would keep one of their threads for good
         strangers = self._authority.strangers
 
         def note_slowly(error: LicetError, context: grpc.ServicerContext) -> None:
@@ -119,6 +120,8 @@ class Interceptor(grpc.ServerInterceptor):
             strangers.slow_down(error)
 
         strange = self._wrap(method, handler, strangers.lane, note_slowly)
+        if not isinstance(pool, Lane):
+            return _Route(usual, strange=strange)
         return _Route(usual, pool, strange, _shedding(pool, self._refusing))
 
     def _apart(self, handler: _Handler) -> _Handler:
