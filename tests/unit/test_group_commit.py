@@ -426,3 +426,13 @@ def test_one_whose_replicas_are_too_slow_is_told_that_it_is_committed_and_once(
     then(waiter)
     assert calls[0].result(_SECONDS).confirmation == (2, 0)
     group.stop()
+
+
+def test_a_bug_in_settling_ends_neither_the_thread_nor_a_call_with_ok(
+    store: Store, commit: GroupCommit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "apply", lambda *_: [])
+        with pytest.raises(OutcomeUnknownError, match="request_id one"):
+            commit.submit(revoke("one"), PATIENT)
+    assert commit.submit(revoke("two"), PATIENT).status == "done"

@@ -181,7 +181,7 @@ class GroupCommit:
         while True:
             batch = self._gather()
             if batch:
-                self._settle(batch)
+                self._settle_whatever_happens(batch)
             elif self._stopping.is_set():
                 return
 
@@ -198,6 +198,14 @@ class GroupCommit:
             for item in sent:
                 item.is_sent = True
         return sent
+
+    def _settle_whatever_happens(self, batch: Sequence[_Submitted]) -> None:
+        try:
+            self._settle(batch)
+        except Exception:  # noqa: BLE001 - without this thread nobody could change anything
+            _log.exception("settling a batch of mutations failed on a bug")
+            for item in batch:
+                self._finish(item, _unsettled(item, was_sent=True))
 
     def _settle(self, batch: Sequence[_Submitted]) -> None:
         try:
