@@ -15,9 +15,12 @@ from typing import Any
 import grpc
 import pytest
 
-from licet.app.authorize import Authorize
-from licet.server import attempts, convert, hybrid, known_grpc
+from licet.app.ports import Deadline
+from licet.domain import names
+from licet.replica.capability_sets import Cached
+from licet.server import attempts, hybrid, known_grpc
 from licet.server.streams import GO_ON_ELSEWHERE
+from licet.spool.log import SpoolAuditLog
 from licet.v1 import authorization_pb2 as pb
 from tests.fakes.api import all_stored, refused, struct
 from tests.fakes.postgres import Cluster, Database, eventually
@@ -245,10 +248,10 @@ def test_a_bug_is_an_internal_error_and_no_more(
 
     with monkeypatch.context() as planted:
         if where == "check":
-            planted.setattr(convert, "authorize", bug)
+            planted.setattr(names, "action", bug)
         else:
-            for method in ("__call__", "batch", "deferred", "batch_deferred"):
-                planted.setattr(Authorize, method, bug)
+            for method in ("record", "record_all", "record_early"):
+                planted.setattr(SpoolAuditLog, method, bug)
         batch = pb.BatchAuthorizeRequest(requests=[question()])
         for call in (
             lambda: storm.stub.Authorize(question(), timeout=PATIENCE),
@@ -301,15 +304,16 @@ def test_draining_answers_or_refuses_each_and_loses_none(
 def test_a_hit_is_decided_by_grpcs_thread_once_and_a_miss_by_the_one_that_reads_ahead(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deferred, tried = Authorize.deferred, []
+    get, tried = Cached.get, []
     here, ahead, pool = "", "licet-ahead", "licet-rpc"
 
-    def noting(*given: Any) -> None:  # noqa: ANN401 - as the method
-        name = threading.current_thread().name
-        tried.append(next((known for known in (ahead, pool) if name.startswith(known)), here))
-        deferred(*given)
+    def noting(sets: Any, name: Any, deadline: Deadline) -> Any:  # noqa: ANN401 - as the method
+        if name == "agent:a":
+            thread = threading.current_thread().name
+            tried.append(next((known for known in (ahead, pool) if thread.startswith(known)), here))
+        return get(sets, name, deadline)
 
-    monkeypatch.setattr(Authorize, "deferred", noting)
+    monkeypatch.setattr(Cached, "get", noting)
     with serving(database, serving="auto") as served:
         decisions = served.licet._trail.log  # noqa: SLF001 - what is on record
         for expected in ([here, ahead], [here], [here]):
@@ -331,16 +335,16 @@ def test_a_hit_is_decided_by_grpcs_thread_once_and_a_miss_by_the_one_that_reads_
 def test_a_bug_after_the_answer_changes_nothing(
     database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    deferred = Authorize.deferred
+    when_durable = SpoolAuditLog.when_durable
 
     def answering_and_failing(*given: Any) -> None:  # noqa: ANN401 - as the method
-        deferred(*given)
+        when_durable(*given)
         raise RuntimeError("planted")
 
     with serving(database, serving="auto", audit_durability="none") as served:
         served.authorize("agent:a", "read", "doc:x")
         with monkeypatch.context() as planted:
-            planted.setattr(Authorize, "deferred", answering_and_failing)
+            planted.setattr(SpoolAuditLog, "when_durable", answering_and_failing)
             for number in range(5):
                 answer = served.stub.Authorize(question(number), timeout=PATIENCE)
                 assert answer.correlation_id == str(number)

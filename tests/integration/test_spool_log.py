@@ -10,8 +10,9 @@ from licet.app.ports import AT_ONCE, NotAtOnceError
 from licet.domain.audit_event import event_id, event_id_text
 from licet.domain.decision import decide
 from licet.domain.names import EventId
+from licet.spool import group_sync
 from licet.spool.log import SpoolAuditLog
-from licet.spool.writer import SpoolWriter
+from licet.spool.writer import Durability
 from tests.fakes.spool import writing
 from tests.unit.builders import CALLER, NOW, PATIENT, asking, held, holding
 
@@ -52,10 +53,10 @@ def test_a_step_of_the_clock_is_recorded_first_by_one_who_may_wait(tmp_path: Pat
 def test_nothing_is_recorded_at_once_while_very_many_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with writing(tmp_path) as writer:
+    with writing(tmp_path, durability=Durability.GROUP) as writer:
         log = SpoolAuditLog(writer, lambda: NOW)
         with monkeypatch.context() as crowded:
-            crowded.setattr(SpoolWriter, "is_crowded", True)
+            crowded.setattr(group_sync, "MAX_PENDING", 0)
             with pytest.raises(NotAtOnceError):
                 record(log, 1, at_once=True)
         assert writer.appended == log.refused == 0

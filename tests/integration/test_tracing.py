@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags, Status
 
 from licet import __version__
-from licet.server import convert
+from licet.domain import names
 from licet.v1 import authorization_pb2 as pb
 from licet.v1 import users_pb2
 from licet.v1.identity_pb2_grpc import IdentityServiceStub
@@ -231,7 +231,7 @@ def test_a_defect_is_an_error(served: Served, seen: Seen, monkeypatch: pytest.Mo
     def planted(_: object) -> NoReturn:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(convert, "authorize", planted)
+    monkeypatch.setattr(names, "principal", planted)
     refused(lambda: served.stub.Authorize(ask(), timeout=10, metadata=traced()))
     (span,) = seen()
     attributes = said(list(span.attributes))

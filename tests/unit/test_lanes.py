@@ -82,6 +82,26 @@ def test_a_call_that_is_left_to_others_by_its_thread_is_counted_once_until_it_en
         assert lane.under_way == 0
 
 
+def test_what_a_thread_counts_is_its_own() -> None:
+    # Compiled, a class derived from `local` has the same attributes for all threads.
+    began, go, call = Event(), Event(), Call()
+    with Lane(2, "test", 9) as lane:
+        staying = lane.submit(_wait, began, go)
+        assert began.wait(10)
+        lane.submit(lane.hold, call).result(10)
+        assert lane.under_way == 2
+        go.set()
+        staying.result(10)
+        assert lane.under_way == 1
+        call.callbacks[0]()
+        assert lane.under_way == 0
+
+
+def _wait(began: Event, go: Event) -> None:
+    began.set()
+    go.wait(10)
+
+
 def test_a_caller_has_its_share_and_others_have_theirs() -> None:
     shares = Shares(2)
     with shares.of("a"), shares.of("a"), shares.of("b"):

@@ -54,3 +54,14 @@ def test_a_message_may_take_its_time_until_the_server_drains() -> None:
         watchers.drain()
         assert call.cancelled.wait(20)
     watchers.stop()
+
+
+def test_a_stream_that_is_dropped_gives_its_place_back() -> None:
+    watchers = Watchers(1)
+    stream = watchers.sent(Call(), iter(range(3)))
+    assert next(stream) == 0
+    assert len(watchers) == 1
+    del stream
+    assert len(watchers) == 0
+    assert list(watchers.sent(Call(), range(3))) == [0, 1, 2]
+    assert len(watchers) == 0

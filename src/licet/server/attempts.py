@@ -289,10 +289,10 @@ class Attempts:
                 answer(checked(request), call, call)
                 if holding is not None and call.is_active():
                     holding.hold(call)
-            except NotAtOnceError as exc:
+            except NotAtOnceError as waiting:
                 if counted:
                     note_counted(call)
-                return exc.later or _never
+                return waiting.later or _never
             except LicetError as exc:
                 self._refused(exc, call)
                 status = status_of(exc)

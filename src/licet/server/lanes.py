@@ -55,13 +55,6 @@ class Ending(Protocol):
         ...
 
 
-class _Thread(local):
-    """What a thread has to do when it leaves a call."""
-
-    counts = False
-    """Whether the call that it runs is counted until it leaves it."""
-
-
 class Lane(ThreadPoolExecutor):
     """See the module. gRPC submits each call to it, whether it is full or not: ask before."""
 
@@ -75,7 +68,9 @@ class Lane(ThreadPoolExecutor):
         self._limit = limit
         # One for each call. Its ends are changed without a lock, by any thread (see `deque`).
         self._calls: deque[None] = deque()
-        self._own = _Thread()
+        # `counts`: whether the call that the thread runs is counted until it leaves it. Not a class
+        # derived from `local`: compiled, its attributes would be the same for all threads.
+        self._own = local()
         self.shed = Tally()
         """How many were refused because it was full; read by metrics."""
 
@@ -132,7 +127,7 @@ class Lane(ThreadPoolExecutor):
 
     def hold(self, call: Ending) -> None:
         """Count the call that this thread runs until it ends, which may be after that."""
-        if self._own.counts:
+        if getattr(self._own, "counts", False):
             self._own.counts = False
         else:
             self.enter()  # the thread is of another lane, or of none

@@ -158,12 +158,9 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
         self, request: pb.WatchChangesRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchChangesResponse]:
         watch = self._do.watch(convert.watch(request), deadline_of(context))
-        with self._watchers.place(context) as place:
-            # Not called when the client has gone already; then sending the first message fails.
-            context.add_callback(watch.cancel)
-            for event in watch:
-                with place.sending():
-                    yield render.watch(event)
+        # Not called when the client has gone already; then sending the first message fails.
+        context.add_callback(watch.cancel)
+        return self._watchers.sent(context, map(render.watch, watch))
 
     def hybrid(self) -> dict[str, Answering]:
         """Return, of some methods, what answers without a thread that waits for the disk.

@@ -7,16 +7,18 @@ for that: a thread looks after the places and cancels such a call.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from threading import Event, Lock, Thread
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from licet.domain.errors import ExhaustedError, SlowConsumerError
 from licet.server.lanes import Tally
 
 _log: Final = logging.getLogger(__name__)
+
+_Message = TypeVar("_Message")
 
 STUCK_SECONDS: Final = 60.0
 """How long a message may wait to be taken."""
@@ -111,6 +113,17 @@ class Watchers:
         finally:
             with self._mutex:
                 self._places.discard(place)
+
+    def sent(self, call: Call, messages: Iterable[_Message]) -> Iterator[_Message]:
+        """Yield messages, from a place that is taken for as long as that lasts. Raises as `place`.
+
+        A generator in Python: one that is compiled leaves no `with` when it is dropped halfway, as
+        grpc drops those of clients who have gone.
+        """
+        with self.place(call) as place:
+            for message in messages:
+                with place.sending():
+                    yield message
 
     def _run(self) -> None:
         while not self._stopping.wait(_POLL_SECONDS):

@@ -212,9 +212,10 @@ class Fleet:
                 self._workers[slot] = self._start(slot)
 
     def _hangs(self, worker: Worker) -> bool:
+        # As of the last tick: if this process was stopped since, the next one finds out.
         if worker.is_ready:
-            return worker.silent_seconds >= self._patience.hung
-        return monotonic() > worker.started + _READY_SECONDS
+            return self._looked - worker.heard >= self._patience.hung
+        return self._looked > worker.started + _READY_SECONDS
 
     def _ended(self, worker: Worker, code: int) -> None:
         slot = worker.slot
