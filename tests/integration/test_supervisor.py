@@ -45,7 +45,7 @@ _WORKER = textwrap.dedent("""
     (folder / f"{slot}-{os.getpid()}").write_text(left)
 """)
 _SUPERVISOR = textwrap.dedent("""
-    import logging, os, sys
+    import logging, os, sys, time
     from licet.supervisor import Fleet, Patience, Worker, WorkerError
 
     logging.basicConfig(level=logging.INFO)
@@ -58,8 +58,15 @@ _SUPERVISOR = textwrap.dedent("""
         return Worker(slot, command, os.environ, silent_after=2.0, name=name)
 
     try:
-        patience = Patience(leave=5.0, drain=5.0, hung=10.0)
+        patience = Patience(leave=5.0, drain=5.0, hung=10.0 if fault != "pauses" else 2.0)
         fleet = Fleet(start, int(count), patience, has_steward=has_steward)
+        if fault == "pauses":
+            # As when it is stopped between listening to its workers and looking at them.
+            hangs = fleet._hangs
+            def looked_at(worker, pauses=[3.0]):
+                time.sleep(pauses.pop() if pauses else 0.0)
+                return hangs(worker)
+            fleet._hangs = looked_at
         sys.exit(fleet.run(lambda: print("ready", flush=True), lambda: False))
     except WorkerError as exc:
         print(exc, flush=True)
@@ -216,6 +223,17 @@ def test_a_supervisor_that_was_stopped_itself_blames_nobody(tmp_path: Path) -> N
         for pid in everyone:
             os.kill(pid, signal.SIGCONT)
         Event().wait(1)
+        assert serving(tmp_path) == before
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(_SECONDS) == 0
+    assert "hangs" not in errors(tmp_path)
+
+
+def test_a_supervisor_that_was_stopped_after_it_had_listened_blames_nobody(tmp_path: Path) -> None:
+    with supervised(tmp_path, 2, "pauses") as supervisor:
+        assert first_line(supervisor) == "ready"
+        before = serving(tmp_path)
+        Event().wait(4)
         assert serving(tmp_path) == before
         supervisor.send_signal(signal.SIGTERM)
         assert supervisor.wait(_SECONDS) == 0
