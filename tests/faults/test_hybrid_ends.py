@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,8 +20,11 @@ from licet.server import hybrid
 from licet.server.replies import Call
 from licet.server.status import status_of
 from licet.spool.system import System
+from licet.v1 import authorization_pb2 as pb
+from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub
+from tests.fakes.api import refused
 from tests.fakes.postgres import Database, eventually
-from tests.fakes.serving import calls_left, serving
+from tests.fakes.serving import Served, calls_left, serving
 from tests.faults.test_hybrid import PATIENCE, code_of, question
 
 
@@ -117,3 +123,46 @@ def test_a_message_that_comes_while_its_stream_is_told_to_go_is_not_answered(
     finally:
         server.stop(None).wait()
     assert received == []
+
+
+def _kinds(served: Served) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield calls that are answered in different ways, each with a name."""
+    stub, question = served.stub, pb.AuthorizeRequest(principal="agent:a", action="read")
+    asking = pb.AuthorizeRequest(principal="agent:a", action="read", resource="doc:x")
+    explained = pb.AuthorizeRequest(
+        principal="agent:a", action="read", resource="doc:x", explain=True
+    )
+    yield "hit", lambda: stub.Authorize(asking, timeout=10)
+    yield "explained", lambda: stub.Authorize(explained, timeout=10)
+    yield "refused", lambda: refused(lambda: stub.Authorize(question, timeout=10))
+    for size in (1, 3, 100, 300):
+        batch = pb.BatchAuthorizeRequest(requests=[asking] * size)
+        yield f"batch of {size}", partial(stub.BatchAuthorize, batch, timeout=10)
+    wrong = pb.BatchAuthorizeRequest(requests=[asking, question])
+    yield "refused batch", lambda: refused(lambda: stub.BatchAuthorize(wrong, timeout=10))
+    for size in (1, 2):
+        message = pb.StreamAuthorizeRequest(requests=[asking] * size)
+        yield f"stream of {size}", partial(_streamed, stub, message)
+    grant = pb.GrantRequest(principal="agent:b", actions=["read"], resource="doc:x")
+    yield "grant", lambda: stub.Grant(grant, timeout=10)
+    nothing = pb.RevokeRequest(capability_id="0199c5f0-6a5e-7cc3-98c4-dc0c0c07398f")
+    yield "revoke", lambda: refused(lambda: stub.Revoke(nothing, timeout=10))
+
+
+def _streamed(stub: AuthorizationServiceStub, message: pb.StreamAuthorizeRequest) -> list[object]:
+    return list(stub.StreamAuthorize(iter([message] * 2), timeout=10))
+
+
+@pytest.mark.parametrize("durability", ["none", "group"])
+def test_what_was_answered_leaves_nothing_of_its_call(database: Database, durability: str) -> None:
+    """Else a connection would be short of streams until the garbage is collected."""
+    with serving(database, max_connection_calls=4, audit_durability=durability) as served:
+        served.grant("agent:a", "read", "doc:x")
+        gc.collect()
+        gc.disable()
+        try:
+            for name, call in _kinds(served):
+                for _ in range(10):
+                    assert call(), name
+        finally:
+            gc.enable()

@@ -80,6 +80,31 @@ def test_no_generator_holds_anything_while_it_waits() -> None:
     assert held == []
 
 
+def nested(function: ast.AST) -> Iterator[ast.FunctionDef | ast.Lambda]:
+    """Yield the functions within one, and not those within these."""
+    for child in ast.iter_child_nodes(function):
+        if isinstance(child, ast.FunctionDef | ast.Lambda):
+            yield child
+        else:
+            yield from nested(child)
+
+
+def test_no_function_within_another_keeps_itself_alive() -> None:
+    # Compiled, one that is named by another one, or by itself, stands in what both have of the
+    # function around them: a cycle, which keeps a call, and its stream, until it is looked for.
+    kept = [
+        f"{module}: {function.name}: {name.id}"
+        for module in named()
+        for function in ast.walk(ast.parse((ROOT / "src/licet" / module).read_text()))
+        if isinstance(function, ast.FunctionDef)
+        for inner in nested(function)
+        for name in ast.walk(inner)
+        if isinstance(name, ast.Name)
+        and name.id in {one.name for one in nested(function) if isinstance(one, ast.FunctionDef)}
+    ]
+    assert kept == []
+
+
 def classes(module: str) -> Iterator[type]:
     """Yield the classes that a module defines."""
     full = "licet." + module.removesuffix(".py").replace("/", ".")

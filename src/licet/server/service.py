@@ -211,16 +211,22 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
         ):
             raise NotAtOnceError
         caller, questions = self._asked(message.requests, context)
-
-        def prepare(answers: Sequence[Answer]) -> Acknowledge:
-            return when_told(reply, rendered(answers).SerializeToString())
-
         authorize = self._do.authorize
         if len(questions) == 1:
             # Most messages of a stream have one, and what sees to several costs as much again.
-            authorize.deferred(questions[0], caller, deadline, lambda one: prepare((one,)))
+            authorize.deferred(
+                questions[0],
+                caller,
+                deadline,
+                lambda answer: when_told(reply, rendered((answer,)).SerializeToString()),
+            )
         else:
-            authorize.batch_deferred(questions, caller, deadline, prepare)
+            authorize.batch_deferred(
+                questions,
+                caller,
+                deadline,
+                lambda answers: when_told(reply, rendered(answers).SerializeToString()),
+            )
 
     def _batch(
         self, messages: Sequence[pb.AuthorizeRequest], context: grpc.ServicerContext
