@@ -22,9 +22,9 @@ _log: Final = logging.getLogger(__name__)
 INTERVAL_SECONDS: Final = 10.0
 MAX_CALLERS: Final = 1000
 OTHERS: Final = "address:others"
+"""Who did not find room any more in an interval."""
 UNIX: Final = "unix"
 """The address of all who call over the Unix socket."""
-"""Who did not find room any more in an interval."""
 
 # What one client has of IPv6 at the least, and could take a new address from with each connection.
 _IPV6_PREFIX: Final = 64
