@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from licet import config
-from licet.bootstrap import Licet
+from licet.bootstrap.process import Licet
 
 
 @contextmanager
