@@ -176,9 +176,9 @@ class TurnQueue:
         """See `SimpleQueue.put`."""
         self._items.append(item)
 
-    def empty(self) -> bool:
-        """See `SimpleQueue.empty`."""
-        return not self._items
+    def qsize(self) -> int:
+        """See `SimpleQueue.qsize`."""
+        return len(self._items)
 
     def get(self, timeout: float | None = None) -> Any:  # noqa: ANN401 - as `SimpleQueue`
         """See `SimpleQueue.get`."""
