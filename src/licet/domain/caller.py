@@ -127,6 +127,7 @@ class Identity:
     @property
     def is_limited(self) -> bool:
         """Whether there is anything that it may not ask about or change, whatever its scopes."""
+        # Most callers have none, and this is on the way of every decision.
         return self.limits is not UNLIMITED and self.limits != UNLIMITED
 
     @property
@@ -164,8 +165,7 @@ class Identity:
         Raises:
             ForbiddenError: it is outside the limits.
         """
-        # Most callers have none, and this is on the way of every decision.
-        if self.limits is not UNLIMITED and self.limits != UNLIMITED:
+        if self.is_limited:
             check_limits(self.limits, principal, resource)
 
 
