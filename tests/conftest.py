@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 
@@ -22,12 +23,17 @@ settings.register_profile("developer", deadline=None, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _state_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what a host keeps of its audit logs in a folder of this run."""
-    os.environ["LICET_STATE_DIR"] = str(tmp_path_factory.mktemp("state"))
+    """Keep what a host keeps of its audit logs in a folder of this module, and no longer.
+
+    Each server has some 50 MB of segments there: those of a whole run fill a small disk.
+    """
+    folder = tmp_path_factory.mktemp("state")
+    os.environ["LICET_STATE_DIR"] = str(folder)
     yield
     del os.environ["LICET_STATE_DIR"]
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ import grpc
 from typing_extensions import override
 
 from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub
+from tests.fakes.terminal import without_settings
 
 ROOT: Final = Path(__file__).parents[2]
 _START_SECONDS: Final = 120.0
@@ -35,8 +36,9 @@ _SERVES: Final = re.compile(rb"serves on (\S+)\n")
 
 def python_environment() -> dict[str, str]:
     """Return the environment in which a Python finds what this one does, and no settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LICET_")}
-    return kept | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+    return without_settings() | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    }
 
 
 class Server:

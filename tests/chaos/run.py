@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event
 from time import monotonic
 from typing import Final, NamedTuple
@@ -89,7 +90,8 @@ def run(plan: Plan) -> Result:
 def run_on(url: str, postgres: CrashingPostgres | None, plan: Plan) -> Result:
     """Let them loose on workers of this database, which is crashed if it is `postgres`'s."""
     with ExitStack() as stack:
-        fleet, lanes = _fleet(url, plan, stack)
+        state = Path(stack.enter_context(TemporaryDirectory(prefix="licet-chaos-")))
+        fleet, lanes = _fleet(url, state, plan, stack)
         stack.enter_context(running(*fleet))
         load = Load(fleet, plan.seed, changers=3 * len(fleet), askers=2 * len(fleet))
         lanes.append(lane_of_database(url, postgres))
@@ -99,18 +101,20 @@ def run_on(url: str, postgres: CrashingPostgres | None, plan: Plan) -> Result:
     return Result(load.calls, nemesis.happened)
 
 
-def _fleet(url: str, plan: Plan, stack: ExitStack) -> tuple[list[Server], list[Lane]]:
+def _fleet(url: str, state: Path, plan: Plan, stack: ExitStack) -> tuple[list[Server], list[Lane]]:
     fleet: list[Server] = []
     lanes: list[Lane] = []
-    lease = plan.lease_seconds
+    log, lease = plan.log, plan.lease_seconds
     for number in range(plan.workers):
         proxy = stack.enter_context(SlowProxy(url))
-        worker = Worker(proxy.url, without=plan.without, log=plan.log, lease_seconds=lease)
+        worker = Worker(
+            proxy.url, without=plan.without, log=log, lease_seconds=lease, state_dir=state
+        )
         fleet.append(worker)
         lanes += lanes_of_worker(f"worker {number}", worker, proxy)
     if plan.supervised:
         proxy = stack.enter_context(SlowProxy(url))
-        supervisor = Supervisor(proxy.url, log=plan.log, lease_seconds=lease)
+        supervisor = Supervisor(proxy.url, log=log, lease_seconds=lease, state_dir=state)
         fleet.append(supervisor)
         lanes += lanes_of_supervisor("the supervisor", supervisor, proxy)
     return fleet, lanes

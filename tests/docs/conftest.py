@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.terminal import without_settings
+
 GRPCURL_VARIABLE = "LICET_TEST_GRPCURL"
 
 
@@ -28,8 +30,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def environment(programs: Path) -> dict[str, str]:
-    """Provide the environment of the pages' programs: none of licet's settings is in it."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("LICET_")}
-    return kept | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    """Provide the environment of the pages' programs: see `without_settings`."""
+    return without_settings() | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -42,7 +41,6 @@ class Page:
         self._environment = environment | {
             "LICET_ADDRESS": served.address,
             "LICET_DATABASE_URL": served.database.url,
-            "LICET_STATE_DIR": os.environ["LICET_STATE_DIR"],
         }
         self._printed = ""
 

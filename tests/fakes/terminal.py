@@ -18,10 +18,18 @@ COMMAND = (sys.executable, "-m", "licet")
 _PATIENCE_SECONDS = 30.0
 
 
+def without_settings() -> dict[str, str]:
+    """Return this process's environment without settings of licet, but for where its state is."""
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if key == "LICET_STATE_DIR" or not key.startswith("LICET_")
+    }
+
+
 def environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment without settings of licet, and with these variables."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("LICET_")}
-    return kept | {"COLUMNS": "80", "PYTHONUNBUFFERED": "1"} | variables
+    """Return `without_settings`, with what makes output the same everywhere, and variables."""
+    return without_settings() | {"COLUMNS": "80", "PYTHONUNBUFFERED": "1"} | variables
 
 
 @dataclass(frozen=True, slots=True)
