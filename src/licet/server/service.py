@@ -5,14 +5,12 @@ What may be asked is checked in `convert.py`, what is done is in `app`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 import grpc
-from google.protobuf.message import Message
 from typing_extensions import override
 
 from licet.app.approvals import ManageApprovals
@@ -32,7 +30,7 @@ from licet.app.users import ManageUsers
 from licet.app.watch import WatchChanges
 from licet.domain.decision import Request
 from licet.domain.names import Caller
-from licet.server import convert, proofs, render
+from licet.server import convert, encoding, proofs, render
 from licet.server.agent_methods import AgentUseCases
 from licet.server.changes import Changes
 from licet.server.identity import deadline_of, identity_of
@@ -169,8 +167,8 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
         """
         return {
             "Authorize": self._answer_authorize,
-            "BatchAuthorize": partial(self._answer_batch, render.batch),
-            "StreamAuthorize": partial(self._answer_batch, render.stream),
+            "BatchAuthorize": self._answer_batch,
+            "StreamAuthorize": self._answer_batch,
         }
 
     def hybrid_changes(self, threads: Executor) -> dict[str, Answering]:
@@ -194,13 +192,12 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
             raise NotAtOnceError
 
         def prepare(answer: Answer) -> Acknowledge:
-            return when_told(reply, render.authorize(answer).SerializeToString())
+            return when_told(reply, encoding.authorize(answer))
 
         self._do.authorize.deferred(question, caller.caller, deadline, prepare)
 
     def _answer_batch(
         self,
-        rendered: Callable[[Iterable[Answer]], Message],
         message: pb.BatchAuthorizeRequest | pb.StreamAuthorizeRequest,
         context: grpc.ServicerContext,
         reply: Reply,
@@ -218,14 +215,14 @@ class AuthorizationService(pb_grpc.AuthorizationServiceServicer):
                 questions[0],
                 caller,
                 deadline,
-                lambda answer: when_told(reply, rendered((answer,)).SerializeToString()),
+                lambda answer: when_told(reply, encoding.several((answer,))),
             )
         else:
             authorize.batch_deferred(
                 questions,
                 caller,
                 deadline,
-                lambda answers: when_told(reply, rendered(answers).SerializeToString()),
+                lambda answers: when_told(reply, encoding.several(answers)),
             )
 
     def _batch(
