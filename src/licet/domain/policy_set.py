@@ -8,8 +8,8 @@ Invariants:
   the one that denies: those that deny, those that require something, hours, limits, each as the
   document has them. A limit comes last, so that nothing is counted that is denied anyway: it
   demands a token, which whoever wants the decision takes. Nothing is taken here.
-- What matches depends on principal, action and resource alone, and is remembered; its cost does not
-  depend on how many policies there are.
+- What matches depends on principal, action and resource alone, often on the latter two, and is
+  remembered; its cost does not depend on how many policies there are.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ from licet.domain.policy_facts import NO_ROLES, Facts
 from licet.domain.token_bucket import Demand, Refusal, bucket
 
 MAX_REMEMBERED: Final = 8192
-"""Of how many triples of principal, action and resource it is remembered what matches."""
+"""Of how many pairs of action and resource it is remembered what matches, and of how many triples
+with a principal, for those of which the principal matters."""
 # A named tuple's own constructor is written in Python and costs twice as much.
 _new: Final = tuple.__new__
 _ORDER: Final = (Deny, Require, OpenOnly, Limit)
@@ -93,14 +94,28 @@ class PolicySet:
         """How many of the policies have a condition."""
         self._ordered = sorted(self.policies, key=lambda policy: _ORDER.index(type(policy.effect)))
         self._index = _Index(self._ordered)
-        self._matching: Callable[[Principal, Action, Resource], _Matching] = lru_cache(
-            MAX_REMEMBERED
-        )(self._matched)
+        remember = lru_cache(MAX_REMEMBERED)
+        self._of_all: Callable[[Action, Resource], _Matching | None] = remember(self._matched_all)
+        self._of_one: Callable[[Principal, Action, Resource], _Matching] = remember(self._matched)
         self._passed = Judgement(version, "", None, "", None, None)
 
     def matching(self, request: Request) -> tuple[Policy, ...]:
         """Return the policies that match a request, in the order in which they are looked at."""
         return self._index.matching(request.principal, request.action, request.resource)
+
+    def _matching(self, request: Request) -> _Matching:
+        # Nearly always the same for all principals, of whom there may be many more.
+        found = self._of_all(request.action, request.resource)
+        if found is None:
+            found = self._of_one(request.principal, request.action, request.resource)
+        return found
+
+    def _matched_all(self, action: Action, resource: Resource) -> _Matching | None:
+        """Return what matches whoever asks; None: that depends on the principal."""
+        matching = self._index.about(action, resource)
+        if any(policy.match.principals or isinstance(policy.effect, Limit) for policy in matching):
+            return None
+        return _Matching(matching, self._passed)
 
     def _matched(self, principal: Principal, action: Action, resource: Resource) -> _Matching:
         matching = self._index.matching(principal, action, resource)
@@ -151,7 +166,7 @@ class PolicySet:
         approved: frozenset[str] = NO_ROLES,
     ) -> Judgement:
         """Return what the policies say of a request that a capability allows. Never raises."""
-        matching = self._matching(request.principal, request.action, request.resource)
+        matching = self._matching(request)
         if not matching.looked_at:
             return matching.passed
         facts = Facts(request, capability, now, now if earliest is None else earliest, approved)
@@ -332,11 +347,22 @@ class _Index:
     def matching(
         self, principal: Principal, action: Action, resource: Resource
     ) -> tuple[Policy, ...]:
+        bits = self._about(action, resource)
+        if bits:
+            bits &= self._principals.matching(Resource(principal))
+        return self._of(bits)
+
+    def about(self, action: Action, resource: Resource) -> tuple[Policy, ...]:
+        """Return those that match for some principal."""
+        return self._of(self._about(action, resource))
+
+    def _about(self, action: Action, resource: Resource) -> int:
         bits = self._actions.get(action, 0) | self._any_action
         if bits:
             bits &= self._resources.matching(resource)
-        if bits:
-            bits &= self._principals.matching(Resource(principal))
+        return bits
+
+    def _of(self, bits: int) -> tuple[Policy, ...]:
         found = []
         while bits:
             lowest = bits & -bits

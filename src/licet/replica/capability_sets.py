@@ -258,13 +258,18 @@ class Cached(Generic[_Name, _Entry]):
         self._bytes = 0
 
     def _hit(self, principal: _Name) -> _Entry | None:
+        # The order is that of use once half of the room is taken, and nothing goes before all is:
+        # to keep it costs as much as the look-up, and twice that when there are many.
         segment = self._held
         found = segment.get(principal)
-        if found is None:
+        if found is not None:
+            if 2 * self._bytes < self._max_bytes:
+                return found
+        else:
             segment = self._negative
             found = segment.get(principal)
-            if found is None:
-                return None
+            if found is None or 2 * len(segment) < self._max_negative:
+                return found
         try:  # noqa: SIM105 - `suppress` costs more than the look-up
             segment.move_to_end(principal)
         except KeyError:
