@@ -47,7 +47,7 @@ class Calling:
         address: of the server.
         method: like `/licet.v1.AuthorizationService/Authorize`.
         requests: a file of messages, each after its size; sent one after the other, then again.
-        response_bytes: the size of each answer.
+        response_bytes: the sizes that an answer may have.
         certificates: the folder of a server with TLS; empty: in plain text.
         credential: sent with each call, as `authorization`; empty: none is.
     """
@@ -55,7 +55,7 @@ class Calling:
     address: str
     method: str
     requests: str
-    response_bytes: int
+    response_bytes: Sequence[int]
     certificates: str = ""
     credential: str = ""
 
@@ -194,8 +194,8 @@ class _Caller:
         error = called.exception()
         if error is not None:
             self.failure = str(error)
-        elif len(called.result()) != self._expected:
-            self.failure = f"an answer has {len(called.result())} bytes, not {self._expected}"
+        elif len(called.result()) not in self._expected:
+            self.failure = f"an answer has {len(called.result())} bytes, none of {self._expected}"
         self._places.release()
 
 

@@ -127,5 +127,5 @@ def _callers(stand: Stand, hits: Kind) -> Callers:
     ]
     size = stand.stub.Authorize(requests[0]).ByteSize()
     path = write_requests(stand.site.folder / "cold", requests)
-    calling = Calling(stand.address, AUTHORIZE, path, size, credential=hits.credential)
+    calling = Calling(stand.address, AUTHORIZE, path, [size], credential=hits.credential)
     return Callers([calling], {stand.site.cores.load})

@@ -1,8 +1,10 @@
 """What a decision costs by how many capabilities are stored, and what a worker's memory is.
 
 Each number of capabilities has a database of its own, on one PostgreSQL, and a server; they take
-turns. What up to 100,000 principals hold is in the memory of each, and the questions are about all
-of them, each time another one.
+turns. In the memory of each are 100,000 principals, with what they hold, be it nothing: so of few
+capabilities, too. The questions are about all of them, each time another one at random. What the
+processor's caches do where the few principals that hold something are asked about alone is a figure
+of its own.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ TARGET: Final = Target(Bound.AT_MOST, 1.1)
 MEMORY_SECTION: Final = "Memory of a worker"
 MEMORY_TARGET: Final = Target(Bound.AT_MOST, 500.0)
 CACHED: Final = 100_000
-"""Principals in memory, at most, with FEW capabilities each."""
+"""Principals in memory: those that hold something have FEW capabilities each."""
 SIZES: Final = (1_000, 100_000, 1_000_000)
 ALL_SIZES: Final = (*SIZES, 10_000_000)
 
@@ -77,10 +79,11 @@ FROM (SELECT n, ('019a0000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid A
 _CHUNK: Final = 500_000
 
 
-class _Stored(NamedTuple):
-    """A server on a database with so many capabilities."""
+class _Asked(NamedTuple):
+    """A server on a database with so many capabilities, and who is asked about."""
 
     capabilities: int
+    principals: int
     stand: Stand
     kind: Kind
     callers: Callers
@@ -90,30 +93,37 @@ def measure(site: Site, sizes: Sequence[int], rounds: Rounds, progress: Progress
     """Compare the cost of a decision, all of it the server's, with that at the first size."""
     with ExitStack() as stack:
         figures: list[Figure] = []
-        stored = []
+        asked: list[_Asked] = []
         for size in sizes:
-            found = stack.enter_context(_served(site, size, progress, figures))
-            stored.append(found)
+            asked += stack.enter_context(_served(site, size, progress, figures))
         # PostgreSQL is confined last: filling took both cores.
         site.keep_to({site.cores.load})
         order = random.Random(rounds.count)
-        for each in stored:
+        for each in asked:
             call(each.stand, each.kind, each.callers, rounds.seconds)
             each.kind.rates.clear()
         for number in range(1, rounds.count + 1):
             progress.step(f"capabilities stored, round {number} of {rounds.count}")
-            for each in order.sample(stored, len(stored)):
+            for each in order.sample(asked, len(asked)):
                 call(each.stand, each.kind, each.callers, rounds.seconds)
-    return Found([*_figures(stored), *figures], [_plot(stored)] if len(sizes) > 1 else [])
+    stored = [each for each in asked if each.principals == CACHED]
+    alone = [each for each in asked if each.principals < CACHED][:1]
+    plots = [_plot(stored)] if len(sizes) > 1 else []
+    return Found([*_figures(stored), *_beside(stored[-1], alone), *figures], plots)
 
 
 @contextmanager
-def _served(site: Site, size: int, progress: Progress, figures: list[Figure]) -> Iterator[_Stored]:
-    """Fill a database, serve it, and have what up to CACHED principals hold in memory."""
+def _served(
+    site: Site, size: int, progress: Progress, figures: list[Figure]
+) -> Iterator[list[_Asked]]:
+    """Fill a database, serve it, and have what CACHED principals hold in memory."""
     site.keep_to(site.cores.both)
     with ExitStack() as stack:
         place = stack.enter_context(_database(site, size, progress))
-        settings = {"LICET_CACHE_BYTES": str(_CACHE_BYTES)}
+        settings = {
+            "LICET_CACHE_BYTES": str(_CACHE_BYTES),
+            "LICET_CACHE_NEGATIVE": str(2 * CACHED),
+        }
         server = Server(
             Variant.LICET, place.url, place.state, {site.cores.server}, settings=settings
         )
@@ -121,23 +131,27 @@ def _served(site: Site, size: int, progress: Progress, figures: list[Figure]) ->
         customs.put_policies(stand.channel)
         before = stand.server.private()
         holders = min(size // FEW, CACHED)
-        progress.step(f"{size:,} capabilities: {holders:,} principals into memory")
+        progress.step(f"{size:,} capabilities: {CACHED:,} principals into memory")
         _warm(stand, holders)
         if size == _WEIGHED:
             figures += _weighed(before, stand.server, holders)
-        kind = Kind(AUTHORIZE, _question(0), 0, 1)
-        kind.response_bytes = stand.stub.Authorize(_question(0)).ByteSize()
-        key = customs.key(stand.channel)
-        files = [
-            write_requests(place.folder / f"holders-{number}", _questions(holders, number))
-            for number in range(PROCESSES)
-        ]
-        callings = [
-            Calling(stand.address, AUTHORIZE, file, kind.response_bytes, credential=key)
-            for file in files
-        ]
-        callers = stack.enter_context(Callers(callings, {site.cores.load}))
-        yield _Stored(size, stand, kind, callers)
+        # A denial has another size; which of the two each answer was has just been seen.
+        sizes = [stand.stub.Authorize(_question(who)).ByteSize() for who in (0, CACHED - 1)]
+        key, asked = customs.key(stand.channel), []
+        for principals in sorted({holders, CACHED}):
+            files = [
+                write_requests(
+                    place.folder / f"holders-{principals}-{number}", _questions(principals, number)
+                )
+                for number in range(PROCESSES)
+            ]
+            callings = [
+                Calling(stand.address, AUTHORIZE, file, sizes, credential=key) for file in files
+            ]
+            callers = stack.enter_context(Callers(callings, {site.cores.load}))
+            kind = Kind(AUTHORIZE, _question(0), sizes[0], 1)
+            asked.append(_Asked(size, principals, stand, kind, callers))
+        yield asked
 
 
 @contextmanager
@@ -166,11 +180,13 @@ def _database(site: Site, size: int, progress: Progress) -> Iterator[Site]:
 
 
 def _warm(stand: Stand, holders: int) -> None:
-    for first in range(0, holders, _BATCH):
-        asked = [_question(number) for number in range(first, min(first + _BATCH, holders))]
+    for first in range(0, CACHED, _BATCH):
+        together = range(first, first + _BATCH)
+        asked = [_question(number) for number in together]
         answered = stand.stub.BatchAuthorize(pb.BatchAuthorizeRequest(requests=asked))
-        if any(answer.decision != DECISION_ALLOW for answer in answered.responses):
-            raise BenchmarkError(f"of principals {first} to {first + _BATCH} one was denied")
+        for number, answer in zip(together, answered.responses, strict=True):
+            if (answer.decision == DECISION_ALLOW) != (number < holders):
+                raise BenchmarkError(f"principal {number} of {holders} that hold: {answer}")
 
 
 def _question(holder: int) -> pb.AuthorizeRequest:
@@ -181,9 +197,9 @@ def _question(holder: int) -> pb.AuthorizeRequest:
     )
 
 
-def _questions(holders: int, number: int) -> list[pb.AuthorizeRequest]:
+def _questions(principals: int, number: int) -> list[pb.AuthorizeRequest]:
     draw = random.Random(number)
-    return [_question(draw.randrange(holders)) for _ in range(_ASKED)]
+    return [_question(draw.randrange(principals)) for _ in range(_ASKED)]
 
 
 def _weighed(before: int, server: Server, holders: int) -> list[Figure]:
@@ -206,7 +222,7 @@ def _weighed(before: int, server: Server, holders: int) -> list[Figure]:
     ]
 
 
-def _figures(stored: Sequence[_Stored]) -> list[Figure]:
+def _figures(stored: Sequence[_Asked]) -> list[Figure]:
     least, *others = stored
     figures = [
         Figure(
@@ -231,7 +247,20 @@ def _figures(stored: Sequence[_Stored]) -> list[Figure]:
     ]
 
 
-def _plot(stored: Sequence[_Stored]) -> Plot:
+def _beside(last: _Asked, alone: Sequence[_Asked]) -> list[Figure]:
+    return [
+        Figure(
+            SECTION,
+            f"the same, {last.capabilities:,} / {few.capabilities:,}, of which only the"
+            f" {few.principals:,} principals that hold them are asked about",
+            ratios(few.kind.rates, last.kind.rates),
+            settings=customs.GROUP,
+        )
+        for few in alone
+    ]
+
+
+def _plot(stored: Sequence[_Asked]) -> Plot:
     points = [
         Point(float(each.capabilities), spread([1e6 / rate for rate in each.kind.rates]))
         for each in stored
@@ -239,7 +268,7 @@ def _plot(stored: Sequence[_Stored]) -> Plot:
     return Plot(
         "stored",
         "What a decision costs, by how many capabilities are stored",
-        f"capabilities stored; those of up to {CACHED:,} principals in memory",
+        f"capabilities stored; {CACHED:,} principals in memory",
         "us of the server's core",
         [Curve("cached Authorize", points)],
         customs.GROUP,

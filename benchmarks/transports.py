@@ -109,7 +109,7 @@ def _callers(stand: Stand, kind: Kind) -> Callers:
         stand.address,
         kind.method,
         write_requests(requests, [kind.request]),
-        kind.response_bytes,
+        [kind.response_bytes],
         str(stand.server.folder) if has_tls else "",
         "" if has_tls else kind.credential,
     )
