@@ -185,6 +185,7 @@ def test_when_a_read_fails_each_is_told_and_finds_nothing(scene: Scene, error: E
     scene.reads.await_read()
     scene.reads.fail(error)
     assert [answer.get() is None for answer in answers] == [False, True, True]
+    assert scene.ahead.turned_away == 2
     assert not scene.sets._fills  # noqa: SLF001 - nothing is left behind
     assert not scene.sets._flights  # noqa: SLF001 - as above
     # The next read is as good as any, and so is reading for oneself.
@@ -271,6 +272,7 @@ def test_nobody_who_comes_during_a_slow_read_waits_for_it(
     assert early.is_promised
     assert early.get() is None
     assert scene.sets.reads == 1
+    assert scene.ahead.turned_away == 2
     late = scene.miss(CAROL)
     assert scene.reads.await_read() == [CAROL]
     scene.reads.land()
@@ -295,6 +297,7 @@ def test_no_more_wait_than_a_few_reads_can_serve(scene: Scene) -> None:
     scene.reads.await_read()
     answers = [scene.miss(Principal(f"user:{number}")) for number in range(WAITING + 1)]
     assert [answer.is_promised for answer in answers] == [True] * WAITING + [False]
+    assert scene.ahead.turned_away == 1
     scene.reads.land()
     for _ in range(WAITING // TOGETHER):
         scene.reads.await_read()

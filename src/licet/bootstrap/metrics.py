@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from licet.app.authorize import Authorize
 from licet.bootstrap.audit import AuditTrail
+from licet.domain.capability_set import CapabilitySet
+from licet.domain.names import Principal
 from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.clock import DatabaseClock
 from licet.replica.coherence import Replica
@@ -14,6 +16,7 @@ from licet.replica.feed import MemoryFeed
 from licet.replica.lease import Lease
 from licet.replica.limits import SlicedLimits
 from licet.replica.policies import HeldPolicySet
+from licet.replica.reading_ahead import ReadingAhead
 from licet.replica.retention import Retention
 from licet.server.authority import ADDRESS, CALLER
 from licet.server.lifecycle import Server
@@ -28,6 +31,7 @@ class Watched(NamedTuple):
     """The parts that metrics are read from."""
 
     sets: CachedCapabilitySets
+    ahead: ReadingAhead[Principal, CapabilitySet]
     lease: Lease
     replica: Replica
     clock: DatabaseClock
@@ -93,17 +97,28 @@ def sources_of(of: Watched) -> metrics.Sources:
     )
 
 
-def _counters(of: Watched) -> dict[str, tuple[str, Callable[[], float]]]:
-    sets, trail, watchers, tls = of.sets, of.trail, of.server.watchers, of.server.tls
-    spans = of.server.spans
-    hits = metrics.NeverLess(lambda: trail.log.decisions - sets.misses)
+def _sets(of: Watched) -> dict[str, tuple[str, Callable[[], float]]]:
+    sets, log = of.sets, of.trail.log
+    hits = metrics.NeverLess(lambda: log.decisions - sets.misses)
     return {
-        "decisions": ("Decisions taken.", lambda: trail.log.decisions),
         "set_hits": ("Decisions answered from memory.", hits),
         "set_misses": ("Principals that memory could not answer for.", lambda: sets.misses),
         "set_reads": ("Capability sets read because memory had none.", lambda: sets.reads),
         "set_reads_joined": ("Requests that waited for another's read.", lambda: sets.joined),
+        "set_reads_apart": (
+            "Requests that nothing could be read ahead for.",
+            lambda: of.ahead.turned_away,
+        ),
         "set_evictions": ("Capability sets that made room for others.", lambda: sets.evictions),
+    }
+
+
+def _counters(of: Watched) -> dict[str, tuple[str, Callable[[], float]]]:
+    trail, watchers, tls = of.trail, of.server.watchers, of.server.tls
+    spans = of.server.spans
+    return {
+        "decisions": ("Decisions taken.", lambda: trail.log.decisions),
+        **_sets(of),
         "replicas_fenced": ("Replicas this one shut out.", lambda: of.acknowledgements.fenced),
         "watchers_dropped": ("Watches ended for being slow.", lambda: watchers.dropped),
         "history_trimmed": ("Changes and keys trimmed.", lambda: of.retention.trimmed),

@@ -140,7 +140,7 @@ class Licet:
         clock = DatabaseClock(boottime)
         capabilities = PostgresCapabilities(database)
         lease = Lease(boottime)
-        sets = in_memory(settings, database, clock, lease, self._stack)
+        sets, ahead = in_memory(settings, database, clock, lease, self._stack)
         callers = Callers(database, lease, clock, patience, sets)
         policies = Policies(database, lease).start(self._stack)
         memories = Memories(sets, callers.keys, policies.held)
@@ -181,7 +181,7 @@ class Licet:
             spans=spans,
         )
         # (6) What operators see.
-        watched = (sets, lease, replica, clock, trail, acknowledgements, feed, retention)
+        watched = (sets, ahead, lease, replica, clock, trail, acknowledgements, feed, retention)
         asked = (lambda: self._newest, authorize, policies.held, policies.limits)
         self._serve_metrics(Watched(*watched, self.server, *asked, approvals.writer))
         self._stack.callback(self.server.drain, settings.drain_seconds)

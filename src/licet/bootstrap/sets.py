@@ -9,6 +9,8 @@ from typing import Final
 from licet.app.prefetch import prefetch
 from licet.bootstrap.custody import soon
 from licet.config import Settings
+from licet.domain.capability_set import CapabilitySet
+from licet.domain.names import Principal
 from licet.replica.capability_sets import CachedCapabilitySets
 from licet.replica.clock import DatabaseClock
 from licet.replica.lease import Lease
@@ -23,7 +25,7 @@ _PREFETCH_SECONDS: Final = 2.0
 
 def in_memory(
     settings: Settings, database: Database, clock: DatabaseClock, lease: Lease, stack: ExitStack
-) -> CachedCapabilitySets:
+) -> tuple[CachedCapabilitySets, ReadingAhead[Principal, CapabilitySet]]:
     """Return the sets, and the thread that reads those that are missed; ended with the stack."""
     sets = CachedCapabilitySets(
         PostgresHeld(database, clock), lease, settings.cache_bytes, settings.cache_negative
@@ -31,7 +33,7 @@ def in_memory(
     ahead = ReadingAhead(sets, LittleHeld(database, clock))
     stack.callback(ahead.stop)
     ahead.start()
-    return sets
+    return sets, ahead
 
 
 def warm(database: Database, sets: CachedCapabilitySets) -> None:

@@ -73,6 +73,9 @@ class ReadingAhead(Generic[_Name, _Entry]):
         """When the read that is under way was begun, if one is."""
         self._over = Event()
         self._thread = Thread(target=self._run, name="licet-ahead", daemon=True)
+        self.turned_away = 0
+        """How many requests had to read for themselves: a read was late, failed, or had no room.
+        Not exact: threads count at once."""
 
     def start(self) -> None:
         """Start reading, and be asked."""
@@ -93,6 +96,7 @@ class ReadingAhead(Generic[_Name, _Entry]):
             or self._queue.qsize() >= WAITING
             or (began is not None and monotonic() - began > LATE_SECONDS)
         ):
+            self.turned_away += 1
             return False
         self._queue.put((name, then))
         if self._over.is_set():
@@ -149,8 +153,10 @@ class ReadingAhead(Generic[_Name, _Entry]):
         except LicetError as exc:
             # Each reads for itself, and is told what comes of that.
             _log.info("what %d requests miss could not be read ahead: %s", len(wanted), exc)
+            self.turned_away += len(wanted)
         except Exception:  # noqa: BLE001 - nobody must wait for ever
             _log.exception("reading ahead failed on a bug")
+            self.turned_away += len(wanted)
         finally:
             self._began = None
         is_late = monotonic() - began > LATE_SECONDS
@@ -167,6 +173,7 @@ class ReadingAhead(Generic[_Name, _Entry]):
             while True:
                 one = self._queue.get_nowait()
                 if one is not None:
+                    self.turned_away += 1
                     _call(one[1])
 
 
