@@ -8,8 +8,8 @@ Invariants:
   the one that denies: those that deny, those that require something, hours, limits, each as the
   document has them. A limit comes last, so that nothing is counted that is denied anyway: it
   demands a token, which whoever wants the decision takes. Nothing is taken here.
-- What matches depends on principal, action and resource alone, often on the latter two, and is
-  remembered; its cost does not depend on how many policies there are.
+- What matches depends on principal, action and resource alone, nearly always on no more than the
+  kind of the principal, and is remembered; its cost does not depend on how many policies there are.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from licet.domain.decision import (
 from licet.domain.decision import PolicyOutcome as Outcome
 from licet.domain.instant import Instant
 from licet.domain.names import Action, Principal, Resource
-from licet.domain.pattern import ResourcePattern
+from licet.domain.pattern import REST, ResourcePattern
 from licet.domain.pattern_index import PatternIndex
 from licet.domain.policy import (
     COUNTED,
@@ -51,8 +51,8 @@ from licet.domain.policy_facts import NO_ROLES, Facts
 from licet.domain.token_bucket import Demand, Refusal, bucket
 
 MAX_REMEMBERED: Final = 8192
-"""Of how many pairs of action and resource it is remembered what matches, and of how many triples
-with a principal, for those of which the principal matters."""
+"""Of how many triples of a kind of principals, action and resource it is remembered what matches,
+and of how many with a principal, for those where it matters which one of that kind it is."""
 # A named tuple's own constructor is written in Python and costs twice as much.
 _new: Final = tuple.__new__
 _ORDER: Final = (Deny, Require, OpenOnly, Limit)
@@ -94,8 +94,11 @@ class PolicySet:
         """How many of the policies have a condition."""
         self._ordered = sorted(self.policies, key=lambda policy: _ORDER.index(type(policy.effect)))
         self._index = _Index(self._ordered)
+        self._names_principals = any(policy.match.principals for policy in self.policies)
         remember = lru_cache(MAX_REMEMBERED)
-        self._of_all: Callable[[Action, Resource], _Matching | None] = remember(self._matched_all)
+        self._of_kind: Callable[[str, Action, Resource], _Matching | None] = remember(
+            self._matched_kind
+        )
         self._of_one: Callable[[Principal, Action, Resource], _Matching] = remember(self._matched)
         self._passed = Judgement(version, "", None, "", None, None)
 
@@ -104,18 +107,27 @@ class PolicySet:
         return self._index.matching(request.principal, request.action, request.resource)
 
     def _matching(self, request: Request) -> _Matching:
-        # Nearly always the same for all principals, of whom there may be many more.
-        found = self._of_all(request.action, request.resource)
+        # Nearly always the same for all agents, or all users, of whom there may be many.
+        principal = request.principal
+        kind = principal[: principal.index(":")] if self._names_principals else ""
+        found = self._of_kind(kind, request.action, request.resource)
         if found is None:
-            found = self._of_one(request.principal, request.action, request.resource)
+            found = self._of_one(principal, request.action, request.resource)
         return found
 
-    def _matched_all(self, action: Action, resource: Resource) -> _Matching | None:
-        """Return what matches whoever asks; None: that depends on the principal."""
-        matching = self._index.about(action, resource)
-        if any(policy.match.principals or isinstance(policy.effect, Limit) for policy in matching):
-            return None
-        return _Matching(matching, self._passed)
+    def _matched_kind(self, kind: str, action: Action, resource: Resource) -> _Matching | None:
+        """Return what matches all principals of a kind; None: that depends on which of them."""
+        matching = []
+        for policy in self._index.about(action, resource):
+            patterns = policy.match.principals
+            if patterns and f"{kind}:{REST}" not in patterns:
+                if any(pattern.startswith(f"{kind}:") for pattern in patterns):
+                    return None
+                continue
+            if isinstance(policy.effect, Limit):
+                return None
+            matching.append(policy)
+        return _Matching(tuple(matching), self._passed)
 
     def _matched(self, principal: Principal, action: Action, resource: Resource) -> _Matching:
         matching = self._index.matching(principal, action, resource)

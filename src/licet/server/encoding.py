@@ -89,7 +89,5 @@ def several(answers: Iterable[Answer]) -> bytes:
     for answer in answers:
         encoded = authorize(answer)
         size = len(encoded)
-        pieces.append(_RESPONSE)
-        pieces.append(_LENGTHS[size] if size < len(_LENGTHS) else _varint(size))
-        pieces.append(encoded)
+        pieces += (_RESPONSE, _LENGTHS[size] if size < len(_LENGTHS) else _varint(size), encoded)
     return b"".join(pieces)
