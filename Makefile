@@ -97,7 +97,8 @@ model: $(VENV)/.dev ## check the models of the replica protocol, every safeguard
 # The hot path in C: what `make bench` measures, and what is tested once more. In a folder of its own, so
 # that whoever edits src/ runs what was edited.
 COMPILED := $(CURDIR)/build/compiled
-COMPILED_TESTS := tests/unit tests/faults/test_hybrid.py tests/faults/test_hybrid_ends.py \
+COMPILED_TESTS := tests/unit tests/properties/test_encoding_laws.py tests/properties/test_policy_laws.py \
+	tests/faults/test_hybrid.py tests/faults/test_hybrid_ends.py \
 	$(addprefix tests/integration/test_,$(addsuffix .py,api_adversarial api_authorize api_conditions api_grant \
 	api_keys api_policies api_revoke approvals limits request_limits spool_log strangers tracing))
 can_compile = command -v gcc >/dev/null \

@@ -35,7 +35,7 @@ _SERVES: Final = re.compile(rb"serves on (\S+)\n")
 
 
 def python_environment() -> dict[str, str]:
-    """Return the environment in which a Python finds what this one does, and no settings."""
+    """Return `without_settings`, in which a Python finds what this one does."""
     return without_settings() | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     }

@@ -90,7 +90,11 @@ def run(plan: Plan) -> Result:
 def run_on(url: str, postgres: CrashingPostgres | None, plan: Plan) -> Result:
     """Let them loose on workers of this database, which is crashed if it is `postgres`'s."""
     with ExitStack() as stack:
-        state = Path(stack.enter_context(TemporaryDirectory(prefix="licet-chaos-")))
+        state = Path(
+            stack.enter_context(
+                TemporaryDirectory(prefix="licet-chaos-", ignore_cleanup_errors=True)
+            )
+        )
         fleet, lanes = _fleet(url, state, plan, stack)
         stack.enter_context(running(*fleet))
         load = Load(fleet, plan.seed, changers=3 * len(fleet), askers=2 * len(fleet))

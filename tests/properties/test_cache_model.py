@@ -19,8 +19,8 @@ from licet.domain.names import Principal
 from licet.replica.capability_sets import CAPABILITY_BYTES, SET_BYTES
 from tests.unit.builders import PATIENT, held, registered
 
-MAX_BYTES: Final = 4 * (SET_BYTES + CAPABILITY_BYTES)
-MAX_NEGATIVE: Final = 3
+MAX_BYTES: Final = 5 * (SET_BYTES + CAPABILITY_BYTES)
+MAX_NEGATIVE: Final = 5
 NAMES: Final = tuple(Principal(f"agent:{letter}") for letter in "abcdefgh")
 
 principals = st.sampled_from(NAMES)
@@ -88,10 +88,15 @@ class CacheMachine(RuleBasedStateMachine):
         self.negative.clear()
 
     def model_hit(self, principal: Principal) -> bool:
-        for segment in (self.kept, self.negative):
-            if principal in segment:
-                segment[principal] = segment.pop(principal)
-                return True
+        if principal in self.kept:
+            # Below half of the room no order of use is kept.
+            if 2 * sum(map(weight, self.kept.values())) >= MAX_BYTES:
+                self.kept[principal] = self.kept.pop(principal)
+            return True
+        if principal in self.negative:
+            if 2 * len(self.negative) >= MAX_NEGATIVE:
+                self.negative[principal] = self.negative.pop(principal)
+            return True
         return False
 
     def model_store(self, answer: CapabilitySet) -> None:

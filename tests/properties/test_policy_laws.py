@@ -13,7 +13,7 @@ from licet.domain.instant import Instant, to_datetime
 from licet.domain.names import Action, Principal, Resource
 from licet.domain.opening_hours import Hours, OpeningHours, Schedule
 from licet.domain.pattern import ResourcePattern, contains
-from licet.domain.policy import Deny, Match, Policy, PolicyId
+from licet.domain.policy import Deny, Limit, Match, Per, Policy, PolicyId
 from licet.domain.policy_set import PolicySet
 from licet.policies.reading import compile_set
 from licet.policies.zones import zone
@@ -21,7 +21,8 @@ from tests.properties.strategies import ACTION_LISTS, patterns, requested
 from tests.unit.builders import NOW, held, holding
 from tests.unit.policies import document
 
-_PRINCIPALS = [Principal("x:a"), Principal("x:a/b"), Principal("y:a")]
+_PRINCIPALS = [Principal(name) for name in ("x:a", "x:a/b", "xx:a", "y:a")]
+_LIMIT = Limit(1, 1_000_000, 1, Per.PRINCIPAL)
 _EFFECTS = [
     "deny: nope",
     "require: {mfa: true}",
@@ -77,50 +78,72 @@ def test_adding_a_policy_never_turns_a_deny_into_an_allow(
     assert second.allowed is (second.reason is Reason.GRANTED)
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.lists(patterns(st.sampled_from("ab")), max_size=2),
-            st.sampled_from([(), *ACTION_LISTS[:4]]),
-            st.sampled_from([(), ("x:**",), ("x:a", "y:*"), ("y:**",)]),
-        ),
-        max_size=12,
+_matches = st.builds(
+    lambda resources, actions, principals: Match(
+        tuple(map(ResourcePattern, principals)), actions, tuple(resources)
     ),
-    requested,
-    st.sampled_from("abc"),
-    st.sampled_from(_PRINCIPALS),
+    st.lists(patterns(st.sampled_from("ab")), max_size=2),
+    st.sampled_from([(), *ACTION_LISTS[:4]]),
+    st.sampled_from(
+        [(), ("x:**",), ("x:a", "y:*"), ("y:**",), ("xx:**", "x:a/*"), ("x:a", "x:**"), ("y:b",)]
+    ),
+)
+
+
+def about(match: Match, asked: Request) -> bool:
+    return (
+        (not match.actions or asked.action in match.actions)
+        and _covered(match.resources, asked.resource)
+        and _covered(match.principals, asked.principal)
+    )
+
+
+def _covered(several: tuple[ResourcePattern, ...], name: str) -> bool:
+    return not several or any(contains(one, ResourcePattern(name)) for one in several)
+
+
+@given(
+    st.lists(_matches, max_size=12), requested, st.sampled_from("abc"), st.sampled_from(_PRINCIPALS)
 )
 def test_the_index_finds_what_matches(
-    matches: list[tuple[list[ResourcePattern], tuple[Action, ...], tuple[str, ...]]],
-    resource: Resource,
-    action: str,
-    principal: Principal,
+    matches: list[Match], resource: Resource, action: str, principal: Principal
 ) -> None:
     policies = [
-        Policy(
-            PolicyId(str(number)),
-            Match(tuple(map(ResourcePattern, principals)), actions, tuple(resources)),
-            Deny("nope"),
-        )
-        for number, (resources, actions, principals) in enumerate(matches)
+        Policy(PolicyId(str(number)), match, Deny("nope")) for number, match in enumerate(matches)
     ]
     asked = Request(principal, Action(action), resource)
 
     found = PolicySet(policies).consider(asked, held(1), NOW)
 
-    def about(match: Match) -> bool:
-        return (
-            (not match.actions or action in match.actions)
-            and _covered(match.resources, resource)
-            and _covered(match.principals, principal)
-        )
-
     denied = {c.policy.id for c in found if c.finding.reason is Reason.POLICY_DENIED}
-    assert denied == {policy.id for policy in policies if about(policy.match)}
+    assert denied == {policy.id for policy in policies if about(policy.match, asked)}
 
 
-def _covered(several: tuple[ResourcePattern, ...], name: str) -> bool:
-    return not several or any(contains(one, ResourcePattern(name)) for one in several)
+@given(
+    st.lists(st.tuples(_matches, st.booleans()), max_size=6),
+    requested,
+    st.lists(st.sampled_from(_PRINCIPALS), min_size=2, max_size=8),
+)
+def test_what_matches_one_principal_is_not_taken_for_what_matches_another(
+    matches: list[tuple[Match, bool]], resource: Resource, principals: list[Principal]
+) -> None:
+    policies = [
+        Policy(PolicyId(str(number)), match, _LIMIT if limits else Deny("nope"))
+        for number, (match, limits) in enumerate(matches)
+    ]
+    one_set = PolicySet(policies)
+    for principal in principals:
+        asked = Request(principal, Action("a"), resource)
+        expected = [policy for policy in policies if about(policy.match, asked)]
+        denying = [policy.id for policy in expected if isinstance(policy.effect, Deny)]
+
+        judgement = one_set.evaluate(asked, held(1), NOW)
+
+        assert (judgement.reason is Reason.POLICY_DENIED) == bool(denying)
+        assert judgement.policy_id == (denying[0] if denying else "")
+        if not denying:
+            demanded = [demand.policy_id for demand in judgement.demands]
+            assert demanded == [policy.id for policy in expected]
 
 
 _ZONES = ["Europe/Berlin", "Australia/Lord_Howe", "America/St_Johns", "Africa/Casablanca", "UTC"]

@@ -8,8 +8,8 @@ Invariants:
   the one that denies: those that deny, those that require something, hours, limits, each as the
   document has them. A limit comes last, so that nothing is counted that is denied anyway: it
   demands a token, which whoever wants the decision takes. Nothing is taken here.
-- What matches depends on principal, action and resource alone, nearly always on no more than the
-  kind of the principal, and is remembered; its cost does not depend on how many policies there are.
+- What matches depends on principal (mostly its kind alone), action and resource, and is remembered;
+  its cost does not depend on how many policies there are.
 """
 
 from __future__ import annotations
@@ -88,17 +88,14 @@ class PolicySet:
             policies: in the order of the document, each with a name of its own.
             version: of the set as stored; 0: it is not.
         """
-        self.policies = tuple(policies)
-        self.version = version
+        self.policies, self.version = tuple(policies), version
         self.conditions: Final = sum(policy.condition is not None for policy in self.policies)
         """How many of the policies have a condition."""
         self._ordered = sorted(self.policies, key=lambda policy: _ORDER.index(type(policy.effect)))
         self._index = _Index(self._ordered)
         self._names_principals = any(policy.match.principals for policy in self.policies)
         remember = lru_cache(MAX_REMEMBERED)
-        self._of_kind: Callable[[str, Action, Resource], _Matching | None] = remember(
-            self._matched_kind
-        )
+        self._of_kind: Callable[[str, Action, Resource], _Matching | None] = remember(self._kind)
         self._of_one: Callable[[Principal, Action, Resource], _Matching] = remember(self._matched)
         self._passed = Judgement(version, "", None, "", None, None)
 
@@ -115,19 +112,10 @@ class PolicySet:
             found = self._of_one(principal, request.action, request.resource)
         return found
 
-    def _matched_kind(self, kind: str, action: Action, resource: Resource) -> _Matching | None:
+    def _kind(self, kind: str, action: Action, resource: Resource) -> _Matching | None:
         """Return what matches all principals of a kind; None: that depends on which of them."""
-        matching = []
-        for policy in self._index.about(action, resource):
-            patterns = policy.match.principals
-            if patterns and f"{kind}:{REST}" not in patterns:
-                if any(pattern.startswith(f"{kind}:") for pattern in patterns):
-                    return None
-                continue
-            if isinstance(policy.effect, Limit):
-                return None
-            matching.append(policy)
-        return _Matching(tuple(matching), self._passed)
+        matching = self._index.of_kind(kind, action, resource)
+        return None if matching is None else _Matching(matching, self._passed)
 
     def _matched(self, principal: Principal, action: Action, resource: Resource) -> _Matching:
         matching = self._index.matching(principal, action, resource)
@@ -350,7 +338,17 @@ class _Index:
         self._resources = _Patterns(policy.match.resources for policy in ordered)
         self._any_action = 0
         self._actions: dict[Action, int] = {}
+        # Of policies that name principals: those of all of a kind, and of some of it only.
+        self._of_all: dict[str, int] = {}
+        self._of_some: dict[str, int] = {}
+        self._of_anybody = self._limits = 0
         for number, policy in enumerate(ordered):
+            self._limits |= isinstance(policy.effect, Limit) << number
+            self._of_anybody |= (not policy.match.principals) << number
+            for kind in {pattern.partition(":")[0] for pattern in policy.match.principals}:
+                has_all = f"{kind}:{REST}" in policy.match.principals
+                bits = self._of_all if has_all else self._of_some
+                bits[kind] = bits.get(kind, 0) | 1 << number
             if not policy.match.actions:
                 self._any_action |= 1 << number
             for action in policy.match.actions:
@@ -364,9 +362,13 @@ class _Index:
             bits &= self._principals.matching(Resource(principal))
         return self._of(bits)
 
-    def about(self, action: Action, resource: Resource) -> tuple[Policy, ...]:
-        """Return those that match for some principal."""
-        return self._of(self._about(action, resource))
+    def of_kind(self, kind: str, action: Action, resource: Resource) -> tuple[Policy, ...] | None:
+        """Return those that match all principals of a kind; None: it matters which one it is."""
+        bits = self._about(action, resource)
+        of_all = self._of_anybody | self._of_all.get(kind, 0)
+        if bits & (self._of_some.get(kind, 0) | (self._limits & of_all)):
+            return None
+        return self._of(bits & of_all)
 
     def _about(self, action: Action, resource: Resource) -> int:
         bits = self._actions.get(action, 0) | self._any_action

@@ -258,8 +258,8 @@ class Cached(Generic[_Name, _Entry]):
         self._bytes = 0
 
     def _hit(self, principal: _Name) -> _Entry | None:
-        # The order is that of use once half of the room is taken, and nothing goes before all is:
-        # to keep it costs as much as the look-up, and twice that when there are many.
+        # The order is that of use from half of the room on; nothing goes before all is taken. To
+        # keep it costs as much as the look-up.
         segment = self._held
         found = segment.get(principal)
         if found is not None:

@@ -29,6 +29,7 @@ def _varint(number: int) -> bytes:
 _LENGTHS: Final = (b"\0", *(_varint(length) for length in range(1, 4096)))
 """By length in bytes; an answer with a longer sentence is left to the library."""
 _RESPONSE: Final = b"\x0a"
+_DETAIL: Final = b"\x1a"
 _CORRELATION: Final = b"\x5a"
 
 
@@ -36,9 +37,8 @@ def _head(reason: Reason) -> bytes:
     """Return the fields before the length of `detail`: `decision`, `reason`, and its tag."""
     allowed = reason is Reason.GRANTED
     decision = decision_pb2.DECISION_ALLOW if allowed else decision_pb2.DECISION_DENY
-    return pb.AuthorizeResponse(
-        decision=decision, reason=render.REASONS[reason]
-    ).SerializeToString() + bytes((0x1A,))
+    fields = pb.AuthorizeResponse(decision=decision, reason=render.REASONS[reason])
+    return fields.SerializeToString() + _DETAIL
 
 
 _ALLOW: Final = _head(Reason.GRANTED)
