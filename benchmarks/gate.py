@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
+from math import inf
 from pathlib import Path
 from time import clock_gettime, pthread_getcpuclockid, thread_time
 from types import FrameType
@@ -59,6 +60,8 @@ _DECIDING: Final = "licet-rpc"
 _WARM_UPS: Final = 100
 _COUNTED: Final = 300
 _ROUNDS: Final = 30
+_MOST_ROUNDS: Final = 400
+_LESS: Final = 0.995
 _BATCH: Final = 1000
 _LOOPS: Final = 20_000
 _SECONDS: Final = 30.0
@@ -229,18 +232,23 @@ def _check(answer: pb.AuthorizeResponse) -> None:
 def _time(channel: grpc.Channel) -> float:
     """Return the processor time of a decision in a batch, in loops of the reference.
 
-    The least of many short rounds, of which a busy machine leaves a few alone.
+    The least of many short rounds, of which a busy machine leaves a few alone: as many as it takes
+    until neither has become less for a while.
     """
     stub = AuthorizationServiceStub(channel)
     batch = pb.BatchAuthorizeRequest(requests=[_REQUEST] * _BATCH)
     stub.BatchAuthorize(batch, timeout=_SECONDS)
-    times, references = [], []
-    for _ in range(_ROUNDS):
-        references.append(_reference())
-        before = _seconds_of_decisions()
+    least = least_reference = inf
+    rounds = last = 0
+    while rounds < last + _ROUNDS and rounds < _MOST_ROUNDS:
+        rounds += 1
+        reference, before = _reference(), _seconds_of_decisions()
         _check(stub.BatchAuthorize(batch, timeout=_SECONDS).responses[-1])
-        times.append(_seconds_of_decisions() - before)
-    return min(times) / _BATCH / (min(references) / _LOOPS)
+        seconds = _seconds_of_decisions() - before
+        if seconds < _LESS * least or reference < _LESS * least_reference:
+            last = rounds
+        least, least_reference = min(least, seconds), min(least_reference, reference)
+    return least / _BATCH / (least_reference / _LOOPS)
 
 
 def _seconds_of_decisions() -> float:
