@@ -8,7 +8,7 @@ Invariants:
   the one that denies: those that deny, those that require something, hours, limits, each as the
   document has them. A limit comes last, so that nothing is counted that is denied anyway: it
   demands a token, which whoever wants the decision takes. Nothing is taken here.
-- What matches depends on principal (mostly its kind alone), action and resource, and is remembered;
+- What matches depends on principal (mostly its type alone), action and resource, and is remembered;
   its cost does not depend on how many policies there are.
 """
 
@@ -51,8 +51,8 @@ from licet.domain.policy_facts import NO_ROLES, Facts
 from licet.domain.token_bucket import Demand, Refusal, bucket
 
 MAX_REMEMBERED: Final = 8192
-"""Of how many triples of a kind of principals, action and resource it is remembered what matches,
-and of how many with a principal, for those where it matters which one of that kind it is."""
+"""Of how many triples of a type of principals, action and resource it is remembered what matches,
+and of how many with a principal, for those where it matters which one of that type it is."""
 # A named tuple's own constructor is written in Python and costs twice as much.
 _new: Final = tuple.__new__
 _ORDER: Final = (Deny, Require, OpenOnly, Limit)
@@ -95,7 +95,7 @@ class PolicySet:
         self._index = _Index(self._ordered)
         self._names_principals = any(policy.match.principals for policy in self.policies)
         remember = lru_cache(MAX_REMEMBERED)
-        self._of_kind: Callable[[str, Action, Resource], _Matching | None] = remember(self._kind)
+        self._of_type: Callable[[str, Action, Resource], _Matching | None] = remember(self._shared)
         self._of_one: Callable[[Principal, Action, Resource], _Matching] = remember(self._matched)
         self._passed = Judgement(version, "", None, "", None, None)
 
@@ -106,15 +106,15 @@ class PolicySet:
     def _matching(self, request: Request) -> _Matching:
         # Nearly always the same for all agents, or all users, of whom there may be many.
         principal = request.principal
-        kind = principal[: principal.index(":")] if self._names_principals else ""
-        found = self._of_kind(kind, request.action, request.resource)
+        of_type = principal[: principal.index(":")] if self._names_principals else ""
+        found = self._of_type(of_type, request.action, request.resource)
         if found is None:
             found = self._of_one(principal, request.action, request.resource)
         return found
 
-    def _kind(self, kind: str, action: Action, resource: Resource) -> _Matching | None:
-        """Return what matches all principals of a kind; None: that depends on which of them."""
-        matching = self._index.of_kind(kind, action, resource)
+    def _shared(self, of_type: str, action: Action, resource: Resource) -> _Matching | None:
+        """Return what matches all principals of a type; None: that depends on which of them."""
+        matching = self._index.shared(of_type, action, resource)
         return None if matching is None else _Matching(matching, self._passed)
 
     def _matched(self, principal: Principal, action: Action, resource: Resource) -> _Matching:
@@ -338,17 +338,17 @@ class _Index:
         self._resources = _Patterns(policy.match.resources for policy in ordered)
         self._any_action = 0
         self._actions: dict[Action, int] = {}
-        # Of policies that name principals: those of all of a kind, and of some of it only.
+        # Of policies that name principals: those of all of a type, and of some of it only.
         self._of_all: dict[str, int] = {}
         self._of_some: dict[str, int] = {}
         self._of_anybody = self._limits = 0
         for number, policy in enumerate(ordered):
             self._limits |= isinstance(policy.effect, Limit) << number
             self._of_anybody |= (not policy.match.principals) << number
-            for kind in {pattern.partition(":")[0] for pattern in policy.match.principals}:
-                has_all = f"{kind}:{REST}" in policy.match.principals
+            for named in {pattern.partition(":")[0] for pattern in policy.match.principals}:
+                has_all = f"{named}:{REST}" in policy.match.principals
                 bits = self._of_all if has_all else self._of_some
-                bits[kind] = bits.get(kind, 0) | 1 << number
+                bits[named] = bits.get(named, 0) | 1 << number
             if not policy.match.actions:
                 self._any_action |= 1 << number
             for action in policy.match.actions:
@@ -362,11 +362,11 @@ class _Index:
             bits &= self._principals.matching(Resource(principal))
         return self._of(bits)
 
-    def of_kind(self, kind: str, action: Action, resource: Resource) -> tuple[Policy, ...] | None:
-        """Return those that match all principals of a kind; None: it matters which one it is."""
+    def shared(self, of_type: str, action: Action, resource: Resource) -> tuple[Policy, ...] | None:
+        """Return those that match all principals of a type; None: it matters which one it is."""
         bits = self._about(action, resource)
-        of_all = self._of_anybody | self._of_all.get(kind, 0)
-        if bits & (self._of_some.get(kind, 0) | (self._limits & of_all)):
+        of_all = self._of_anybody | self._of_all.get(of_type, 0)
+        if bits & (self._of_some.get(of_type, 0) | (self._limits & of_all)):
             return None
         return self._of(bits & of_all)
 
