@@ -61,8 +61,12 @@ def greeting(server: Running) -> tuple[str, list[str]]:
 
 def test_a_new_user_gets_a_running_service_and_lines_to_paste(data_dir: Path) -> None:
     arguments = ("serve", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir))
+    states = Path(os.environ["LICET_STATE_DIR"])
+    before = set(states.iterdir())
     with running(*arguments) as server:
         address, lines = greeting(server)
+        # Not where a licet of this host has its own.
+        assert set(states.iterdir()) > before
         assert f"database: embedded PostgreSQL in {data_dir}" in lines
         commands = [shlex.split(line) for line in lines if "grpcurl" in line]
         assert [command[-1].rpartition("/")[2] for command in commands] == list(REQUESTS)

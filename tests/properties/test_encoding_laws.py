@@ -88,17 +88,14 @@ judged = st.builds(
     revisions,
 )
 explanations = st.sampled_from(
-    [
-        *(None, Explanation((), 0)),
-        Explanation((Candidate(held(1), Verdict.APPLIES),), 1),
-    ]
+    [None, None, Explanation((), 0), Explanation((Candidate(held(1), Verdict.APPLIES),), 1)]
 )
 answers = st.builds(
     Answer,
     requests,
     allowed | denied | judged,
     st.just(ID),
-    st.just(None) | explanations,
+    explanations,
     st.sampled_from(["", "", "019a0000-0000-7000-8000-0000000000ff"]),
 )
 

@@ -21,9 +21,14 @@ _REMEMBERED: Final = 64
 """Of how many revisions the bytes are: decisions of a moment are of few."""
 
 
+@lru_cache(_REMEMBERED)
+def _revision(revision: int) -> bytes:
+    return pb.AuthorizeResponse(revision=revision).SerializeToString()
+
+
 def _varint(number: int) -> bytes:
-    """Return a positive number as protobuf writes it: its field's, without the tag."""
-    return pb.AuthorizeResponse(revision=number).SerializeToString()[1:]
+    """Return a positive number as protobuf writes it: a revision, without its tag."""
+    return _revision(number)[1:]
 
 
 _LENGTHS: Final = (b"\0", *(_varint(length) for length in range(1, 4096)))
@@ -43,11 +48,6 @@ def _head(reason: Reason) -> bytes:
 
 _ALLOW: Final = _head(Reason.GRANTED)
 _DENY: Final = {reason.value: _head(reason) for reason in Reason if reason is not Reason.GRANTED}
-
-
-@lru_cache(_REMEMBERED)
-def _revision(revision: int) -> bytes:
-    return pb.AuthorizeResponse(revision=revision).SerializeToString()
 
 
 def authorize(answer: Answer) -> bytes:
