@@ -1,4 +1,4 @@
-"""A flood of credentials that are not valid, and those who call all the while.
+"""What a key costs, and a flood of credentials that are not valid beside those who call.
 
 The flood comes from the address of those callers, and so do they from it: what keeps them apart is
 that they are known. Their calls are counted in seconds of the server's core, all of it: what the
@@ -43,6 +43,11 @@ _FLOOD: Final = Traffic(_CONNECTIONS, 128, OFFERED // _CONNECTIONS, _INVALID)
 _LEAD_SECONDS: Final = 0.5
 """By how much the flood begins earlier, and ends later, than the burst that is measured."""
 _WARM_UP_SECONDS: Final = 0.5
+_TURNS: Final = 6
+"""In a round: a key costs less than two bursts differ by chance, so many short ones take turns,
+each two of them in both orders."""
+_TURN_SECONDS: Final = 0.25
+"""Of a second that a burst of a round lasts elsewhere."""
 _MIB: Final = 1024 * 1024
 _ALONE: Final = Principal("agent:flooded")
 
@@ -55,11 +60,15 @@ class _Callers:
         traffic: how they call.
         rates: calls in a second of the server's core.
         clocked: calls in a second of the clock.
+        calls: how many, in all.
+        spent: seconds of the server's core, in all.
     """
 
     traffic: Traffic
     rates: list[float] = field(default_factory=list)
     clocked: list[float] = field(default_factory=list)
+    calls: int = 0
+    spent: float = 0.0
 
 
 @dataclass(slots=True)
@@ -82,20 +91,18 @@ def measure(stand: Stand, principal: Principal, rounds: Rounds, progress: Progre
         BenchmarkError: a caller was refused.
     """
     kind, key = authorize(stand, principal, Match.EXACT), customs.key(stand.channel)
-    anonymous, known, flooded = (
-        _Callers(FULL._replace(credential=credential)) for credential in ("", key, key)
-    )
+    known, flooded = (_Callers(FULL._replace(credential=key)) for _ in range(2))
     flood, order = _Flood(), random.Random(rounds.count)
+    # Known before anybody floods.
+    compared = _compared(stand, kind, known.traffic, rounds, progress)
     with ThreadPoolExecutor(1) as thread:
-        # Known before anybody floods.
-        _burst(stand, kind, _Callers(known.traffic), _WARM_UP_SECONDS)
         # Also the memory that a flood takes once, and the next one takes again.
         with _flooding(stand, kind, thread, _WARM_UP_SECONDS, _Flood()):
             _burst(stand, kind, _Callers(known.traffic), _WARM_UP_SECONDS)
         before = _resident(stand)
         for number in range(1, rounds.count + 1):
             progress.step(f"a flood of credentials, round {number} of {rounds.count}")
-            for callers in order.sample([anonymous, known, flooded], 3):
+            for callers in order.sample([known, flooded], 2):
                 meanwhile: AbstractContextManager[None] = nullcontext()
                 if callers is flooded:
                     meanwhile = _flooding(stand, kind, thread, rounds.seconds, flood)
@@ -104,7 +111,26 @@ def measure(stand: Stand, principal: Principal, rounds: Rounds, progress: Progre
                     calls = _burst(stand, kind, callers, rounds.seconds)
                 # The next burst must not pay for this one's events; and each answer must have one.
                 stand.await_shipped(stored + calls)
-    return _figures(anonymous, known, flooded, flood, before)
+    return _figures(compared, known, flooded, flood, before)
+
+
+def _compared(
+    stand: Stand, kind: Kind, with_key: Traffic, rounds: Rounds, progress: Progress
+) -> list[float]:
+    """Compare callers with a key with callers without, and return the ratio of each round."""
+    for traffic in (with_key, FULL):
+        _burst(stand, kind, _Callers(traffic), _WARM_UP_SECONDS)
+    found = []
+    for number in range(1, rounds.count + 1):
+        progress.step(f"with a key and without, round {number} of {rounds.count}")
+        known, anonymous, stored = _Callers(with_key), _Callers(FULL), stand.shipped()
+        for _ in range(_TURNS):
+            for callers in (known, anonymous, anonymous, known):
+                _burst(stand, kind, callers, rounds.seconds * _TURN_SECONDS)
+        found.append((known.calls / known.spent) / (anonymous.calls / anonymous.spent))
+        # Bursts pay for each other's events, both alike; each answer must have one.
+        stand.await_shipped(stored + known.calls + anonymous.calls)
+    return found
 
 
 def _burst(stand: Stand, kind: Kind, callers: _Callers, seconds: float) -> int:
@@ -116,6 +142,8 @@ def _burst(stand: Stand, kind: Kind, callers: _Callers, seconds: float) -> int:
     taken, spent = perf_counter() - begin, stand.server_seconds() - used
     callers.rates.append(calls / spent)
     callers.clocked.append(calls / taken)
+    callers.calls += calls
+    callers.spent += spent
     return calls
 
 
@@ -138,13 +166,13 @@ def _resident(stand: Stand) -> float:
 
 
 def _figures(
-    anonymous: _Callers, known: _Callers, flooded: _Callers, flood: _Flood, before: float
+    compared: list[float], known: _Callers, flooded: _Callers, flood: _Flood, before: float
 ) -> list[Figure]:
     return [
         Figure(
             SECTION,
             "cached Authorize, audited, with a key / without",
-            ratios(known.rates, anonymous.rates),
+            spread(compared),
             target=KNOWN_TARGET,
         ),
         Figure(

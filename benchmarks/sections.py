@@ -239,7 +239,7 @@ SECTIONS: Final[Mapping[str, Section]] = {
     "stored": Section("by the capabilities stored; memory", customs.GROUP, _stored),
     "holdings": Section("by what a principal holds", _ANONYMOUS, _holdings),
     "policies": Section("built-in policy sets beside none", _ANONYMOUS, _policies),
-    "flood": Section("beside credentials that are not valid", _ANONYMOUS, _flood),
+    "flood": Section("a key; beside credentials not valid", _ANONYMOUS, _flood),
     "workers": Section("two workers beside one", _ANONYMOUS, _workers),
     "protocol": Section("with and without the replica protocol", _ANONYMOUS, _protocol),
     "tls": Section("TLS beside plain text", _ANONYMOUS, _tls),

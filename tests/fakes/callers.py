@@ -24,8 +24,10 @@ from licet.v1.identity_pb2_grpc import IdentityServiceStub
 class NoKeys:
     """Knows no credential."""
 
-    def remembers(self, _header: str) -> bool:
-        return False
+    remembered = ()
+
+    def current(self, _header: str) -> None:
+        return None
 
     def known(self, _header: str, _deadline: Deadline) -> None:
         return None

@@ -49,8 +49,8 @@ class Keys:
         self.remembered = remembered
         self.verified: list[str] = []
 
-    def remembers(self, header: str) -> bool:
-        return header in self.remembered
+    def current(self, _header: str) -> Identity | None:
+        return None
 
     def known(self, header: str, deadline: Deadline) -> Identity | None:
         return self(header, deadline) if header in self.remembered else None
@@ -125,21 +125,39 @@ def test_from_an_address_that_failed_too_often_only_those_who_are_known_are_let_
 def test_who_is_a_stranger_is_told_without_verifying() -> None:
     keys = Keys("good")
 
-    def metadata(*headers: str) -> list[tuple[str, str | bytes]]:
-        return [("user-agent", "x"), *(("authorization", header) for header in headers)]
+    def are_known(authenticate: Authentication, *headers: str) -> tuple[bool, bool]:
+        asked = call(*headers)
+        return authenticate.knows(asked), authenticate.may_know(asked.invocation_metadata() or ())
 
-    assert Authentication(keys).knows(metadata("good"))
+    both, neither = (True, True), (False, False)
+    assert are_known(Authentication(keys), "good") == both
     for anonymous in (None, ANONYMOUS):
-        assert not Authentication(keys, anonymous).knows(metadata("bad"))
-    assert not Authentication(keys).knows(metadata())
-    assert Authentication(keys, ANONYMOUS).knows(metadata())
-    assert Authentication(keys, None, lambda _: None).knows(metadata())
+        assert are_known(Authentication(keys, anonymous), "bad") == neither
+        assert are_known(Authentication(keys, anonymous), "good", "good") == neither
+    assert are_known(Authentication(keys)) == neither
+    assert are_known(Authentication(keys, ANONYMOUS)) == both
     by_certificate = Authentication(keys, None, lambda _: None)
-    assert by_certificate.knows(metadata(), call())
-    over_socket = Call(peer="unix:/run/licet")
-    assert not by_certificate.knows(metadata(), cast("grpc.ServicerContext", over_socket))
-    assert by_certificate.knows(metadata("good"), cast("grpc.ServicerContext", over_socket))
+    assert are_known(by_certificate) == both
+    for headers, is_known in (((), False), (("good",), True), (("bad",), False)):
+        entries = (("authorization", header) for header in headers)
+        over_socket = Call(*entries, peer="unix:/run/licet")
+        assert by_certificate.knows(cast("grpc.ServicerContext", over_socket)) is is_known
     assert keys.verified == []
+
+
+def test_what_a_call_brings_is_read_once_and_what_it_means_each_time() -> None:
+    keys = Keys("good")
+    authenticate = Authentication(keys, ANONYMOUS)
+    for headers, identity in ((("good",), BY_KEY), ((), ANONYMOUS)):
+        asked = call(*headers)
+        assert authenticate.knows(asked)
+        asked.invocation_metadata = lambda: pytest.fail("read again")  # type: ignore[method-assign]
+        assert [authenticate(asked) for _ in range(3)] == [identity] * 3
+    assert keys.verified == ["good"] * 3
+    refused = call("bad")
+    assert not authenticate.knows(refused)
+    with pytest.raises(UnauthenticatedError):
+        authenticate(refused)
 
 
 def test_a_handler_without_an_identity_fails() -> None:

@@ -12,10 +12,15 @@ from licet.domain.pattern import ResourcePattern
 
 def limits(principals: str = "", resources: str = "") -> Limits:
     """Return limits from patterns that are separated by spaces."""
-    return Limits(
-        tuple(map(ResourcePattern, principals.split())),
-        tuple(map(ResourcePattern, resources.split())),
+    return Limits.of(
+        map(ResourcePattern, principals.split()), map(ResourcePattern, resources.split())
     )
+
+
+def test_limits_that_are_none_are_one_object() -> None:
+    assert limits() is UNLIMITED
+    assert limits("agent:a") == Limits((ResourcePattern("agent:a"),))
+    assert limits("", "doc:a") == Limits((), (ResourcePattern("doc:a"),))
 
 
 def test_admin_may_everything_and_another_scope_only_itself() -> None:

@@ -61,6 +61,14 @@ class Limits(NamedTuple):
     principals: tuple[ResourcePattern, ...] = ()
     resources: tuple[ResourcePattern, ...] = ()
 
+    @classmethod
+    def of(
+        cls, principals: Iterable[ResourcePattern], resources: Iterable[ResourcePattern]
+    ) -> Limits:
+        """Return such limits; if there are none, `UNLIMITED` itself, which is found out soonest."""
+        limits = cls(tuple(principals), tuple(resources))
+        return UNLIMITED if limits == UNLIMITED else limits
+
     def cover_principal(self, principal: Principal) -> bool:
         """Say whether a principal is inside."""
         return not self.principals or _inside(self.principals, ResourcePattern(principal))

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hmac
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from threading import Event, Thread
 from typing import Final, NamedTuple, Protocol
 
@@ -110,9 +110,10 @@ class ApiKeys:
         self._verified: OrderedDict[str, HeldKey] = OrderedDict()
         self._used: dict[str, None] = {}
 
-    def remembers(self, header: str) -> bool:
-        """Say whether a header was verified before: its key may have ended, and it is no guess."""
-        return header in self._verified
+    @property
+    def remembered(self) -> Container[str]:
+        """The headers that were verified before: the key of one may have ended, and is no guess."""
+        return self._verified
 
     def __call__(self, header: str, deadline: Deadline) -> Identity:
         """Return whom the header's credential authenticates, now.
@@ -126,17 +127,27 @@ class ApiKeys:
             return identity
         return self._alive(header, self._verified_entry(header, deadline))
 
+    def current(self, header: str) -> Identity | None:
+        """Return whom a header that was verified before authenticates, if memory can say so.
+
+        That is while the lease is held, and its key in memory; nothing is hashed, and nothing read.
+
+        Raises:
+            UnauthenticatedError: the key has ended.
+        """
+        known = self._verified.get(header)
+        if known is None or not self._held.has(known, known.name):
+            return None
+        return self._alive(header, known)
+
     def known(self, header: str, deadline: Deadline) -> Identity | None:
         """Return whom a header that was verified before authenticates; None: it was not.
 
-        Nothing is hashed, and nothing read while the lease is held and the key is in memory. Raises
-        as verifying does.
+        Nothing is hashed. Raises as verifying does.
         """
         known = self._verified.get(header)
         if known is None:
             return None
-        if self._held.has(known, known.name):
-            return self._alive(header, known)
         entry = self._held.get(known.name, deadline)
         if entry.digest != known.digest:
             self._verified.pop(header, None)

@@ -199,7 +199,7 @@ class Attempts:
         )
 
     def _is_known(self, call: Call) -> bool:
-        return self._authority.knows(call.invocation_metadata(), call)
+        return self._authority.knows(call)
 
     def _take(self, step: _Step, call: Call, message: bytes) -> None:
         """Have a step taken: at once, when what it misses was read, or by a thread that waits."""

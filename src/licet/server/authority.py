@@ -130,13 +130,12 @@ class Authenticates(Protocol):
         """Return who calls, now."""
         ...
 
-    def knows(
-        self,
-        metadata: Iterable[tuple[str, str | bytes]],
-        context: grpc.ServicerContext | None = None,
-        /,
-    ) -> bool:
-        """Say whether a call with this metadata may be somebody's without further verifying."""
+    def knows(self, context: grpc.ServicerContext, /) -> bool:
+        """Say whether a call may be somebody's without further verifying."""
+        ...
+
+    def may_know(self, metadata: Iterable[tuple[str, str | bytes]], /) -> bool:
+        """Say as much of a call of which only its metadata is there."""
         ...
 
 
@@ -179,13 +178,13 @@ class Authority:
         """Where those go who are not known yet."""
         return self._authenticate.strangers
 
-    def knows(
-        self,
-        metadata: Iterable[tuple[str, str | bytes]],
-        context: grpc.ServicerContext | None = None,
-    ) -> bool:
+    def knows(self, context: grpc.ServicerContext) -> bool:
+        """Say whether a call is no stranger's. It does not block."""
+        return self._authenticate.knows(context)
+
+    def may_know(self, metadata: Iterable[tuple[str, str | bytes]]) -> bool:
         """Say whether a call with this metadata is no stranger's. It does not block."""
-        return self._authenticate.knows(metadata, context)
+        return self._authenticate.may_know(metadata)
 
     def admission(self, method: str) -> Admit:
         """Return what lets a call of a method in and attaches its identity.

@@ -7,8 +7,8 @@ wrapped context costs more than what it carries (docs/decisions/0029-callers.md)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol, cast
+from collections.abc import Callable, Container, Iterable
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 import grpc
 
@@ -24,12 +24,22 @@ from licet.server.tls import ServerTls
 
 _AUTHORIZATION: Final = "authorization"
 
+_Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
+
 
 class Credentials(Protocol):
     """What a bearer credential is verified by."""
 
-    def remembers(self, header: str, /) -> bool:
-        """Say whether a header was verified before. It neither blocks nor computes."""
+    @property
+    def remembered(self) -> Container[str]:
+        """The headers that were verified before; to look costs next to nothing."""
+        ...
+
+    def current(self, header: str, /) -> Identity | None:
+        """Return whom memory says that such a header authenticates; None: it does not say.
+
+        It neither blocks nor computes. Raises UnauthenticatedError: nobody any more.
+        """
         ...
 
     def known(self, header: str, deadline: Deadline, /) -> Identity | None:
@@ -68,6 +78,7 @@ class Authentication:
             strangers: who may have a credential verified, if not everybody.
         """
         self._api_keys = api_keys
+        self._remembered = api_keys.remembered
         self._anonymous = anonymous
         self._by_certificate = by_certificate
         self.strangers = Strangers() if strangers is None else strangers
@@ -85,17 +96,14 @@ class Authentication:
             identity = self._by_certificate(context)
             if identity is not None:
                 return identity
-        header: str | None = None
-        for key, value in context.invocation_metadata():
-            if key == _AUTHORIZATION:
-                if header is not None:
-                    # Which of two counts is not to be guessed.
-                    raise UnauthenticatedError(EXPECTED)
-                header = cast("str", value)
+        header: Any = getattr(context, "licet_header", _UNREAD)
+        if header is _UNREAD:
+            header = _header_in(context.invocation_metadata())
+            context.licet_header = header  # type: ignore[attr-defined] # as for `attach`
         if header is not None:
             try:
-                identity = self._api_keys.known(header, deadline_of(context))
-                return self._verified(header, context) if identity is None else identity
+                identity = self._api_keys.current(header)
+                return self._looked_up(header, context) if identity is None else identity
             except UnauthenticatedError:
                 self.strangers.failed(context)
                 raise
@@ -105,23 +113,40 @@ class Authentication:
             raise UnauthenticatedError(EXPECTED)
         return self._anonymous
 
-    def knows(
-        self,
-        metadata: Iterable[tuple[str, str | bytes]],
-        context: grpc.ServicerContext | None = None,
-    ) -> bool:
-        """Say whether a call with this metadata may be somebody's without further verifying.
+    def knows(self, context: grpc.ServicerContext) -> bool:
+        """Say whether a call may be somebody's without further verifying.
 
         It neither blocks nor computes; who the caller is, and whether it may call, it does not say.
-        Without the call itself, one over the Unix socket may be somebody's by a certificate, too.
+        What it has read is left on the call, for each of its messages.
         """
-        for key, value in metadata:
-            if key == _AUTHORIZATION:
-                return self._api_keys.remembers(cast("str", value))
+        try:
+            header = _header_in(context.invocation_metadata())
+        except UnauthenticatedError:
+            return False
+        context.licet_header = header  # type: ignore[attr-defined] # as for `attach`
+        if header is not None:
+            return header in self._remembered
         if self._anonymous is not None or self._by_certificate is None:
             return self._anonymous is not None
         # TLS has let in who comes by the port; the socket is open to whom its mode says.
-        return context is None or address_of(context.peer()) != UNIX
+        return address_of(context.peer()) != UNIX
+
+    def may_know(self, metadata: _Metadata) -> bool:
+        """Say as much of a call of which only its metadata is there.
+
+        One over the Unix socket may be somebody's by a certificate, too.
+        """
+        try:
+            header = _header_in(metadata)
+        except UnauthenticatedError:
+            return False
+        if header is not None:
+            return header in self._remembered
+        return self._anonymous is not None or self._by_certificate is not None
+
+    def _looked_up(self, header: str, context: grpc.ServicerContext) -> Identity:
+        identity = self._api_keys.known(header, deadline_of(context))
+        return self._verified(header, context) if identity is None else identity
 
     def _verified(self, header: str, context: grpc.ServicerContext) -> Identity:
         if deadline_of(context) is AT_ONCE:
@@ -130,6 +155,24 @@ class Authentication:
         # looked at before this, so that it says nothing about a credential either.
         self.strangers.check(context)
         return self._api_keys(header, deadline_of(context))
+
+
+_UNREAD: Final = object()
+
+
+def _header_in(metadata: _Metadata) -> str | None:
+    """Return a call's `authorization`; None: it has none.
+
+    Raises:
+        UnauthenticatedError: it has two, and which of them counts is not to be guessed.
+    """
+    header: str | None = None
+    for key, value in metadata:
+        if key == _AUTHORIZATION:
+            if header is not None:
+                raise UnauthenticatedError(EXPECTED)
+            header = cast("str", value)
+    return header
 
 
 def by_certificate(

@@ -99,7 +99,7 @@ class Interceptor(grpc.ServerInterceptor):
                 return None
             route = self._route(method, handler)
             self._routes[method] = route
-        if route.strange is not None and not self._authority.knows(
+        if route.strange is not None and not self._authority.may_know(
             handler_call_details.invocation_metadata
         ):
             return route.strange

@@ -175,9 +175,7 @@ def _key(  # noqa: PLR0913, PLR0917 - one argument per column
         name=name,
         scopes=tuple(map(Scope, scopes)),
         caller=Caller(caller),
-        limits=Limits(
-            tuple(map(ResourcePattern, principals)), tuple(map(ResourcePattern, resources))
-        ),
+        limits=Limits.of(map(ResourcePattern, principals), map(ResourcePattern, resources)),
         created_at=Instant(created_at),
         created_by=Caller(created_by),
         revision=revision,
