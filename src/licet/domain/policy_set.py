@@ -14,7 +14,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple, assert_never
 
@@ -32,8 +32,6 @@ from licet.domain.decision import (
 from licet.domain.decision import PolicyOutcome as Outcome
 from licet.domain.instant import Instant
 from licet.domain.names import Action, Principal, Resource
-from licet.domain.pattern import REST, ResourcePattern
-from licet.domain.pattern_index import PatternIndex
 from licet.domain.policy import (
     COUNTED,
     Deny,
@@ -48,6 +46,7 @@ from licet.domain.policy import (
     find,
 )
 from licet.domain.policy_facts import NO_ROLES, Facts
+from licet.domain.policy_index import PolicyIndex
 from licet.domain.token_bucket import Demand, Refusal, bucket
 
 MAX_REMEMBERED: Final = 8192
@@ -92,7 +91,7 @@ class PolicySet:
         self.conditions: Final = sum(policy.condition is not None for policy in self.policies)
         """How many of the policies have a condition."""
         self._ordered = sorted(self.policies, key=lambda policy: _ORDER.index(type(policy.effect)))
-        self._index = _Index(self._ordered)
+        self._index = PolicyIndex(self._ordered)
         self._names_principals = any(policy.match.principals for policy in self.policies)
         remember = lru_cache(MAX_REMEMBERED)
         self._of_type: Callable[[str, Action, Resource], _Matching | None] = remember(self._shared)
@@ -327,74 +326,3 @@ def _outcome(finding: Finding) -> Outcome:
     if finding.reason is None:
         return Outcome.PASSED
     return Outcome.FAILED if finding.reason is Reason.POLICY_ERROR else Outcome.DENIED
-
-
-class _Index:
-    """Finds the policies that match: one set of bits for each of the three, and what all have."""
-
-    def __init__(self, ordered: Sequence[Policy]) -> None:
-        self._ordered = tuple(ordered)
-        self._principals = _Patterns(policy.match.principals for policy in ordered)
-        self._resources = _Patterns(policy.match.resources for policy in ordered)
-        self._any_action = 0
-        self._actions: dict[Action, int] = {}
-        # Of policies that name principals: those of all of a type, and of some of it only.
-        self._of_all: dict[str, int] = {}
-        self._of_some: dict[str, int] = {}
-        self._of_anybody = self._limits = 0
-        for number, policy in enumerate(ordered):
-            self._limits |= isinstance(policy.effect, Limit) << number
-            self._of_anybody |= (not policy.match.principals) << number
-            for named in {pattern.partition(":")[0] for pattern in policy.match.principals}:
-                has_all = f"{named}:{REST}" in policy.match.principals
-                bits = self._of_all if has_all else self._of_some
-                bits[named] = bits.get(named, 0) | 1 << number
-            if not policy.match.actions:
-                self._any_action |= 1 << number
-            for action in policy.match.actions:
-                self._actions[action] = self._actions.get(action, 0) | 1 << number
-
-    def matching(
-        self, principal: Principal, action: Action, resource: Resource
-    ) -> tuple[Policy, ...]:
-        bits = self._about(action, resource)
-        if bits:
-            bits &= self._principals.matching(Resource(principal))
-        return self._of(bits)
-
-    def shared(self, of_type: str, action: Action, resource: Resource) -> tuple[Policy, ...] | None:
-        """Return those that match all principals of a type; None: it matters which one it is."""
-        bits = self._about(action, resource)
-        of_all = self._of_anybody | self._of_all.get(of_type, 0)
-        if bits & (self._of_some.get(of_type, 0) | (self._limits & of_all)):
-            return None
-        return self._of(bits & of_all)
-
-    def _about(self, action: Action, resource: Resource) -> int:
-        bits = self._actions.get(action, 0) | self._any_action
-        if bits:
-            bits &= self._resources.matching(resource)
-        return bits
-
-    def _of(self, bits: int) -> tuple[Policy, ...]:
-        found = []
-        while bits:
-            lowest = bits & -bits
-            found.append(self._ordered[lowest.bit_length() - 1])
-            bits ^= lowest
-        return tuple(found)
-
-
-class _Patterns:
-    def __init__(self, patterns: Iterable[Sequence[ResourcePattern]]) -> None:
-        self._any = 0
-        merged: dict[ResourcePattern, int] = {}
-        for number, several in enumerate(patterns):
-            if not several:
-                self._any |= 1 << number
-            for pattern in several:
-                merged[pattern] = merged.get(pattern, 0) | 1 << number
-        self._index = PatternIndex(merged)
-
-    def matching(self, resource: Resource) -> int:
-        return self._any | self._index.covering(resource)
