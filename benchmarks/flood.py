@@ -97,8 +97,10 @@ def measure(stand: Stand, principal: Principal, rounds: Rounds, progress: Progre
     compared = _compared(stand, kind, known.traffic, rounds, progress)
     with ThreadPoolExecutor(1) as thread:
         # Also the memory that a flood takes once, and the next one takes again.
+        stored = stand.shipped()
         with _flooding(stand, kind, thread, _WARM_UP_SECONDS, _Flood()):
-            _burst(stand, kind, _Callers(known.traffic), _WARM_UP_SECONDS)
+            calls = _burst(stand, kind, _Callers(known.traffic), _WARM_UP_SECONDS)
+        stand.await_shipped(stored + calls)
         before = _resident(stand)
         for number in range(1, rounds.count + 1):
             progress.step(f"a flood of credentials, round {number} of {rounds.count}")
@@ -118,14 +120,17 @@ def _compared(
     stand: Stand, kind: Kind, with_key: Traffic, rounds: Rounds, progress: Progress
 ) -> list[float]:
     """Compare callers with a key with callers without, and return the ratio of each round."""
-    for traffic in (with_key, FULL):
-        _burst(stand, kind, _Callers(traffic), _WARM_UP_SECONDS)
+    stored = stand.shipped()
+    warm_up = [_burst(stand, kind, _Callers(each), _WARM_UP_SECONDS) for each in (with_key, FULL)]
+    stand.await_shipped(stored + sum(warm_up))
     found = []
     for number in range(1, rounds.count + 1):
         progress.step(f"with a key and without, round {number} of {rounds.count}")
         known, anonymous, stored = _Callers(with_key), _Callers(FULL), stand.shipped()
+        # Whoever begins a round ends it, and leaves what nobody pays for.
+        outer, inner = (known, anonymous) if number % 2 else (anonymous, known)
         for _ in range(_TURNS):
-            for callers in (known, anonymous, anonymous, known):
+            for callers in (outer, inner, inner, outer):
                 _burst(stand, kind, callers, rounds.seconds * _TURN_SECONDS)
         found.append((known.calls / known.spent) / (anonymous.calls / anonymous.spent))
         # Bursts pay for each other's events, both alike; each answer must have one.

@@ -49,8 +49,10 @@ class Keys:
         self.remembered = remembered
         self.verified: list[str] = []
 
-    def current(self, _header: str) -> Identity | None:
-        return None
+    def current(self, header: str) -> Identity | None:
+        if header == "ended":
+            raise UnauthenticatedError("no more")
+        return BY_KEY if header == "in memory" else None
 
     def known(self, header: str, deadline: Deadline) -> Identity | None:
         return self(header, deadline) if header in self.remembered else None
@@ -122,6 +124,21 @@ def test_from_an_address_that_failed_too_often_only_those_who_are_known_are_let_
     assert authenticate(call("good")) is BY_KEY
 
 
+def test_a_key_that_has_ended_is_a_failure_like_any_other() -> None:
+    strangers = Strangers(Buckets(1.0, 1, ManualClock()))
+    authenticate = Authentication(Keys("ended"), None, None, strangers)
+    with pytest.raises(UnauthenticatedError):
+        authenticate(call("ended"))
+    with pytest.raises(RateLimitedError):
+        authenticate(call("good"))
+
+
+def test_who_is_in_memory_is_not_looked_for_elsewhere() -> None:
+    keys = Keys("in memory")
+    assert Authentication(keys)(call("in memory")) is BY_KEY
+    assert keys.verified == []
+
+
 def test_who_is_a_stranger_is_told_without_verifying() -> None:
     keys = Keys("good")
 
@@ -154,10 +171,12 @@ def test_what_a_call_brings_is_read_once_and_what_it_means_each_time() -> None:
         asked.invocation_metadata = lambda: pytest.fail("read again")  # type: ignore[method-assign]
         assert [authenticate(asked) for _ in range(3)] == [identity] * 3
     assert keys.verified == ["good"] * 3
-    refused = call("bad")
-    assert not authenticate.knows(refused)
-    with pytest.raises(UnauthenticatedError):
-        authenticate(refused)
+    for sent in (("bad",), ("good", "good"), ("good", "bad")):
+        refused = call(*sent)
+        assert not authenticate.knows(refused)
+        for _ in range(2):
+            with pytest.raises(UnauthenticatedError):
+                authenticate(refused)
 
 
 def test_a_handler_without_an_identity_fails() -> None:

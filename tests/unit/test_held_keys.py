@@ -253,6 +253,23 @@ def test_memory_says_who_calls_while_it_can_be_trusted() -> None:
         scene.keys.current(header(1))
 
 
+def test_a_key_that_ends_while_the_lease_is_looked_at_is_nobodys() -> None:
+    """The lease first, the entry second: revocation.md, step 8."""
+    scene = Scene(1)
+    scene.who(header(1))
+    scene.stored.clear()
+
+    def paused() -> float:
+        """As if the process had stood still, and the lease had been renewed meanwhile."""
+        scene.change(1)
+        return 0.0
+
+    lease = Lease(paused)
+    lease.extend(1.0)
+    scene.held._lease = lease  # noqa: SLF001 - the clock is read by nobody else
+    assert scene.keys.current(header(1)) is None
+
+
 def test_a_caller_who_is_wanted_at_once_comes_from_memory() -> None:
     scene = Scene(1)
     with pytest.raises(NotAtOnceError):
