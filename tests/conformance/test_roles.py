@@ -1,4 +1,4 @@
-"""What the database itself refuses, whoever asks: the rights of roles, triggers, constraints.
+"""What the database itself refuses, whoever asks: the rights of roles, and the log's triggers.
 
 The server could be wrong, or somebody could sit at its connection; these hold all the same.
 """
@@ -6,19 +6,18 @@ The server could be wrong, or somebody could sit at its connection; these hold a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import LiteralString
 
 import grpc
 import psycopg
 import pytest
 from psycopg import errors
-from psycopg.types.json import Jsonb
 
 from licet.v1 import authorization_pb2 as pb
 from tests.fakes.api import refused
 from tests.fakes.postgres import Cluster, Database
-from tests.fakes.serving import Served, serving
+from tests.fakes.serving import Served
+from tests.fakes.used_database import denied, used_database
 
 PARTITION: LiteralString = """
 SELECT 'audit.' || c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
@@ -36,18 +35,8 @@ FROM audit.events LIMIT 1
 @pytest.fixture(scope="module")
 def used(cluster: Cluster, migrated_template: Database) -> Iterator[tuple[Database, str, str]]:
     """Provide a database after use, with a parent, its child, decisions and changes on record."""
-    with cluster.database(migrated_template) as database:
-        with serving(database) as served:
-            parent = served.grant("agent:a", "read", "doc:**", delegation_depth=2)
-            child = served.grant("agent:b", "read", "doc:x", parent_capability_id=parent)
-            served.authorize("agent:b", "read", "doc:x")
-        yield database, parent, child
-
-
-@pytest.fixture
-def child(used: tuple[Database, str, str]) -> str:
-    """Provide the id of the child."""
-    return used[2]
+    with used_database(cluster, migrated_template) as used:
+        yield used
 
 
 @pytest.fixture
@@ -55,15 +44,6 @@ def admin(used: tuple[Database, str, str]) -> Iterator[psycopg.Connection]:
     """Provide a transaction of the administrator, which is rolled back."""
     with used[0].connect() as connection, connection.transaction(force_rollback=True):
         yield connection
-
-
-@contextmanager
-def _refused(
-    connection: psycopg.Connection, error: type[psycopg.Error], match: str | None = None
-) -> Iterator[pytest.ExceptionInfo[psycopg.Error]]:
-    """Assert that the block is refused; the transaction goes on."""
-    with pytest.raises(error, match=match) as raised, connection.transaction():
-        yield raised
 
 
 @pytest.fixture
@@ -199,7 +179,7 @@ NOT_FOR_THE_SERVER: list[LiteralString] = [
 
 @pytest.mark.parametrize("statement", NOT_FOR_THE_SERVER)
 def test_the_servers_role_is_refused(server: psycopg.Connection, statement: LiteralString) -> None:
-    with _refused(server, errors.InsufficientPrivilege):
+    with denied(server, errors.InsufficientPrivilege):
         server.execute(_on_partition(server, statement))
 
 
@@ -247,7 +227,7 @@ def test_other_roles_are_refused(
         admin.execute("SET LOCAL ROLE licet_test_nobody")
     else:
         admin.execute("SET LOCAL ROLE licet_auditor")
-    with _refused(admin, errors.InsufficientPrivilege):
+    with denied(admin, errors.InsufficientPrivilege):
         admin.execute(statement)
 
 
@@ -282,7 +262,7 @@ def test_nobody_changes_what_is_on_record(
     before = admin.execute(everything).fetchall()
     if replica:
         admin.execute("SET LOCAL session_replication_role = replica")
-    with _refused(admin, errors.InsufficientPrivilege, match="append-only"):
+    with denied(admin, errors.InsufficientPrivilege, match="append-only"):
         admin.execute(_on_partition(admin, statement))
     assert admin.execute(everything).fetchall() == before
 
@@ -291,124 +271,3 @@ def _on_partition(connection: psycopg.Connection, statement: str) -> LiteralStri
     (partition,) = connection.execute(PARTITION).fetchone() or ("",)
     filled: LiteralString = statement.replace("{partition}", partition)
     return filled
-
-
-IMMUTABLE: dict[str, LiteralString] = {
-    "id": "id = gen_random_uuid()",
-    "parent_id": "parent_id = NULL",
-    "principal": "principal = 'agent:z'",
-    "actions": "actions = '{write}'",
-    "resource": "resource = 'doc:y'",
-    "granted_by": "granted_by = 'caller:z'",
-    "granted_at": "granted_at = now()",
-    "not_before": "not_before = now()",
-    "expires_at": "expires_at = '2099-01-01'",
-    "delegation_depth": "delegation_depth = delegation_depth + 1",
-    "condition": "condition = 'true'",
-    "conditions": "conditions = '{true}'",
-    "session_id": "session_id = 's'",
-    "metadata": "metadata = '{\"a\": 1}'",
-    "granted_revision": "granted_revision = granted_revision + 1",
-    "granted_event_id": "granted_event_id = gen_random_uuid()",
-    "approved_roles": "approved_roles = '{security}'",
-}
-END: LiteralString = """
-UPDATE licet.capabilities SET ended_revision = 99, ended_event_id = gen_random_uuid(),
-  ended_at = now(), ended_by = 'caller:a', end_reason = '', end_cause = 'REVOKED' WHERE id = %s
-"""
-
-
-@pytest.mark.parametrize("column", IMMUTABLE)
-def test_nothing_but_the_end_of_a_capability_changes(
-    admin: psycopg.Connection, child: str, column: str
-) -> None:
-    update: LiteralString = "UPDATE licet.capabilities SET {} WHERE id = %s"
-    with _refused(admin, errors.IntegrityError):
-        admin.execute(update.format(IMMUTABLE[column]), [child])
-    # Not even together with its end.
-    both: LiteralString = END.replace("SET ", "SET " + IMMUTABLE[column] + ", ")
-    with _refused(admin, errors.IntegrityError):
-        admin.execute(both, [child])
-
-
-def test_every_column_of_a_capability_is_covered(admin: psycopg.Connection) -> None:
-    found = admin.execute(
-        "SELECT attname FROM pg_attribute WHERE attrelid = 'licet.capabilities'::regclass"
-        " AND attnum > 0 AND attname NOT LIKE 'end%'"
-    ).fetchall()
-    assert {name for (name,) in found} == set(IMMUTABLE)
-
-
-def test_a_capability_ends_once_and_is_never_deleted(admin: psycopg.Connection, child: str) -> None:
-    with _refused(admin, errors.IntegrityError):
-        admin.execute("DELETE FROM licet.capabilities WHERE id = %s", [child])
-    admin.execute(END, [child])
-    for again in (END, "UPDATE licet.capabilities SET ended_revision = NULL WHERE id = %s"):
-        with _refused(admin, errors.IntegrityError, match="has ended"):
-            admin.execute(again, [child])
-    with _refused(admin, errors.IntegrityError):
-        admin.execute("DELETE FROM licet.capabilities WHERE id = %s", [child])
-
-
-BAD_ROWS: dict[str, tuple[dict[str, object], str]] = {
-    "depth-of-parent": ({"delegation_depth": 2}, ""),
-    "later-expiry": ({"expires_at": "infinity"}, ""),
-    "earlier-begin": ({"not_before": "-infinity"}, ""),
-    "other-action": ({"actions": ["write"]}, ""),
-    "more-actions": ({"actions": ["read", "write"]}, ""),
-    "any-action": ({"actions": ["*"]}, ""),
-    "no-actions": ({"actions": []}, "capability_has_actions"),
-    "null-action": ({"actions": ["read", None], "parent_id": None}, "capability_has_actions"),
-    "principal": ({"principal": "Agent:a"}, "capability_principal_is_name"),
-    "long-principal": ({"principal": "a:" + "x" * 255}, "capability_principal_is_name"),
-    "resource": ({"resource": "doc"}, "capability_resource_is_name"),
-    "no-time": (
-        {"not_before": "2050-01-01", "expires_at": "2050-01-01"},
-        "capability_time_is_not_empty",
-    ),
-    "depth": ({"delegation_depth": 65, "parent_id": None}, "capability_depth_in_range"),
-    "negative": ({"delegation_depth": -1}, "capability_depth_in_range"),
-    "metadata": ({"metadata": Jsonb([])}, "capability_metadata_is_object"),
-    "long-condition": ({"condition": "x" * 2049}, ""),
-    "half-an-end": ({"ended_revision": 9}, "capability_end_is_whole"),
-}
-
-
-@pytest.mark.parametrize("rule", BAD_ROWS)
-def test_a_wrong_capability_cannot_be_stored(
-    admin: psycopg.Connection, child: str, rule: str
-) -> None:
-    overrides, constraint = BAD_ROWS[rule]
-    good: dict[str, object] = {
-        "parent_id": None,
-        "principal": "agent:b",
-        "actions": ["read"],
-        "resource": "doc:x",
-        "not_before": "2040-01-01",
-        "expires_at": "2090-01-01",
-        "delegation_depth": 1,
-        "metadata": Jsonb({}),
-        "condition": "",
-        "ended_revision": None,
-    }
-    insert: LiteralString = """
-        INSERT INTO licet.capabilities (id, parent_id, principal, actions, resource, granted_by,
-          granted_at, not_before, expires_at, delegation_depth, metadata, condition,
-          granted_revision, granted_event_id, ended_revision)
-        VALUES (coalesce(%(id)s, gen_random_uuid()), %(parent_id)s::uuid, %(principal)s,
-          %(actions)s, %(resource)s, 'caller:a', now(), %(not_before)s, %(expires_at)s,
-          %(delegation_depth)s, %(metadata)s, %(condition)s, 1, gen_random_uuid(),
-          %(ended_revision)s)
-        RETURNING id"""
-    limits = good | {"id": None, "delegation_depth": 2}
-    (bound,) = admin.execute(insert, limits).fetchone() or ("",)
-    inside = good | {"id": None, "parent_id": bound}
-    admin.execute(insert, inside)  # as it should be
-    with _refused(admin, errors.IntegrityError) as refused:
-        admin.execute(insert, inside | overrides)
-    assert (refused.value.diag.constraint_name or "") == constraint
-    with _refused(admin, errors.IntegrityError):
-        admin.execute(insert, inside | {"id": child})  # the id is taken
-    admin.execute(END, [bound])
-    with _refused(admin, errors.IntegrityError):
-        admin.execute(insert, inside)  # of a dead parent

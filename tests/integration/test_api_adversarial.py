@@ -6,10 +6,8 @@ works afterwards.
 
 from __future__ import annotations
 
-import math
 import random
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import grpc
@@ -21,74 +19,20 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from licet.v1 import authorization_pb2 as pb
-from tests.fakes.api import all_stored, capability_count, capability_ids, count, refused
+from tests.fakes.api import capability_count, capability_ids, refused
+from tests.fakes.hostile import (
+    DOUBLES,
+    INVALID,
+    ITS_FAULT,
+    METHODS,
+    NUMBERS,
+    TEXTS,
+    UNARY,
+    VALID,
+    assert_survived,
+)
 from tests.fakes.postgres import Cluster, Database
 from tests.fakes.serving import Failure, Served, failure, serving
-
-Code = grpc.StatusCode
-UNKNOWN: Final = "0199c5f0-6a5e-7cc3-98c4-dc0c0c07398f"
-INVALID: Final = Code.INVALID_ARGUMENT
-# What a client can cause. Everything else is a bug, or says that the service suffered.
-ITS_FAULT: Final = {
-    INVALID,
-    Code.NOT_FOUND,
-    Code.ALREADY_EXISTS,
-    Code.PERMISSION_DENIED,
-    Code.FAILED_PRECONDITION,
-    Code.RESOURCE_EXHAUSTED,
-}
-METHODS: Final = {
-    method.name: method for method in pb.DESCRIPTOR.services_by_name["AuthorizationService"].methods
-}
-UNARY: Final = [name for name, method in METHODS.items() if not method.server_streaming]
-VALID: Final[dict[str, Message]] = {
-    "Authorize": pb.AuthorizeRequest(principal="agent:a", action="read", resource="doc:x"),
-    "BatchAuthorize": pb.BatchAuthorizeRequest(
-        requests=[pb.AuthorizeRequest(principal="agent:a", action="read", resource="doc:x")]
-    ),
-    "Grant": pb.GrantRequest(principal="agent:a", actions=["read"], resource="doc:x"),
-    "Revoke": pb.RevokeRequest(filter=pb.RevokeFilter(principal="agent:nobody")),
-    "GetCapability": pb.GetCapabilityRequest(capability_id=UNKNOWN),
-    "ListCapabilities": pb.ListCapabilitiesRequest(),
-    "QueryAudit": pb.QueryAuditRequest(),
-}
-TEXTS: Final = [
-    "",
-    "x" * 1_000_000,
-    "agent:" + "x" * 251,
-    "agent:" + "é" * 200,
-    "\0",
-    "agent:a\0b",
-    "agent:a\x1b[2J",
-    "agent:a\r\nb",
-    "agent:a\x7f",
-    "agent:\u202egnp",  # right to left
-    "agent:a\u200bb",  # zero width
-    "agent:\ufeffa",
-    "agent:a\u2028b",
-    "agent:e\u0301",  # not composed
-    "agent:\u212b",  # composed otherwise
-    "agent:\U0010ffff",
-    "agent:\ue000",
-    "аgent:a",  # Cyrillic
-    "Agent:a",
-    "agent",
-    ":",
-    "doc:/../x",
-    "doc:*****",
-    "doc:" + "*/" * 500 + "**",
-    "doc:" + "(a+)+" * 200,
-    "doc:[[:alpha:]]\\1{9999}",
-    "'; DROP TABLE licet.capabilities; --",
-    "%s%(x)s{0}$1",
-    UNKNOWN[:-1] + "g",
-    "🙂" * 32,
-]
-NUMBERS: Final = [0, -1, 1, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1, -(2**63)]
-DOUBLES: Final = [
-    *(0.0, -0.0, 1.5, math.nan, math.inf, -math.inf),
-    *(5e-324, 1.7e308, 2.0**53, 2.0**63, 1e20),
-]
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +46,7 @@ def hostile(cluster: Cluster, migrated_template: Database) -> Iterator[Served]:
 def survives(hostile: Served) -> Iterator[None]:
     """Whatever a test did, the service still grants, decides, records and revokes."""
     yield
-    granted = hostile.grant("agent:survivor", "read", "doc:x")
-    answer = hostile.authorize("agent:survivor", "read", "doc:x")
-    assert answer.capability_id
-    assert all_stored(hostile.database, [answer.decision_id])
-    revoke = pb.RevokeRequest(capability_id=granted)
-    assert hostile.stub.Revoke(revoke, timeout=10).ended_count == 1
+    assert_survived(hostile)
 
 
 def _call(served: Served, method: str, request: bytes | Message) -> Failure | None:
@@ -305,121 +244,11 @@ def test_a_stream_survives_what_it_cannot_read(hostile: Served) -> None:
     assert (len(answered), invalid.code, invalid.fields) == (2, INVALID, ("request",))
 
 
-class Fuzzer:
-    """Makes random messages of a type, near enough to valid ones that some are accepted."""
-
-    def __init__(self, rng: random.Random) -> None:
-        """Take the randomness from here."""
-        self._rng = rng
-        self._density = 0.5
-        self.capability_ids = [UNKNOWN, "", "x"]
-
-    def message(self, valid: Message) -> Message:
-        """Return a message of this one's type: a valid one with changes, or anything."""
-        message = type(valid)()
-        if self._rng.random() < 0.7:
-            message.CopyFrom(valid)
-        self._density = self._rng.choice((0.05, 0.1, 0.5))
-        self._fill(message, 0)
-        return message
-
-    def _fill(self, message: Message, depth: int) -> None:
-        for field in message.DESCRIPTOR.fields:
-            if self._rng.random() < (self._density if depth < 6 else 0.2):
-                self._set(message, field, depth)
-
-    def _set(self, message: Any, field: Any, depth: int) -> None:  # noqa: ANN401 - fields by name
-        name = field.name
-        entry = field.message_type is not None and field.message_type.GetOptions().map_entry
-        if entry:
-            for _ in range(self._rng.randrange(3)):
-                self._fill(getattr(message, name)[self._text("key")], depth + 1)
-        elif field.is_repeated:
-            for _ in range(self._rng.choice((0, 1, 1, 2, 3, 40))):
-                if field.message_type:
-                    self._fill(getattr(message, name).add(), depth + 1)
-                else:
-                    getattr(message, name).append(self._scalar(field))
-        elif field.message_type:
-            getattr(message, name).SetInParent()
-            self._fill(getattr(message, name), depth + 1)
-        else:
-            setattr(message, name, self._scalar(field))
-
-    def _scalar(self, field: FieldDescriptor) -> Any:  # noqa: ANN401 - of the field's type
-        if field.type == FieldDescriptor.TYPE_STRING:
-            return self._text(field.name)
-        if field.name == "null_value":
-            return 0
-        choices: dict[int, Sequence[float]] = {
-            FieldDescriptor.TYPE_BOOL: (False, True),
-            FieldDescriptor.TYPE_DOUBLE: DOUBLES,
-            FieldDescriptor.TYPE_ENUM: (-1, 0, 1, 2, 3),
-            FieldDescriptor.TYPE_UINT32: (0, 1, 64, 65, 2**32 - 1),
-            FieldDescriptor.TYPE_INT32: (0, 1, 100, 2**31 - 1, -(2**31)),
-            FieldDescriptor.TYPE_INT64: (0, 60, 4_000_000_000, *NUMBERS),
-        }
-        return self._rng.choice(choices[field.type])
-
-    def _text(self, name: str) -> str:
-        rng = self._rng
-        if rng.random() < 0.2:
-            return "".join(chr(rng.choice((rng.randrange(0xD800), 0x1F642))) for _ in range(9))
-        choices: dict[str, Sequence[str]] = {
-            "principal": ("agent:a", "agent:b", "user:ü"),
-            "action": ("read", "write.all", "*"),
-            "actions": ("read", "write.all", "list", "*"),
-            "resource": ("doc:x", "doc:a/b", "doc:a/*", "doc:**"),
-            "condition": ("", "", "", "true"),
-            "capability_id": self.capability_ids,
-            "parent_capability_id": self.capability_ids,
-            "event_types": ("grant", "revoke", "x"),
-            "page_token": ("", "", "x"),
-            "granted_by": ("caller:anonymous", ""),
-        }
-        return rng.choice(choices.get(name, ("", "a", "key-1", *TEXTS[2:])))
-
-
 def _rng() -> random.Random:
     # pytest-randomly seeds the module and prints its seed, with which a failure is repeated.
     seed = random.getrandbits(32)
     print(f"seed {seed}")  # noqa: T201 - shown with a failure
     return random.Random(seed)
-
-
-def test_thousands_of_random_messages_never_meet_a_bug(hostile: Served) -> None:
-    rng = _rng()
-    fuzzer = Fuzzer(rng)
-    before = capability_ids(hostile.database)
-    codes: dict[str, Counter[grpc.StatusCode]] = {method: Counter() for method in UNARY}
-    waiting: deque[tuple[str, Message, grpc.Future[Any]]] = deque()
-    granted: set[str] = set()
-
-    def settle() -> None:
-        method, request, call = waiting.popleft()
-        error = call.exception()
-        code = Code.OK if error is None else failure(error).code  # type: ignore[arg-type] # an RpcError
-        assert code is Code.OK or code in ITS_FAULT, (code, method, request)
-        codes[method][code] += 1
-        if method == "Grant" and error is None:
-            granted.add(call.result().capability.id)
-            fuzzer.capability_ids.append(call.result().capability.id)
-
-    for _ in range(2500):
-        method = rng.choice(UNARY)
-        request = fuzzer.message(VALID[method])
-        waiting.append((method, request, getattr(hostile.stub, method).future(request, timeout=20)))
-        if len(waiting) >= 8:
-            settle()
-    while waiting:
-        settle()
-    # It was near enough to what is valid to reach everything, and to be refused everywhere.
-    assert all(seen[Code.OK] and seen[INVALID] for seen in codes.values()), codes
-    # One that was there before was granted again by its request_id, and is not a second one.
-    assert capability_ids(hostile.database) == before | granted
-    orphans = """SELECT count(*) FROM licet.capabilities AS c WHERE NOT EXISTS (
-                   SELECT FROM audit.events AS e WHERE e.event_id = c.granted_event_id)"""
-    assert count(hostile.database, orphans) == 0
 
 
 INVISIBLE: Final = {

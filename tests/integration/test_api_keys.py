@@ -1,8 +1,7 @@
-"""API keys on a real server: made, used, rotated, expired, revoked; and what nobody learns."""
+"""API keys on a real server: used, rotated, expired, revoked; and what a wrong one is told."""
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -68,17 +67,6 @@ def test_a_key_says_who_calls_and_its_actions_are_its_own(served: Served, admin:
             count(served.database, "SELECT count(*) FROM audit.events WHERE actor = %s", name) == 2
         )
     )
-
-
-def test_the_database_has_only_a_digest(served: Served, admin: As) -> None:
-    made = make_key(admin, "read")
-    token = api_key.parse(made.token)
-    assert token is not None
-    assert token.key_id == made.key.key_id
-    stored = rows(served.database, "SELECT secret_sha256 FROM licet.api_keys")
-    assert [bytes(digest) for (digest,) in stored] == [
-        hashlib.sha256(token.secret.encode()).digest()
-    ]
 
 
 def test_an_unknown_id_and_a_wrong_secret_are_answered_alike(served: Served, admin: As) -> None:
@@ -192,55 +180,6 @@ def test_a_revoked_key_ends_at_once_and_once(served: Served, admin: As) -> None:
     assert refused(lambda: admin.identity.RevokeApiKey(unknown, timeout=10)).reason == "NOT_FOUND"
 
 
-def test_a_repeated_creation_returns_the_key_and_never_its_secret(admin: As) -> None:
-    first = make_key(admin, "read", request_id="r")
-    again = make_key(admin, "read", request_id="r")
-    assert again.key == first.key
-    assert (again.revision, again.token) == (first.revision, "")
-    assert first.token
-    other = refused(lambda: make_key(admin, "audit", request_id="r"))
-    assert other.reason == "REQUEST_ID_REUSED"
-
-
-def test_keys_are_listed_page_by_page(admin: As) -> None:
-    made = {make_key(admin, "read").key.key_id for _ in range(5)}
-    found: list[str] = []
-    token = ""
-    while True:
-        request = pb.ListApiKeysRequest(page_size=2, page_token=token)
-        page = admin.identity.ListApiKeys(request, timeout=10)
-        found += [key.key_id for key in page.keys]
-        token = page.next_page_token
-        if not token:
-            break
-    assert found == sorted(made)
-    request = pb.ListApiKeysRequest(page_size=2)
-    token = admin.identity.ListApiKeys(request, timeout=10).next_page_token
-    other = pb.ListApiKeysRequest(page_token=token, include_ended=True)
-    assert refused(lambda: admin.identity.ListApiKeys(other, timeout=10)).fields == ("page_token",)
-
-
-def test_keys_are_listed_by_whom_they_act_as_and_by_who_made_them(
-    served: Served, admin: As
-) -> None:
-    maker = make_key(admin, "admin", principal="user:alice")
-    with holding(served.address, maker.token) as alice:
-        gate = make_key(alice, "authorize")
-        laptop = make_key(alice, "authorize", principal="user:alice")
-
-    def listed(**wanted: object) -> set[str]:
-        request = pb.ListApiKeysRequest(**wanted)  # type: ignore[arg-type] # any field
-        return {key.key_id for key in admin.identity.ListApiKeys(request, timeout=10).keys}
-
-    made, own, theirs = (key.key.key_id for key in (maker, gate, laptop))
-    assert listed() == {made, own, theirs}
-    assert listed(caller="user:alice") == {made, theirs}
-    assert listed(created_by="user:alice") == {own, theirs}
-    assert listed(created_by="user:alice", caller="user:alice") == {theirs}
-    assert listed(caller="user:bob") == set()
-    assert refused(lambda: listed(created_by="alice")).fields == ("created_by",)
-
-
 def test_no_key_is_accepted_after_its_revocation_was_answered(database: Database) -> None:
     """Eight threads on two replicas use a key all the while."""
     with serving(database) as one, serving(database) as two, calling(one.address) as admin:
@@ -310,17 +249,6 @@ def test_a_watch_ends_with_the_key_it_was_opened_with(database: Database) -> Non
             assert revoked.revision == made.revision + 1
 
 
-def test_watchers_see_that_a_revision_was_and_no_key(served: Served, admin: As) -> None:
-    watch = admin.authorization.WatchChanges(az.WatchChangesRequest(after_revision=0), timeout=30)
-    assert next(watch).HasField("heartbeat")
-    make_key(admin, "read")
-    change = next(watch).change
-    assert (change.revision, list(change.principals), change.everything) == (1, [], False)
-    served.grant("agent:a", "read", "doc:a")
-    assert list(next(watch).change.principals) == ["agent:a"]
-    watch.cancel()
-
-
 def test_when_a_key_was_used_last_is_kept_without_a_write_per_call(database: Database) -> None:
     with serving(database) as served, calling(served.address) as admin:
         used, idle = make_key(admin, "read"), make_key(admin, "read")
@@ -345,28 +273,6 @@ def test_failed_calls_are_one_event_for_each_caller(database: Database) -> None:
     assert {row[:3] for row in found} == {("address:127.0.0.1", "refused", "UNAUTHENTICATED")}
     assert sum(row[3] for row in found) == 20
     assert len(found) <= 2
-
-
-def test_what_a_key_may_be_is_checked(admin: As) -> None:
-    def asked(**fields: object) -> tuple[str, ...]:
-        request = {"name": "n", "scopes": ["read"]} | fields
-        message = pb.CreateApiKeyRequest(**request)  # type: ignore[arg-type] # any field
-        return refused(lambda: admin.identity.CreateApiKey(message, timeout=10)).fields
-
-    assert asked(name="") == ("name",)
-    assert asked(name="x" * 129) == ("name",)
-    assert asked(scopes=[]) == ("scopes",)
-    assert asked(scopes=["read", "read"]) == ("scopes",)
-    assert asked(scopes=["read", "root"]) == ("scopes[1]",)
-    assert asked(principal="alice") == ("principal",)
-    for own in ("key:0123456789abcdef", "caller:anonymous", "service:licet", "address:::1"):
-        assert asked(principal=own) == ("principal",)
-    assert asked(limits=pb.Limits(resources=["doc:a*"])) == ("limits.resources[0]",)
-    assert asked(limits=pb.Limits(principals=["agent:a", "b"])) == ("limits.principals[1]",)
-    assert asked(limits=pb.Limits(principals=["agent:a"] * 33)) == ("limits.principals",)
-    assert asked(limits=pb.Limits(resources=["doc:" + "a" * 1000] * 9)) == ("limits",)
-    assert asked(expires_at=timestamp(1)) == ("expires_at",)
-    assert asked(expires_at=timestamp(1), ttl=Duration(seconds=1)) == ("ttl",)
 
 
 def test_what_cannot_be_rotated(served: Served, admin: As) -> None:
@@ -403,10 +309,3 @@ def test_a_repeated_rotation_returns_the_key_and_never_its_secret(admin: As) -> 
     again = admin.identity.RotateApiKey(request, timeout=10)
     assert (again.key.key_id, again.token) == (first.key.key_id, "")
     assert first.token
-
-
-def test_a_key_does_not_live_beyond_the_calendar(admin: As) -> None:
-    far = Duration(seconds=100 * 366 * 86_400)
-    assert make_key(admin, "read", ttl=far).token
-    too_far = refused(lambda: make_key(admin, "read", ttl=Duration(seconds=far.seconds + 1)))
-    assert too_far.fields == ("ttl",)

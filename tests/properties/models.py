@@ -8,12 +8,16 @@ makes containment in the small world the same as containment.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
 from typing import Final
 
-from licet.domain.capability_set import CapabilitySet, HeldCapability
+from licet.domain.capability import EndCause
+from licet.domain.capability_set import ALWAYS, NEVER, CapabilitySet, HeldCapability
 from licet.domain.decision import Reason, Request
-from licet.domain.names import Action, CapabilityId, Resource
+from licet.domain.instant import Instant
+from licet.domain.names import Action, CapabilityId, Principal, Resource
 from licet.domain.pattern import ResourcePattern
 
 
@@ -112,3 +116,61 @@ def found(capabilities: CapabilitySet, action: str, resource: str) -> list[Capab
     """Return the ids of the living capabilities that a look-up finds."""
     entries = capabilities.living(Action(action), Resource(resource))
     return [capability.id for entry in entries for capability in entry]
+
+
+@dataclass(slots=True)
+class Known:
+    """What the model knows of a capability."""
+
+    id: CapabilityId
+    principal: Principal
+    actions: Sequence[str]
+    resource: str
+    not_before: int | None
+    expires_at: int | None
+    depth: int
+    parent: Known | None
+    ended_at: int | None = None
+    cause: EndCause | None = None
+    children: list[Known] = field(default_factory=list)
+
+    def held(self) -> HeldCapability:
+        """Return it as the model of decisions takes it."""
+        return HeldCapability(
+            self.id,
+            ResourcePattern(self.resource),
+            tuple(map(Action, self.actions)),
+            Instant(self.not_before or ALWAYS),
+            Instant(self.expires_at or NEVER),
+            self.cause,
+            Instant(self.ended_at or NEVER),
+        )
+
+    def living_subtree(self) -> list[Known]:
+        """Return it and its descendants, as far as they have not been ended."""
+        if self.ended_at is not None:
+            return []
+        return [self, *(k for child in self.children for k in child.living_subtree())]
+
+
+@cache
+def is_inside(inner: str, outer: str) -> bool:
+    """Say whether a pattern is inside another, by looking at every resource."""
+    return all(matches(outer, r) for r in RESOURCES if matches(inner, r))
+
+
+def refusal(parent: Known, child: Known, now: int) -> str:
+    """Return why a delegation is refused, or nothing; `child` has its parent's times already."""
+    rules: Sequence[tuple[str, bool]] = (
+        ("PARENT_ENDED", parent.ended_at is not None),
+        ("PARENT_EXPIRED", parent.expires_at is not None and parent.expires_at <= now),
+        ("NO_DEPTH_LEFT", parent.depth == 0),
+        ("DEPTH_WIDER", child.depth >= parent.depth),
+        ("ACTIONS_WIDER", not ("*" in parent.actions or set(child.actions) <= {*parent.actions})),
+        ("RESOURCE_WIDER", not is_inside(child.resource, parent.resource)),
+        ("EXPIRY_WIDER", (child.expires_at or NEVER) > (parent.expires_at or NEVER)),
+        ("NOT_BEFORE_WIDER", (child.not_before or 0) < (parent.not_before or 0)),
+        ("INVALID_REQUEST", (child.not_before or 0) >= (child.expires_at or NEVER)),
+        ("INVALID_REQUEST", (child.expires_at or NEVER) <= now),
+    )
+    return next((code for code, is_broken in rules if is_broken), "")

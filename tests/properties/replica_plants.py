@@ -19,7 +19,8 @@ from licet.domain.names import Principal
 from licet.replica.capability_sets import CachedCapabilitySets, SetLoader
 from licet.replica.lease import Lease
 from licet.writer.acknowledgements import Acknowledgements
-from tests.properties.replica_world import LEASE, Entry, Host, Session
+from tests.properties.replica_host import LEASE, Host, Session
+from tests.properties.replica_world import Entry
 from tests.properties.turns import point
 
 

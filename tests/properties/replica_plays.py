@@ -18,7 +18,8 @@ from licet.domain.names import CapabilityId
 from licet.replica import capability_sets, coherence, reading_ahead
 from licet.writer import acknowledgements
 from licet.writer.acknowledgements import Waiter
-from tests.properties.replica_world import Host, PromiseBrokenError, World
+from tests.properties.replica_host import Host
+from tests.properties.replica_world import PromiseBrokenError, World
 from tests.properties.turns import (
     Actor,
     Stage,

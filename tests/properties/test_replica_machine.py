@@ -11,9 +11,10 @@ from typing import Final
 
 import pytest
 
+from tests.properties.replica_host import Host
 from tests.properties.replica_plants import PLANTS
 from tests.properties.replica_plays import SCENES, RandomPlay, taking_turns
-from tests.properties.replica_world import Host, PromiseBrokenError
+from tests.properties.replica_world import PromiseBrokenError
 
 PLAYS: Final = 300
 HAPPENS: Final = {

@@ -11,149 +11,45 @@ answer is right if the model gives it at an instant between the two.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from functools import cache
 from itertools import count
 from threading import Event
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final
 
 import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from licet.domain.capability import EndCause
-from licet.domain.capability_set import ALWAYS, NEVER, HeldCapability
+from licet.domain.capability_set import NEVER
 from licet.domain.decision import Reason, Request
 from licet.domain.instant import Instant
 from licet.domain.names import Action, CapabilityId, Principal, Resource
-from licet.domain.pattern import ResourcePattern
 from licet.replica.clock import SystemClock
 from licet.v1 import authorization_pb2 as pb
 from licet.v1 import capability_pb2, decision_pb2
 from tests.fakes.postgres import Database
 from tests.fakes.serving import Served, failure, serving
-from tests.properties.models import PATTERNS, RESOURCES, expected, matches
+from tests.properties.models import RESOURCES, Known, expected, is_inside, matches, refusal
+from tests.properties.random_grants import (
+    SOON,
+    Life,
+    Pick,
+    Wanted,
+    actions,
+    filters,
+    holders,
+    picks,
+    resources,
+    wishes,
+)
 
-SOON: Final = 25_000
-"""Microseconds after which some capabilities expire: long enough to be used, and to wait for."""
-FAR: Final = 3_600_000_000
 _CLOCK: Final = SystemClock()
 _ROUND_TRIP: Final = 250_000
 """Microseconds that the server's question for the database's time may take on a loaded machine."""
 _SEQUENCES: Final = count()
-
-holders = st.integers(0, 2)
-# Few names often, so that capabilities cover requests, delegations pass, and ends are met.
-patterns = st.sampled_from(["x:**", "x:**", "x:a/**", "x:*", "x:a"]) | st.sampled_from(PATTERNS)
-resources = st.sampled_from(["x:a", "x:a", "x:a/b", "x:b"]) | st.sampled_from(RESOURCES)
-action_lists = st.sampled_from(["*", "a b", "a", "b"]).map(str.split)
-actions = st.sampled_from("aaabc")
-depths = st.sampled_from([3, 2, 1, 0])
-# A filter that matches everything would leave nothing to look at.
-filters = (
-    st.tuples(holders, patterns)
-    | st.tuples(st.none(), st.sampled_from(PATTERNS))
-    | st.tuples(holders, st.none())
-)
-
-
-class Life(NamedTuple):
-    """When a capability begins and ends, relative to now."""
-
-    not_before: int | None = None
-    ttl: int | None = None
-
-
-lives = st.sampled_from(
-    [Life(), Life(ttl=SOON), Life(ttl=FAR), Life(ttl=SOON), Life(FAR), Life(FAR, 2 * FAR)]
-)
-
-
-class Wanted(NamedTuple):
-    """What a grant or a delegation asks for."""
-
-    holder: int
-    actions: Sequence[str]
-    resource: str
-    depth: int
-    life: Life
-
-
-wishes = st.builds(Wanted, holders, action_lists, patterns, depths, lives)
-
-
-@dataclass(slots=True)
-class Known:
-    """What the model knows of a capability."""
-
-    id: CapabilityId
-    principal: Principal
-    actions: Sequence[str]
-    resource: str
-    not_before: int | None
-    expires_at: int | None
-    depth: int
-    parent: Known | None
-    ended_at: int | None = None
-    cause: EndCause | None = None
-    children: list[Known] = field(default_factory=list)
-
-    def held(self) -> HeldCapability:
-        """Return it as the model of decisions takes it."""
-        return HeldCapability(
-            self.id,
-            ResourcePattern(self.resource),
-            tuple(map(Action, self.actions)),
-            Instant(self.not_before or ALWAYS),
-            Instant(self.expires_at or NEVER),
-            self.cause,
-            Instant(self.ended_at or NEVER),
-        )
-
-    def living_subtree(self) -> list[Known]:
-        """Return it and its descendants, as far as they have not been ended."""
-        if self.ended_at is not None:
-            return []
-        return [self, *(k for child in self.children for k in child.living_subtree())]
-
-
-Pick: TypeAlias = Callable[[Sequence[Known]], Known]
-picks: Final[st.SearchStrategy[Pick]] = st.integers(0, 99).map(
-    lambda number: lambda known: known[number % len(known)]
-)
-"""Picks one of those granted so far. Not a bundle of hypothesis: how many there are depends on the
-time at which things happened, and what is drawn must not."""
-
-
-@cache
-def is_inside(inner: str, outer: str) -> bool:
-    """Say whether a pattern is inside another, by looking at every resource."""
-    return all(matches(outer, r) for r in RESOURCES if matches(inner, r))
-
-
-def refusal(parent: Known, child: Known, now: int) -> str:
-    """Return why a delegation is refused, or nothing; `child` has its parent's times already."""
-    rules: Sequence[tuple[str, bool]] = (
-        ("PARENT_ENDED", parent.ended_at is not None),
-        ("PARENT_EXPIRED", parent.expires_at is not None and parent.expires_at <= now),
-        ("NO_DEPTH_LEFT", parent.depth == 0),
-        ("DEPTH_WIDER", child.depth >= parent.depth),
-        ("ACTIONS_WIDER", not ("*" in parent.actions or set(child.actions) <= {*parent.actions})),
-        ("RESOURCE_WIDER", not is_inside(child.resource, parent.resource)),
-        ("EXPIRY_WIDER", (child.expires_at or NEVER) > (parent.expires_at or NEVER)),
-        ("NOT_BEFORE_WIDER", (child.not_before or 0) < (parent.not_before or 0)),
-        ("INVALID_REQUEST", (child.not_before or 0) >= (child.expires_at or NEVER)),
-        ("INVALID_REQUEST", (child.expires_at or NEVER) <= now),
-    )
-    return next((code for code, is_broken in rules if is_broken), "")
 
 
 def micros(message: Message, name: str, default: int | None = None) -> int | None:

@@ -1,8 +1,8 @@
-"""Group commit on a store that answers, fails, or does it and fails: what callers are told."""
+"""Group commit on a store that answers or fails: what is sent together, what callers are told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Event
@@ -10,68 +10,20 @@ from uuid import UUID
 
 import pytest
 
-from licet.app.ports import Applied, Deadline, Grant, Revoke, RevokeTarget
-from licet.domain.canonical_json import EMPTY
+from licet.app.ports import Applied, Deadline
 from licet.domain.errors import (
     ConflictError,
     DeadlineError,
     LicetError,
-    OutcomeUnknownError,
     UnavailableError,
     UnconfirmedError,
 )
-from licet.writer import group_commit
 from licet.writer.acknowledgements import Waiter
 from licet.writer.group_commit import BATCH, GroupCommit
-from tests.unit.builders import CALLER, PATIENT, identifier
+from tests.fakes.committing import Patience, Store, Told, committing, revoke
+from tests.unit.builders import PATIENT
 
 _SECONDS = 10.0
-
-
-def revoke(request_id: str) -> Revoke:
-    target = RevokeTarget(capability_id=identifier(1))
-    return Revoke(request_id, bytes(32), target, "", CALLER, "", EMPTY)
-
-
-class Patience:
-    """A deadline that passes when a test says so, though a wait for it began before."""
-
-    def __init__(self, left: float = _SECONDS) -> None:
-        self.left = left
-        self.deadline = Deadline(lambda: self.left)
-
-
-class Store:
-    """Keeps what was applied, by request id; each call meets the next of `faults`, if any is left.
-
-    A fault says what is raised and whether the batch was applied before.
-    """
-
-    def __init__(self) -> None:
-        self.applied: dict[str, int] = {}
-        self.batches: list[list[str]] = []
-        self.lefts: list[float] = []
-        self.faults: list[tuple[Exception, bool]] = []
-        self.fails_always: Exception | None = None
-        self.meanwhile: Callable[[], object] = lambda: None
-        """What happens while a batch is applied."""
-        self.begun = Event()
-        self.go_on = Event()
-        self.go_on.set()
-
-    def apply(self, batch: Sequence[Grant | Revoke], deadline: Deadline) -> Sequence[Applied]:
-        self.batches.append([mutation.request_id for mutation in batch])
-        self.begun.set()
-        self.lefts.append(deadline.remaining(100.0))
-        assert self.go_on.wait(_SECONDS)
-        self.meanwhile()
-        error, happens = self.faults.pop(0) if self.faults else (self.fails_always, True)
-        if happens:
-            for mutation in batch:
-                self.applied.setdefault(mutation.request_id, len(self.batches))
-        if error is not None:
-            raise error
-        return [Applied("done", self.applied[mutation.request_id], {}) for mutation in batch]
 
 
 @pytest.fixture
@@ -81,11 +33,8 @@ def store() -> Store:
 
 @pytest.fixture
 def commit(store: Store) -> Iterator[GroupCommit]:
-    group = GroupCommit(store)
-    group.start()
-    yield group
-    store.go_on.set()
-    group.stop()
+    with committing(store) as group:
+        yield group
 
 
 @pytest.fixture
@@ -173,43 +122,6 @@ def test_a_bug_is_told_as_what_it_is_and_the_next_is_committed(
     assert commit.submit(revoke("b"), PATIENT).revision == 2
 
 
-@pytest.mark.parametrize("happened", [False, True])
-def test_after_a_lost_answer_the_same_batch_is_sent_again(
-    store: Store, commit: GroupCommit, happened: bool
-) -> None:
-    store.faults = [(OutcomeUnknownError("lost"), happened)]
-    # The first outcome when it did happen, and else that of the second attempt.
-    assert commit.submit(revoke("a"), PATIENT).revision == (1 if happened else 2)
-    assert store.batches == [["a"], ["a"]]
-
-
-@pytest.mark.parametrize("happened", [False, True])
-@pytest.mark.parametrize("error", [UnavailableError("gone"), ConflictError("collided")])
-def test_whatever_comes_after_a_lost_answer_it_is_asked_for_until_it_is_known(
-    store: Store, commit: GroupCommit, happened: bool, error: LicetError
-) -> None:
-    lost = OutcomeUnknownError("lost")
-    store.faults = [(lost, happened), (error, False), (lost, happened), (error, False)]
-    assert commit.submit(revoke("a"), PATIENT).revision == (1 if happened else 5)
-    assert store.batches == [["a"]] * 5
-
-
-@pytest.mark.parametrize("happened", [False, True])
-@pytest.mark.parametrize("error", [UnavailableError("gone"), DeadlineError("late")])
-def test_after_a_lost_answer_nobody_is_told_that_nothing_happened(
-    store: Store, commit: GroupCommit, happened: bool, error: LicetError
-) -> None:
-    store.faults = [(OutcomeUnknownError("lost"), happened), (error, False)]
-    patience = Patience()
-    store.meanwhile = lambda: setattr(patience, "left", 0.0)
-    with pytest.raises(OutcomeUnknownError, match="request_id"):
-        commit.submit(revoke("a"), patience.deadline)
-    assert ("a" in store.applied) == happened
-    # Whoever asks again under the same key learns it.
-    again = commit.submit(revoke("a"), PATIENT)
-    assert again.revision == (1 if happened else 3)
-
-
 @pytest.mark.parametrize(
     ("left", "error"), [(0.0, DeadlineError), (1.0, UnavailableError)], ids=["late", "too-long"]
 )
@@ -227,20 +139,6 @@ def test_one_who_gives_up_before_it_is_sent_is_told_so_and_it_is_never_sent(
     occupied.result(_SECONDS)
     commit.submit(revoke("next"), PATIENT)
     assert store.batches == [["first"], ["next"]]
-
-
-def test_one_who_gives_up_when_it_is_sent_does_not_know_and_it_happens(
-    store: Store, commit: GroupCommit
-) -> None:
-    def left() -> float:
-        assert store.begun.wait(_SECONDS)
-        return 0.01
-
-    store.go_on.clear()
-    with pytest.raises(OutcomeUnknownError, match="request_id late"):
-        commit.submit(revoke("late"), Deadline(left))
-    store.go_on.set()
-    assert commit.submit(revoke("late"), PATIENT).revision == 1
 
 
 def test_a_batch_lives_as_long_as_its_most_patient_caller(
@@ -266,60 +164,6 @@ def test_what_waits_when_it_is_stopped_is_committed(store: Store) -> None:
         group.start()
         group.stop()
         assert call.result(_SECONDS).revision == 1
-
-
-def test_stopping_ends_the_asking_after_a_lost_answer(store: Store) -> None:
-    group = GroupCommit(store)
-    group.start()
-    store.fails_always = OutcomeUnknownError("lost")
-    with ThreadPoolExecutor(1) as one:
-        call = one.submit(group.submit, revoke("a"), PATIENT)
-        assert store.begun.wait(_SECONDS)
-        group.stop()
-        with pytest.raises(OutcomeUnknownError):
-            call.result(_SECONDS)
-
-
-@pytest.mark.parametrize("sleeps", [False, True])
-def test_a_change_is_not_sent_any_more_when_callers_without_a_deadline_have_given_up(
-    store: Store, commit: GroupCommit, monkeypatch: pytest.MonkeyPatch, sleeps: bool
-) -> None:
-    """Else a grant might come to be long after its caller was told, and after a revocation."""
-    store.fails_always = OutcomeUnknownError("lost")
-    endless, told = Deadline(lambda: None), Told()
-    with monkeypatch.context() as hurried:
-        hurried.setattr(group_commit, "MUTATION_SECONDS", 0.2)
-        if sleeps:
-            with pytest.raises(OutcomeUnknownError):
-                commit.submit(revoke("a"), endless)
-        else:
-            commit.begin(revoke("a"), endless, told)
-            assert isinstance(told.outcome(), OutcomeUnknownError)
-    store.begun.clear()
-    commit.begin(revoke("b"), PATIENT, Told())
-    for _ in range(50):
-        assert store.begun.wait(_SECONDS)
-        store.begun.clear()
-        if store.batches[-1] == ["b"]:
-            return
-    pytest.fail("the first is sent for ever")
-
-
-class Told:
-    """A caller who does not sleep, and what it is told."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[Applied | Exception] = []
-        self._told = Event()
-
-    def __call__(self, outcome: Applied | Exception) -> None:
-        self.outcomes.append(outcome)
-        self._told.set()
-
-    def outcome(self) -> Applied | Exception:
-        assert self._told.wait(_SECONDS)
-        (only,) = self.outcomes
-        return only
 
 
 def test_who_does_not_sleep_is_told_what_was_done(store: Store, commit: GroupCommit) -> None:
@@ -351,25 +195,6 @@ def test_who_does_not_sleep_and_is_late_before_it_is_sent_is_told_so_and_it_is_n
     commit.submit(revoke("next"), PATIENT)
     assert store.batches == [["first"], ["next"]]
     assert len(told.outcomes) == 1
-
-
-def test_who_does_not_sleep_and_is_late_when_it_is_sent_does_not_know_and_is_told_once(
-    store: Store, commit: GroupCommit
-) -> None:
-    told = Told()
-
-    def left() -> float:
-        return 0.0 if store.begun.is_set() else 0.05
-
-    store.go_on.clear()
-    commit.begin(revoke("late"), Deadline(left), told)
-    outcome = told.outcome()
-    assert isinstance(outcome, OutcomeUnknownError)
-    assert "request_id late" in str(outcome)
-    store.go_on.set()
-    # It happens, and is not told a second time.
-    assert commit.submit(revoke("late"), PATIENT).revision == 1
-    assert told.outcomes == [outcome]
 
 
 def test_who_fails_when_it_is_told_is_in_nobodys_way(
@@ -426,13 +251,3 @@ def test_one_whose_replicas_are_too_slow_is_told_that_it_is_committed_and_once(
     then(waiter)
     assert calls[0].result(_SECONDS).confirmation == (2, 0)
     group.stop()
-
-
-def test_a_bug_in_settling_ends_neither_the_thread_nor_a_call_with_ok(
-    store: Store, commit: GroupCommit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as broken:
-        broken.setattr(store, "apply", lambda *_: [])
-        with pytest.raises(OutcomeUnknownError, match="request_id one"):
-            commit.submit(revoke("one"), PATIENT)
-    assert commit.submit(revoke("two"), PATIENT).status == "done"
