@@ -115,11 +115,17 @@ def core_of(pid: int) -> int:
 
 
 def in_order(pids: set[int]) -> list[int]:
-    """Return processes in the order in which they were started: that of their slots, at first."""
-    return sorted(
-        pids,
-        key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]),
-    )
+    """Return processes in the order in which they were started: that of their slots, at first.
+
+    The kernel counts starts in hundredths of a second, and two workers start in one: of these, the
+    number of a process says which was first.
+    """
+
+    def started(pid: int) -> tuple[int, int]:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[19]), pid
+
+    return sorted(pids, key=started)
 
 
 @pytest.fixture
