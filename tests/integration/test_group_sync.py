@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from licet.domain.errors import UnavailableError
 from licet.spool import group_sync
-from licet.spool.group_sync import Appended, GroupSync
+from licet.spool.group_sync import Appended, GroupSync, Load
 from licet.spool.segment import prepare
 from licet.spool.system import System
 from tests.fakes.postgres import eventually
@@ -41,10 +41,22 @@ class Gated(System):
         return self.begun.acquire(timeout=seconds)
 
 
+class Steady(Load):
+    """As busy as it is told."""
+
+    def __init__(self, *, busy: bool) -> None:
+        super().__init__()
+        self.busy = busy
+
+    @override
+    def is_high(self) -> bool:
+        return self.busy
+
+
 class Rig:
     """Events are appended by counting; only their syncs are real."""
 
-    def __init__(self, root: Path, disk_seconds: float) -> None:
+    def __init__(self, root: Path, disk_seconds: float, *, busy: bool) -> None:
         self.disk = Gated()
         folder = os.open(root, os.O_RDONLY)
         self._segment = prepare(folder, WRITER, 1, SMALL, self.disk)
@@ -55,7 +67,10 @@ class Rig:
         """What was told of each event."""
         self.refusals: list[str] = []
         self.sync = GroupSync(
-            lambda: Appended(self.appended, [], self._segment), self.refusals.append, disk_seconds
+            lambda: Appended(self.appended, [], self._segment),
+            self.refusals.append,
+            disk_seconds,
+            Steady(busy=busy),
         )
         self.sync.start()
 
@@ -82,8 +97,8 @@ class Rig:
 
 
 @contextmanager
-def rig(root: Path, disk_seconds: float = FOR_EVER) -> Iterator[Rig]:
-    made = Rig(root, disk_seconds)
+def rig(root: Path, disk_seconds: float = FOR_EVER, *, busy: bool = False) -> Iterator[Rig]:
+    made = Rig(root, disk_seconds, busy=busy)
     try:
         yield made
     finally:
@@ -116,15 +131,54 @@ def test_a_sync_waits_until_as_many_have_come_as_for_the_last(
         assert first + last == [[None], [None], [None]]
 
 
-def test_it_waits_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with rig(tmp_path) as made:
-        monkeypatch.setattr(group_sync, "_GATHER_SECONDS", SHORT)
+@pytest.mark.parametrize(
+    ("busy", "seconds", "other"),
+    [
+        (False, "_GATHER_SECONDS", "_BUSY_GATHER_SECONDS"),
+        (True, "_BUSY_GATHER_SECONDS", "_GATHER_SECONDS"),
+    ],
+)
+def test_it_waits_no_longer_than_it_may_and_that_depends_on_the_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, busy: bool, seconds: str, other: str
+) -> None:
+    with rig(tmp_path, busy=busy) as made:
+        monkeypatch.setattr(group_sync, seconds, SHORT)
+        monkeypatch.setattr(group_sync, other, FOR_EVER)
         crowd(made, 3)
         told = made.ask(2)
         made.let(1)
         assert made.disk.has_begun()
         made.await_told()
         assert told == [[None], [None]]
+        monkeypatch.setattr(group_sync, seconds, FOR_EVER)
+        monkeypatch.setattr(group_sync, other, 0.0)
+        crowd_again = made.ask(1)
+        assert not made.disk.has_begun(SHORT)
+        made.ask(1)
+        assert made.disk.has_begun()
+        made.let(1)
+        made.await_told()
+        assert crowd_again == [[None]]
+
+
+def test_a_sync_waits_for_no_more_than_plenty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with rig(tmp_path) as made:
+        crowd(made, 5)
+        monkeypatch.setattr(group_sync, "_GATHER_SECONDS", FOR_EVER)
+        monkeypatch.setattr(group_sync, "_PLENTY", 3)
+        made.ask(5)
+        assert made.disk.has_begun()
+        made.let(1)
+        made.await_told()
+        told = made.ask(2)
+        assert not made.disk.has_begun(SHORT)
+        told += made.ask(1)
+        assert made.disk.has_begun()
+        made.let(1)
+        made.await_told()
+        assert told == [[None], [None], [None]]
 
 
 def test_who_is_alone_never_waits_for_others(
@@ -217,3 +271,44 @@ def test_when_very_many_wait_the_next_one_waits_itself(
         made.let(2)
         assert over.result(PATIENCE) == [[None]]
         assert first == [[None]] * 3
+
+
+class Clocks:
+    """Go on by hand."""
+
+    def __init__(self) -> None:
+        self.passed = 5.0
+        self.used = 2.0
+        self.load = Load(lambda: self.passed, lambda: self.used)
+
+    def is_high_after(self, seconds: float, share: float) -> bool:
+        """Use a share of a core for so long, and say whether that is a high load."""
+        self.passed += seconds
+        self.used += share * seconds
+        return self.load.is_high()
+
+
+def test_a_process_is_busy_that_uses_nearly_a_whole_core() -> None:
+    clocks = Clocks()
+    assert not clocks.load.is_high()
+    assert clocks.is_high_after(0.06, 0.9)
+    assert not clocks.is_high_after(0.06, 0.8)
+    assert clocks.is_high_after(0.06, 1.7)
+    assert not clocks.is_high_after(60.0, 0.1)
+
+
+def test_a_load_holds_for_an_interval_and_is_measured_over_all_of_the_next() -> None:
+    clocks = Clocks()
+    assert clocks.is_high_after(0.06, 1.0)
+    assert [clocks.is_high_after(0.01, 0.0) for _ in range(4)] == [True] * 4
+    # Idle for 0.04 s of 0.4: those count as well.
+    assert clocks.is_high_after(0.36, 1.0)
+    # And if they had not counted here, this would be busy.
+    clocks.is_high_after(0.04, 0.0)
+    assert not clocks.is_high_after(0.02, 1.0)
+
+
+def test_a_process_that_sleeps_is_not_busy() -> None:
+    load = Load()
+    Event().wait(SHORT)
+    assert not load.is_high()

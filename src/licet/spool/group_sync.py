@@ -1,8 +1,10 @@
 """Group commit of a spool: one sync for all the events that were appended while the last one ran.
 
 A caller who is alone waits for one sync and no longer. Among several, each sync waits until as many
-have come as for the one before, for at most `_GATHER_SECONDS` since that one began: a sync takes
-the processor for nearly as long as a whole call does, so it is to carry some.
+have come as for the one before, or `_PLENTY`: a sync takes the processor for nearly as long as a
+whole call does, so it is to carry some. It waits until `_GATHER_SECONDS` after that one began, and
+if the process is busy for `_BUSY_GATHER_SECONDS`: those who come then wait for the processor anyway,
+and get it sooner the fewer syncs take it.
 
 While a sync does not return, whoever waits is refused in the end, and whoever comes meanwhile.
 """
@@ -15,7 +17,7 @@ from contextlib import suppress
 from math import inf
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
-from time import monotonic
+from time import monotonic, process_time
 from typing import Final, NamedTuple
 
 from licet.app.recording import Acknowledge
@@ -27,6 +29,13 @@ _log: Final = logging.getLogger(__name__)
 _IDLE_SECONDS: Final = 0.2
 """How long an event stays unsynced that nobody waits for."""
 _GATHER_SECONDS: Final = 0.001
+_BUSY_GATHER_SECONDS: Final = 0.004
+_PLENTY: Final = 16
+"""With so many to carry, a sync costs each of them less than a twentieth of a call."""
+_BUSY: Final = 0.85
+"""What a process uses of one core that has little of it left."""
+_LOAD_SECONDS: Final = 0.05
+"""Over how long, at least, it is measured whether a process is busy."""
 DISK_SECONDS: Final = 5.0
 """How long whoever waits waits for a sync that does not return."""
 _LOOK_SECONDS: Final = 0.25
@@ -48,6 +57,31 @@ class Appended(NamedTuple):
     current: Segment
 
 
+class Load:
+    """Whether this process has lately had a core nearly to itself, and used it. For one thread."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = monotonic,
+        used: Callable[[], float] = process_time,
+    ) -> None:
+        """Compare two clocks, in seconds: one that goes on, and one of the processor's time."""
+        self._clock = clock
+        self._used = used
+        self._since = clock(), used()
+        self._high = False
+
+    def is_high(self) -> bool:
+        """Whether the last interval was busy; to be asked often, for an interval ends here."""
+        now = self._clock()
+        since, used_before = self._since
+        if now - since >= _LOAD_SECONDS:
+            used = self._used()
+            self._high = used - used_before > _BUSY * (now - since)
+            self._since = now, used
+        return self._high
+
+
 class GroupSync:
     """Syncs, and tells those who wait."""
 
@@ -56,6 +90,7 @@ class GroupSync:
         appended: Callable[[], Appended],
         refuse: Callable[[str], None],
         disk_seconds: float = DISK_SECONDS,
+        load: Load | None = None,
     ) -> None:
         """Sync what is appended; after a failure, have further appends refused."""
         self._appended = appended
@@ -64,6 +99,7 @@ class GroupSync:
         self._durable = 0
         self._failure: str | None = None
         self._disk_seconds = disk_seconds
+        self._load = load or Load()
         # Guards the next six together: after the end nobody is added who would not be told, and
         # who is taken off a list is told by whoever took them, once.
         self._lock = Lock()
@@ -146,7 +182,7 @@ class GroupSync:
             # Before what is appended is asked for: whoever waits here has appended already.
             with self._lock:
                 self._syncing, self._waiting = self._waiting, []
-                self._enough = len(self._syncing) or 1
+                self._enough = min(len(self._syncing), _PLENTY) or 1
                 self._began = monotonic()
                 self._overdue = self._began + self._disk_seconds
                 closing = self._closing
@@ -162,7 +198,8 @@ class GroupSync:
 
     def _gather(self) -> None:
         """Let others come, if the last sync carried several and began just now."""
-        end = self._began + _GATHER_SECONDS
+        busy = self._load.is_high()
+        end = self._began + (_BUSY_GATHER_SECONDS if busy else _GATHER_SECONDS)
         while len(self._waiting) < self._enough and not self._closing:
             left = end - monotonic()
             if left <= 0:
