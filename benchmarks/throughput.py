@@ -39,8 +39,8 @@ NO_OP_OF_STOCK: Final = "no-op RPC of stock gRPC"
 BATCH_TARGET: Final = Target(Bound.AT_LEAST, 15.0)
 MATCH_TARGET: Final = Target(Bound.AT_MOST, 2.0)
 BATCH: Final = 100
-MESSAGES: Final = 25
-"""How many a stream has, which is then closed, and another one opened."""
+MESSAGES: Final = 1_000
+"""How many a stream has, which is then closed, and another one opened: streams are to last."""
 
 AUTHORIZE: Final = "/licet.v1.AuthorizationService/Authorize"
 _STREAM_AUTHORIZE: Final = "/licet.v1.AuthorizationService/StreamAuthorize"
@@ -64,11 +64,11 @@ class Kind:
         method: what is called.
         request: with what.
         response_bytes: the size of each answer.
-        decisions: how many one call takes, each an audit event.
+        decisions: how many one message takes, each an audit event.
         messages: how often the request is sent in a call.
         credential: sent with each call; empty: none is.
-        rates: calls in a second of the server's core, while the load lasted.
-        costs: seconds of the server's core for one call, until its audit events were stored.
+        rates: messages in a second of the server's core, while the load lasted.
+        costs: seconds of the server's core for one message, until its audit events were stored.
         shares: the part of its core that the server had.
     """
 
@@ -84,7 +84,7 @@ class Kind:
 
     @property
     def clocked(self) -> list[float]:
-        """Calls in a second of the clock."""
+        """Messages in a second of the clock."""
         return [rate * share for rate, share in zip(self.rates, self.shares, strict=True)]
 
 
@@ -282,7 +282,7 @@ def _stream(stand: Stand, principal: Principal) -> Kind:
     )
     request = pb.StreamAuthorizeRequest(requests=[question])
     (response,) = stand.stub.StreamAuthorize(iter([request]))
-    return Kind(_STREAM_AUTHORIZE, request, response.ByteSize(), MESSAGES, MESSAGES)
+    return Kind(_STREAM_AUTHORIZE, request, response.ByteSize(), 1, MESSAGES)
 
 
 def _run(on_stands: Sequence[tuple[Stand, Kind]], rounds: Rounds, progress: Progress) -> None:

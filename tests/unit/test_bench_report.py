@@ -23,7 +23,7 @@ from benchmarks.figures import (
     distribution,
     percentile,
 )
-from benchmarks.h2load import LEAD_SECONDS, Sent, Traffic, check_answers, counted
+from benchmarks.h2load import LEAD_SECONDS, Sent, Traffic, answered, counted
 from benchmarks.latency import corrected
 from benchmarks.profile import Place
 from benchmarks.seed import FEW, Match, covered, pattern
@@ -104,11 +104,20 @@ def test_what_h2load_prints_is_counted() -> None:
 
 
 def test_answers_of_another_size_are_not_taken_for_answers() -> None:
-    check_answers("m", 8, 8 * 15, 10, Traffic(1, 1))
-    check_answers("m", 8, 9 * 15, 10, Traffic(1, 1))  # one more had begun to arrive
+    assert answered("m", 8, 8 * 15, 10, Traffic(1, 1)) == 8
+    assert answered("m", 8, 9 * 15, 10, Traffic(1, 1)) == 8  # one more had begun to arrive
     for data in (8 * 15 - 1, 10 * 15):
         with pytest.raises(BenchmarkError):
-            check_answers("m", 8, data, 10, Traffic(1, 1))
+            answered("m", 8, data, 10, Traffic(1, 1))
+
+
+def test_messages_of_streams_that_are_open_at_the_end_are_answered() -> None:
+    streams = Traffic(2, 1, messages=100)
+    assert answered("m", 3, 3 * 100 * 15 + 50 * 15 + 7, 10, streams) == 350
+    assert answered("m", 0, 2 * 15, 10, streams) == 2
+    for data in (3 * 100 * 15 - 1, 6 * 100 * 15):
+        with pytest.raises(BenchmarkError):
+            answered("m", 3, data, 10, streams)
 
 
 @pytest.mark.parametrize("in_flight", concurrency.IN_FLIGHT)
