@@ -18,9 +18,10 @@ from typing import Any, Final
 
 import grpc
 
+from licet.server.bunches import EXPECTED, Bunch
 from licet.server.known_grpc import core as _core
 from licet.server.known_grpc import server as _grpc
-from licet.server.replies import Answers, Makes
+from licet.server.replies import Answers, CallState, Makes
 from licet.server.status import internal
 
 _log: Final = logging.getLogger(__name__)
@@ -30,12 +31,13 @@ _NOTHING: Final = (None, ())  # what gRPC wants of a tag: what is over, and what
 def take_over(server: grpc.Server, methods: Mapping[str, Makes]) -> Callable[[], None]:
     """Take the calls of methods of a server that is not started; return what begins it then."""
     handlers = (state := server._state).registered_method_handlers  # type: ignore[attr-defined]
-    taken = [_Method(state, name, answers(handlers.pop(name))) for name, answers in methods.items()]
+    bunch = Bunch()
+    taken = [_Method(state, n, makes(handlers.pop(n)), bunch) for n, makes in methods.items()]
 
     def begin() -> None:
         for method in taken:
             with state.lock:  # before a stop, or after it: then there is nothing to be told of
-                if method.expect():
+                if all(method.expect() for _ in range(EXPECTED)):
                     state.rpc_states.add(method)  # gRPC stops when it is told that this has
 
     return begin  # calls that come before wait for it
@@ -44,8 +46,9 @@ def take_over(server: grpc.Server, methods: Mapping[str, Makes]) -> Callable[[],
 class _Method:
     """A method; the tag with which its calls come."""
 
-    def __init__(self, state: Any, name: str, answers: Answers) -> None:
-        self._name, self._state, self.answers = name, state, answers
+    def __init__(self, state: Any, name: str, answers: Answers, bunch: Bunch) -> None:
+        self._name, self._state, self.answers, self.bunch = name, state, answers, bunch
+        self._expected = EXPECTED  # changed by the serving thread alone
         self.receive = lambda call, received: answers.receive(call, received.message())
         self.send = _Call.proceed if answers.is_stream else _Call.finish
 
@@ -65,48 +68,32 @@ class _Method:
                 if self.expect():
                     return _NOTHING
             except BaseException:  # noqa: BLE001 - see the module
-                _log.critical("no more calls of %s are taken", self._name, exc_info=True)
-        return self, ()
+                _log.critical("fewer calls of %s are taken", self._name, exc_info=True)
+        self._expected -= 1
+        return (None if self._expected else self), ()
 
     def _begin(self, event: Any) -> None:
         try:
             (calls := self._state.rpc_states).add(call := _Call(self, event))
             has_room = len(calls) <= self._state.maximum_concurrent_rpcs
             call.guarded(self.answers.begin if has_room else self.answers.refuse)
+            self.bunch.begun(call, is_awaited=call._is_receiving and not self.answers.is_stream)
         except BaseException:  # noqa: BLE001 - see the module
             _log.exception("a call of %s could not be begun", self._name)
             event.call.cancel()  # raises nothing
 
 
-class _Call(_grpc._Context):  # type: ignore[misc] # see above
+class _Call(CallState, _grpc._Context):  # type: ignore[misc] # see above
     """A `Call`, and its own context: what that is asked, it answers from `_rpc_event`."""
 
     _under_way = 0  # batches of operations
-    _is_receiving = _is_watched = _has_metadata = _is_cancelled = False
+    _is_receiving = _is_watched = _has_metadata = False
     licet_at_once = licet_counted = licet_is_stranger = False  # for `identity.py`: misses cost
-    _status: Any = None
-    _ending: tuple[Callable[[], object], ...] | None = ()
-    _ok: Any = None, grpc.StatusCode.OK.value[0], b""
 
     def __init__(self, method: _Method, event: Any) -> None:
         self._rpc_event, self._method = event, method
         self._operate = event.call.start_server_batch
-        self._mutex = Lock()  # guards the above; held for microseconds
-
-    def is_active(self) -> bool:
-        return not (self._is_cancelled or self._status)
-
-    def code(self) -> Any:
-        return grpc.StatusCode.CANCELLED if self._is_cancelled else self._status[1]  # once it ended
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        with self._mutex:
-            if self._ending is not None:
-                self._ending = (*self._ending, callback)
-            return self._ending is not None
-
-    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
-        self._ok = (trailing_metadata, *self._ok[1:])
+        self._mutex = Lock()  # guards its state; held for microseconds
 
     def guarded(self, step: Callable[..., None], *given: object) -> None:
         try:
@@ -116,7 +103,15 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
             self.end(internal())
 
     def send(self, message: bytes) -> None:
+        self._method.bunch.send(self, message, is_stream=self._method.answers.is_stream)
+
+    def deliver(self, message: bytes) -> None:
         self.guarded(self._method.send, message)
+
+    def mark(self) -> None:
+        with self._mutex:
+            self._operate((), self._met)
+            self._under_way += 1
 
     def proceed(self, answer: bytes | None = None) -> None:
         operations = [_core.ReceiveMessageOperation(0)]
@@ -179,7 +174,12 @@ class _Call(_grpc._Context):  # type: ignore[misc] # see above
             self._under_way += 1
             self._status = status
 
+    def _met(self, event: Any) -> Any:
+        self._method.bunch.flush()
+        return self._done(event)
+
     def _received(self, event: Any) -> Any:
+        self._method.bunch.awaited.discard(self)
         with self._mutex:
             is_wanted, self._is_receiving = self._is_receiving and self.is_active(), False
         if is_wanted:

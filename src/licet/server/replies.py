@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
+from threading import Lock
 from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
@@ -58,6 +59,36 @@ class Call(grpc.ServicerContext):
     @abstractmethod
     def watch(self) -> None:
         """Be told if the client goes: worth its price where an answer takes a while."""
+
+
+class CallState:
+    """What is known of a call, and the part of a context that needs no more than that."""
+
+    _is_cancelled = False
+    _status: Any = None
+    _ending: tuple[Callable[[], object], ...] | None = ()
+    _ok: Any = None, grpc.StatusCode.OK.value[0], b""
+    _mutex: Lock
+    """Guards the above."""
+
+    def is_active(self) -> bool:
+        """See `grpc.RpcContext`."""
+        return not (self._is_cancelled or self._status)
+
+    def code(self) -> Any:  # noqa: ANN401 - gRPC's numbers and its enumeration
+        """Return the status with which the call ended; to be asked then."""
+        return grpc.StatusCode.CANCELLED if self._is_cancelled else self._status[1]
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """See `grpc.RpcContext`."""
+        with self._mutex:
+            if self._ending is not None:
+                self._ending = (*self._ending, callback)
+            return self._ending is not None
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:  # noqa: ANN401 - gRPC's
+        """See `grpc.ServicerContext`."""
+        self._ok = (trailing_metadata, *self._ok[1:])
 
 
 class Answers(Protocol):

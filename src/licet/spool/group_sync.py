@@ -2,9 +2,9 @@
 
 A caller who is alone waits for one sync and no longer. Among several, each sync waits until as many
 have come as for the one before, or `_PLENTY`: a sync takes the processor for nearly as long as a
-whole call does, so it is to carry some. It waits until `_GATHER_SECONDS` after that one began, and
-if the process is busy for `_BUSY_GATHER_SECONDS`: those who come then wait for the processor anyway,
-and get it sooner the fewer syncs take it.
+whole call does, so it is to carry some. It waits until `_GATHER_SECONDS` after that one began; if
+the process is busy, `_BUSY_GATHER_SECONDS`: those who come then wait for the processor anyway, and
+get it sooner the fewer syncs take it.
 
 While a sync does not return, whoever waits is refused in the end, and whoever comes meanwhile.
 """
