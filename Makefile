@@ -98,7 +98,7 @@ model: $(VENV)/.dev ## check the models of the replica protocol, every safeguard
 # that whoever edits src/ runs what was edited.
 COMPILED := $(CURDIR)/build/compiled
 COMPILED_TESTS := tests/unit tests/properties/test_encoding_laws.py tests/properties/test_policy_laws.py \
-	$(addprefix tests/faults/test_,$(addsuffix .py,hybrid hybrid_ends hybrid_threads)) \
+	$(addprefix tests/faults/test_,$(addsuffix .py,hybrid hybrid_bunches hybrid_ends hybrid_threads)) \
 	$(addprefix tests/integration/test_,$(addsuffix .py,api_adversarial api_authorize api_batches_and_streams \
 	api_conditions api_delegation api_fuzz api_grant api_key_creation api_keys api_policies api_revoke \
 	approval_resolutions approvals limits request_limits spool_log strangers tracing))

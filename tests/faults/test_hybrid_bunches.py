@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event
+from threading import Event, Timer
+from time import monotonic
 from typing import Any
 
 import grpc
@@ -100,19 +101,49 @@ def test_answers_of_calls_that_are_cancelled_while_held_are_nobodys(
     assert len(held) == 1
 
 
-def test_a_mark_that_cannot_be_put_ends_its_call_and_no_other(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+def test_a_server_that_stops_while_an_answer_is_held_stops(
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def planted(_: object) -> None:
+    mark = hybrid._Call.mark  # noqa: SLF001 - when it is met is what matters
+    later: list[Timer] = []
+
+    def late(call: Any) -> None:  # noqa: ANN401 - gRPC's
+        later.append(Timer(0.5, mark, (call,)))
+        later[0].start()
+
+    monkeypatch.setattr(hybrid._Call, "mark", late)  # noqa: SLF001 - as above
+    with serving(database, serving="auto", audit_durability="none") as served:
+        served.authorize("agent:a", "read", "doc:x")
+        bunch = bunch_of(served)
+        with silent(served, 1):
+            held: Any = served.stub.Authorize.future(question(), timeout=PATIENCE)
+            assert eventually(lambda: len(bunch._held) == 1)  # noqa: SLF001 - see the name
+            began = monotonic()
+            served.licet.server.drain(0.2)
+            assert monotonic() - began < PATIENCE / 2
+            gone = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+            assert code_of(held) in gone
+            assert not bunch._held  # noqa: SLF001 - as above
+    assert len(later) == 1
+
+
+@pytest.mark.parametrize("happened", [False, True])
+def test_a_mark_that_cannot_be_put_holds_no_answer(
+    served: Served, monkeypatch: pytest.MonkeyPatch, *, happened: bool
+) -> None:
+    mark = hybrid._Call.mark  # noqa: SLF001 - a bug in it
+
+    def planted(call: Any) -> None:  # noqa: ANN401 - gRPC's
+        if happened:
+            mark(call)
         raise RuntimeError("planted")
 
     with silent(served, 1) as late:
-        with monkeypatch.context() as plant:
-            plant.setattr(hybrid._Call, "mark", planted)  # noqa: SLF001 - a bug in it
-            call: Any = served.stub.Authorize.future(question(), timeout=PATIENCE)
-            assert code_of(call) is grpc.StatusCode.INTERNAL
-        answer = served.authorize("agent:a", "read", "doc:x", correlation_id="b")
-        assert answer.correlation_id == "b"
+        monkeypatch.setattr(hybrid._Call, "mark", planted)  # noqa: SLF001 - as above
+        for name in "ab":
+            answer = served.authorize("agent:a", "read", "doc:x", correlation_id=name)
+            assert answer.correlation_id == name
+        assert not late[0].done()
     assert late[0].result().correlation_id == "late"
 
 

@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from threading import Event
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from typing_extensions import override
 from licet.domain.errors import UnavailableError
 from licet.server import hybrid
 from licet.server.replies import Call
-from licet.server.status import status_of
+from licet.server.status import internal, status_of
 from licet.spool.system import System
 from licet.v1 import authorization_pb2 as pb
 from licet.v1.authorization_pb2_grpc import AuthorizationServiceStub
@@ -83,6 +84,39 @@ def test_a_server_that_is_stopped_while_it_starts_stops() -> None:
     assert stopped.wait(PATIENCE)
 
 
+class Streams:
+    """Streams whose messages are taken by a function, each by the serving thread."""
+
+    is_stream = True
+
+    def __init__(self, take: Callable[[Any, bytes | None], None]) -> None:
+        self.receive = take
+
+    def begin(self, call: Call) -> None:
+        call.watch()
+        call.proceed()
+
+    def refuse(self, call: Call) -> None:
+        call.end(internal())
+
+
+@contextmanager
+def streaming(take: Callable[[Any, bytes | None], None]) -> Iterator[tuple[Any, Any]]:
+    """Provide the method of a client, and the state of the server that takes its messages so."""
+    server = grpc.server(ThreadPoolExecutor(1), maximum_concurrent_rpcs=8)
+    handler: Any = grpc.stream_stream_rpc_method_handler(lambda *_: iter(()))
+    server.add_registered_method_handlers("a.B", {"C": handler})
+    begin = hybrid.take_over(server, {"/a.B/C": lambda _: Streams(take)})
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    begin()
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel.stream_stream("/a.B/C"), server._state  # type: ignore[attr-defined] # noqa: SLF001 - what is private is its matter
+    finally:
+        assert server.stop(None).wait(PATIENCE)
+
+
 def test_a_message_that_comes_while_its_stream_is_told_to_go_is_not_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -95,34 +129,55 @@ def test_a_message_that_comes_while_its_stream_is_told_to_go_is_not_answered(
         call.end_idle(going)
         return taking(call, event)
 
-    class Streams:
-        is_stream = True
-
-        def begin(self, call: Call) -> None:
-            call.proceed()
-
-        def receive(self, _call: Call, message: bytes | None) -> None:
-            received.append(message)
-
-        def refuse(self, call: Call) -> None:
-            call.end(going)
-
     monkeypatch.setattr(hybrid._Call, "_received", told_at_the_last_moment)  # noqa: SLF001 - as above
-    server = grpc.server(ThreadPoolExecutor(1), maximum_concurrent_rpcs=8)
-    handler: Any = grpc.stream_stream_rpc_method_handler(lambda *_: iter(()))
-    server.add_registered_method_handlers("a.B", {"C": handler})
-    begin = hybrid.take_over(server, {"/a.B/C": lambda _: Streams()})
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    begin()
-    try:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stream: Any = channel.stream_stream("/a.B/C")
-            call = stream(iter([b"a"]), timeout=PATIENCE)
-            assert code_of(call) is grpc.StatusCode.UNAVAILABLE
-    finally:
-        server.stop(None).wait()
+    with streaming(lambda _, message: received.append(message)) as (stream, _):
+        call = stream(iter([b"a"]), timeout=PATIENCE)
+        assert code_of(call) is grpc.StatusCode.UNAVAILABLE
     assert received == []
+
+
+def test_a_mark_of_a_call_that_is_forgotten_does_no_harm() -> None:
+    """GRPC's serving thread would end if it were to forget one twice."""
+    kept: list[Any] = []
+
+    def take(call: Any, message: bytes | None) -> None:  # noqa: ANN401 - gRPC's
+        if message == b"keep":
+            kept.append(call)
+            return
+        for other in kept:
+            other.mark()
+        call.finish(message)
+
+    with streaming(take) as (stream, state):
+        gone = stream(iter([b"keep"]), timeout=PATIENCE)
+        assert eventually(lambda: len(kept) == 1)
+        gone.cancel()
+        assert eventually(lambda: kept[0] not in state.rpc_states)
+        for _ in range(2):
+            assert list(stream(iter([b"a"]), timeout=PATIENCE)) == [b"a"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_batch_that_grpc_refuses_is_waited_for_by_nobody(count: int) -> None:
+    """Then its core returns a number, and what the batch was to bring never comes."""
+
+    def take(call: Any, message: bytes | None) -> None:  # noqa: ANN401 - gRPC's
+        if message == b"doomed":
+            operate, refused = call._operate, [8] * count  # noqa: SLF001 - for so many batches
+
+            def refusing(operations: Any, tag: Any) -> Any:  # noqa: ANN401 - gRPC's
+                return refused.pop() if refused else operate(operations, tag)
+
+            call._operate = refusing  # noqa: SLF001 - as above
+        call.finish(message)
+
+    with streaming(take) as (stream, _):
+        doomed = stream(iter([b"doomed"]), timeout=PATIENCE)
+        with suppress(grpc.RpcError):
+            assert list(doomed) == [b"doomed"]
+        codes = (grpc.StatusCode.OK, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED)
+        assert code_of(doomed) is codes[count]
+        assert list(stream(iter([b"a"]), timeout=PATIENCE)) == [b"a"]
 
 
 def _kinds(served: Served) -> Iterator[tuple[str, Callable[[], object]]]:

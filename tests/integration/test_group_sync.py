@@ -181,6 +181,20 @@ def test_a_sync_waits_for_no_more_than_plenty(
         assert told == [[None], [None], [None]]
 
 
+def test_what_wakes_it_does_not_pile_up(tmp_path: Path) -> None:
+    with rig(tmp_path) as made:
+        crowd(made, 3)
+        made.ask(3)
+        for _ in range(50):
+            assert made.disk.has_begun()
+            made.ask(3)
+            made.let(1)
+        assert made.disk.has_begun()
+        assert made.sync._wake.qsize() <= 2  # noqa: SLF001 - nothing else shows it
+        made.let(1)
+        made.await_told()
+
+
 def test_who_is_alone_never_waits_for_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from threading import Thread
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,11 +82,25 @@ def test_a_call_whose_message_never_comes_holds_nobody_behind_the_mark() -> None
     assert bench.names == []
     bench.bunch.flush()
     assert bench.names == ["a", "b"]
+
+
+def test_a_call_whose_message_never_comes_costs_the_others_one_mark() -> None:
+    bench = Bench()
+    bench.begin("a", "silent")
+    bench.come("a")
+    bench.begin("later")
+    bench.bunch.flush()
+    bench.begin("b")
+    bench.come("later")
+    assert (bench.names, bench.marks) == (["a"], 2)
+    bench.come("b")
+    assert bench.names == ["a", "later", "b"]
+    bench.bunch.flush()
     bench.begin("c")
     bench.come("c")
-    assert (bench.names, bench.marks) == (["a", "b"], 2)
-    bench.bunch.flush()
-    assert bench.names == ["a", "b", "c"]
+    assert (bench.names, bench.marks) == (["a", "later", "b", "c"], 2)
+    bench.come("silent")
+    assert bench.names[-1] == "silent"
 
 
 def test_so_many_leave_together_at_most() -> None:
@@ -114,13 +127,26 @@ def test_without_a_mark_nothing_is_held() -> None:
     bench = Bench()
     bench.begin("silent", "a", "b")
     bench.is_broken = True
-    with pytest.raises(RuntimeError):
-        bench.come("a")
+    bench.come("a")
+    assert (bench.names, bench.marks) == (["a"], 1)
     bench.is_broken = False
     bench.come("b")
-    assert (bench.names, bench.marks) == ([], 2)
+    assert (bench.names, bench.marks) == (["a"], 2)
     bench.bunch.flush()
-    assert bench.names == ["b"]
+    assert bench.names == ["a", "b"]
+
+
+def test_a_mark_that_was_put_though_it_failed_sends_what_is_held_then() -> None:
+    bench = Bench()
+    bench.begin("silent", "a", "b")
+    bench.is_broken = True
+    bench.come("a")
+    bench.is_broken = False
+    bench.come("b")
+    bench.bunch.flush()  # the one that failed
+    assert bench.names == ["a", "b"]
+    bench.bunch.flush()
+    assert bench.names == ["a", "b"]
 
 
 def test_messages_of_streams_are_held_while_that_finds_others() -> None:

@@ -28,7 +28,7 @@ from licet.server.identity import (
     was_counted,
 )
 from licet.server.lanes import TOO_MANY, Lane, Shares
-from licet.server.replies import MAX_BYTES, Answering, Answers, Call, Makes, Reply
+from licet.server.replies import MAX_BYTES, Answering, Answers, Call, Makes, Reply, failed
 from licet.server.spans import Spans
 from licet.server.status import internal, no_message, status_of
 from licet.server.streams import OpenStreams, Streams
@@ -232,8 +232,7 @@ class Attempts:
             if step(call, message) is not None:
                 self._hand_over(step, call, message)
         except BaseException:  # noqa: BLE001 - the client must not wait for ever
-            _log.exception("answering a call failed on a bug")
-            call.end(internal())
+            failed(call)
 
     def _hand_over(self, step: _Step, call: Call, message: bytes) -> None:
         """Have a step taken by a thread that may wait."""
@@ -316,8 +315,7 @@ def _run(step: _Step, call: Call, message: bytes) -> None:
         if call.is_active() and step(call, message) is not None:
             call.end(internal())  # a bug: it may wait
     except BaseException:  # noqa: BLE001 - the client must not wait for ever
-        _log.exception("answering a call failed on a bug")
-        call.end(internal())
+        failed(call)
 
 
 class _Refusing:

@@ -7,16 +7,19 @@ woken once for all of them. What comes alone is answered at once.
 Held answers wait for no client and for no clock: with the first one a mark is put behind all that
 has come by then, and where the serving thread meets the mark, it sends what is held.
 
-Whether others come is known of calls, which begin before their message is there. Of messages of
-streams it is tried: one in `TRIED` is held though it may be alone, and as long as that finds
-others, all are.
+Whether others come is known of calls of one message, which begin before it is there; if it is not
+there at the mark either, it is not waited for any more. Of messages of streams it is tried: one in
+`TRIED` is held though it may be alone, and as long as that finds others, all are.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable
 from threading import get_ident
 from typing import Final, Protocol
+
+_log: Final = logging.getLogger(__name__)
 
 MAX_HELD: Final = 64
 """So many answers at most leave together: the first has waited for the decisions of the others."""
@@ -33,7 +36,10 @@ class Bunched(Protocol):
         ...
 
     def mark(self) -> None:
-        """Have the serving thread call `Bunch.flush` when it has looked at all that has come."""
+        """Have the serving thread call `Bunch.flush` when it has looked at all that has come.
+
+        What it raises means that it will not.
+        """
         ...
 
 
@@ -44,7 +50,8 @@ class Bunch:
         """Have at most so many leave together."""
         self._limit = limit
         self.awaited: Final[set[Hashable]] = set()
-        """The calls that have come, and whose messages are about to; taken off when they have."""
+        """The calls whose messages are about to come; taken off when they have, or at a mark."""
+        self._not_awaited_after: set[Hashable] = set()  # the mark that is put
         self._own = 0
         self._is_marked = False
         self._since_mark = 0  # so many were held since
@@ -71,12 +78,12 @@ class Bunch:
         ):
             call.deliver(message)
             return
-        if not self._is_marked:
-            call.mark()
-            self._is_marked = True
         self._held.append((call, message))
         self._since_mark += 1
-        if len(self._held) >= self._limit or not (self.awaited or is_stream):
+        if not self._is_marked:
+            self._put_mark(call)
+        is_full = len(self._held) >= self._limit
+        if is_full or not self._is_marked or not (self.awaited or is_stream):
             self._leave()
 
     def flush(self) -> None:
@@ -84,7 +91,17 @@ class Bunch:
         self._is_marked = False
         self._come_together = self._since_mark > 1
         self._since_mark = 0
+        self.awaited.difference_update(self._not_awaited_after)
         self._leave()
+
+    def _put_mark(self, call: Bunched) -> None:
+        try:
+            call.mark()
+        except Exception:  # noqa: BLE001 - whatever it was, nobody is to be held
+            _log.exception("an answer is sent alone: no mark could be put")
+        else:
+            self._is_marked = True
+            self._not_awaited_after = self.awaited.copy()
 
     def _may_not_be_alone(self) -> bool:
         if self._come_together:

@@ -4,8 +4,8 @@ It alone uses what is private in gRPC (`known_grpc.py`, docs/decisions/0043), an
 
 - Nothing that is raised here reaches the serving thread: it would end, and nobody would notice.
 - Of a call, one message is under way: the next is received when the answer to the last has gone.
-- A call is among gRPC's while a batch of its operations is under way, and no longer: so gRPC stops
-  when the last is over, and forgets one that is over, whoever still works on it.
+- A call is among gRPC's until it has ended and no batch of its operations is under way: so gRPC
+  stops when the last is over, and forgets one that is over, whoever still works on it.
 """
 
 # ruff: noqa: ANN401, SLF001 - what is private has no types and is what this module is about
@@ -21,8 +21,7 @@ import grpc
 from licet.server.bunches import EXPECTED, Bunch
 from licet.server.known_grpc import core as _core
 from licet.server.known_grpc import server as _grpc
-from licet.server.replies import Answers, CallState, Makes
-from licet.server.status import internal
+from licet.server.replies import Answers, CallState, Makes, as_sent, failed
 
 _log: Final = logging.getLogger(__name__)
 _NOTHING: Final = (None, ())  # what gRPC wants of a tag: what is over, and what to run then
@@ -48,9 +47,9 @@ class _Method:
 
     def __init__(self, state: Any, name: str, answers: Answers, bunch: Bunch) -> None:
         self._name, self._state, self.answers, self.bunch = name, state, answers, bunch
+        self.is_stream = answers.is_stream
         self._expected = EXPECTED  # changed by the serving thread alone
-        self.receive = lambda call, received: answers.receive(call, received.message())
-        self.send = _Call.proceed if answers.is_stream else _Call.finish
+        self.send = _Call.proceed if self.is_stream else _Call.finish
 
     def expect(self) -> bool:
         """Have the next call come here. False: the server is going, and there is none."""
@@ -76,8 +75,11 @@ class _Method:
         try:
             (calls := self._state.rpc_states).add(call := _Call(self, event))
             has_room = len(calls) <= self._state.maximum_concurrent_rpcs
-            call.guarded(self.answers.begin if has_room else self.answers.refuse)
-            self.bunch.begun(call, is_awaited=call._is_receiving and not self.answers.is_stream)
+            try:
+                (self.answers.begin if has_room else self.answers.refuse)(call)
+            except BaseException:  # noqa: BLE001 - see the module
+                failed(call)
+            self.bunch.begun(call, is_awaited=call._is_receiving and not self.is_stream)
         except BaseException:  # noqa: BLE001 - see the module
             _log.exception("a call of %s could not be begun", self._name)
             event.call.cancel()  # raises nothing
@@ -95,23 +97,23 @@ class _Call(CallState, _grpc._Context):  # type: ignore[misc] # see above
         self._operate = event.call.start_server_batch
         self._mutex = Lock()  # guards its state; held for microseconds
 
-    def guarded(self, step: Callable[..., None], *given: object) -> None:
-        try:
-            step(self, *given)
-        except BaseException:  # noqa: BLE001 - see the module
-            _log.exception("answering a call failed on a bug")
-            self.end(internal())
+    def _start(self, operations: Any, tag: Callable[[Any], Any]) -> None:
+        if error := self._operate(operations, tag):  # then the tag never comes
+            raise RuntimeError(f"gRPC refused a batch of operations: {error}")
+        self._under_way += 1
 
     def send(self, message: bytes) -> None:
-        self._method.bunch.send(self, message, is_stream=self._method.answers.is_stream)
+        (method := self._method).bunch.send(self, message, is_stream=method.is_stream)
 
     def deliver(self, message: bytes) -> None:
-        self.guarded(self._method.send, message)
+        try:
+            self._method.send(self, message)
+        except BaseException:  # noqa: BLE001 - see the module
+            failed(self)
 
     def mark(self) -> None:
         with self._mutex:
-            self._operate((), self._met)
-            self._under_way += 1
+            self._start((), self._met)
 
     def proceed(self, answer: bytes | None = None) -> None:
         operations = [_core.ReceiveMessageOperation(0)]
@@ -123,14 +125,12 @@ class _Call(CallState, _grpc._Context):  # type: ignore[misc] # see above
                 if not self._has_metadata:
                     operations.append(_core.SendInitialMetadataOperation(None, 0))
                     self._has_metadata = True
-            self._operate(operations, self._received)
-            self._under_way += 1
+            self._start(operations, self._received)
             self._is_receiving = True
 
     def end(self, status: grpc.Status) -> None:
         try:
-            code, details = status.code.value[0], status.details.encode()
-            self.finish(None, (status.trailing_metadata, code, details))
+            self.finish(None, as_sent(status))
         except BaseException:  # noqa: BLE001 - see the module
             _log.exception("a call could not be ended")
             self._give_up()
@@ -141,8 +141,7 @@ class _Call(CallState, _grpc._Context):  # type: ignore[misc] # see above
             with self._mutex:
                 self._is_cancelled = True
                 if self._ending is not None:
-                    self._operate((), self._done)  # so that it is forgotten as any other is
-                    self._under_way += 1
+                    self._start((), self._done)  # so that it is forgotten as any other is
         except BaseException:  # noqa: BLE001 - see the module
             _log.exception("a call could not be given up")
 
@@ -155,8 +154,7 @@ class _Call(CallState, _grpc._Context):  # type: ignore[misc] # see above
     def watch(self) -> None:
         with self._mutex:
             if self.is_active() and not self._is_watched:
-                self._operate((_core.ReceiveCloseOnServerOperation(0),), self._gone)
-                self._under_way += 1
+                self._start((_core.ReceiveCloseOnServerOperation(0),), self._gone)
                 self._is_watched = True
 
     def finish(self, answer: bytes | None = None, status: Any = None) -> None:
@@ -170,8 +168,7 @@ class _Call(CallState, _grpc._Context):  # type: ignore[misc] # see above
                 operations.append(_core.SendInitialMetadataOperation(None, 0))
             if not self._is_watched:
                 operations.append(_core.ReceiveCloseOnServerOperation(0))
-            self._operate(operations, self._done)
-            self._under_way += 1
+            self._start(operations, self._done)
             self._status = status
 
     def _met(self, event: Any) -> Any:
@@ -179,11 +176,14 @@ class _Call(CallState, _grpc._Context):  # type: ignore[misc] # see above
         return self._done(event)
 
     def _received(self, event: Any) -> Any:
-        self._method.bunch.awaited.discard(self)
+        (method := self._method).bunch.awaited.discard(self)
         with self._mutex:
             is_wanted, self._is_receiving = self._is_receiving and self.is_active(), False
-        if is_wanted:
-            self.guarded(self._method.receive, event.batch_operations[0])
+        try:
+            if is_wanted:
+                method.answers.receive(self, event.batch_operations[0].message())
+        except BaseException:  # noqa: BLE001 - see the module
+            failed(self)
         return self._done(event)
 
     def _gone(self, event: Any) -> Any:
@@ -193,7 +193,7 @@ class _Call(CallState, _grpc._Context):  # type: ignore[misc] # see above
         with self._mutex:
             self._under_way -= 1
             self._is_cancelled |= is_cancelled
-            if self._under_way or not (self._is_cancelled or self._status):
+            if self._under_way or self._ending is None or self.is_active():
                 return _NOTHING
             ending, self._ending = self._ending, None
         return self, ending or ()

@@ -5,6 +5,7 @@ What a method looks like that `hybrid.py` serves; nothing of gRPC's own is here.
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +16,9 @@ import grpc
 
 from licet.app.recording import Acknowledge
 from licet.domain.errors import UnavailableError
-from licet.server.status import status_of
+from licet.server.status import internal, status_of
+
+_log: Final = logging.getLogger(__name__)
 
 MAX_BYTES: Final = 16 * 1024
 """The largest message that the serving thread looks at: all others wait for it meanwhile."""
@@ -25,7 +28,10 @@ class Reply(Protocol):
     """Answers one message of a call, from any thread, without waiting; it raises nothing."""
 
     def send(self, message: bytes, /) -> None:
-        """Send the answer; of a stream, receive the next message then, otherwise end with OK."""
+        """Send the answer, at once or with others that are about to (`bunches.py`).
+
+        Of a stream, receive the next message then, otherwise end with OK.
+        """
         ...
 
     def end(self, status: grpc.Status, /) -> None:
@@ -89,6 +95,17 @@ class CallState:
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:  # noqa: ANN401 - gRPC's
         """See `grpc.ServicerContext`."""
         self._ok = (trailing_metadata, *self._ok[1:])
+
+
+def as_sent(status: grpc.Status) -> tuple[Any, int, bytes]:
+    """Return a status as gRPC's core is given it: trailing metadata, number, details."""
+    return status.trailing_metadata, status.code.value[0], status.details.encode()
+
+
+def failed(call: Reply) -> None:
+    """End a call on a bug, whose exception is being handled: its client must not wait for ever."""
+    _log.exception("answering a call failed on a bug")
+    call.end(internal())
 
 
 class Answers(Protocol):

@@ -33,7 +33,7 @@ _BUSY_GATHER_SECONDS: Final = 0.004
 _PLENTY: Final = 16
 """With so many to carry, a sync costs each of them less than a twentieth of a call."""
 _BUSY: Final = 0.85
-"""What a process uses of one core that has little of it left."""
+"""The part of a core above which a process counts as busy."""
 _LOAD_SECONDS: Final = 0.05
 """Over how long, at least, it is measured whether a process is busy."""
 DISK_SECONDS: Final = 5.0
@@ -58,7 +58,11 @@ class Appended(NamedTuple):
 
 
 class Load:
-    """Whether this process has lately had a core nearly to itself, and used it. For one thread."""
+    """Whether this process has lately used nearly a core, all of its threads together.
+
+    For one thread. Where a process may use less than `_BUSY` of a core, it never has; where it may
+    use several, some of them may be idle. It is the wait of callers that depends on it, no more.
+    """
 
     def __init__(
         self,
@@ -186,6 +190,9 @@ class GroupSync:
                 self._began = monotonic()
                 self._overdue = self._began + self._disk_seconds
                 closing = self._closing
+                # Those who come during a sync wake it twice, and what nobody takes would pile up.
+                while not self._wake.empty():
+                    self._wake.get_nowait()
             if self._failure is None:
                 self._sync()
             error = None if self._failure is None else _undurable(self._failure)
