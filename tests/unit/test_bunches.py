@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from threading import Thread
+from weakref import ref
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,6 +103,20 @@ def test_a_call_whose_message_never_comes_costs_the_others_one_mark() -> None:
     assert (bench.names, bench.marks) == (["a", "later", "b", "c"], 2)
     bench.come("silent")
     assert bench.names[-1] == "silent"
+
+
+def test_a_call_that_has_ended_is_not_kept() -> None:
+    bench = Bench()
+    silent = Call(bench, "silent")
+    kept = ref(silent)
+    bench.bunch.begun(silent, is_awaited=True)
+    bench.begin("a")
+    bench.come("a")
+    bench.bunch.flush()
+    bench.bunch.awaited.discard(silent)
+    del silent
+    gc.collect()
+    assert kept() is None
 
 
 def test_so_many_leave_together_at_most() -> None:

@@ -92,6 +92,7 @@ class Bunch:
         self._come_together = self._since_mark > 1
         self._since_mark = 0
         self.awaited.difference_update(self._not_awaited_after)
+        self._not_awaited_after.clear()  # a call that has ended is not to be kept
         self._leave()
 
     def _put_mark(self, call: Bunched) -> None:
