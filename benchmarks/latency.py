@@ -28,7 +28,7 @@ from benchmarks.figures import (
     ratios,
     spread,
 )
-from benchmarks.h2load import FULL, TICK_SECONDS, Sent
+from benchmarks.h2load import PACERS, TICK_SECONDS, Sent, Traffic
 from benchmarks.report import Progress
 from benchmarks.seed import Match
 from benchmarks.server import Variant
@@ -47,6 +47,8 @@ ALL_LOADS: Final = (0.1, 0.25, HALF, 0.75, 0.9)
 """Parts of the peak load."""
 
 _PERCENTILES: Final = (50.0, 99.0, 99.9)
+_WAITING: Final = Traffic(PACERS, 2)
+"""What finds a peak: as many clients as make the loads that are parts of it."""
 _PEAKS: Final = 3
 _PEAK_SECONDS: Final = 0.6
 _WARM_UP_SECONDS: Final = 0.5
@@ -63,7 +65,7 @@ class _Served:
         stand: with the server.
         kind: of call.
         settings: of the server.
-        peak: calls a second, by the clock, when the next one waits for an answer.
+        peak: calls a second, by the clock, of clients whose next one waits for an answer.
         at_rest: seconds of the server's core in a second without calls.
         latencies: the percentiles, in milliseconds.
         costs: seconds of the server's core for one call.
@@ -142,7 +144,7 @@ def measure(
 
 def _find_peak(served: _Served) -> None:
     for seconds in (_WARM_UP_SECONDS, *[_PEAK_SECONDS] * _PEAKS):
-        burst(served.stand, served.kind, seconds, FULL)
+        burst(served.stand, served.kind, seconds, _WAITING)
     served.peak = median(served.kind.clocked[1:])
 
 
@@ -233,6 +235,17 @@ def _figures(none: _Served, group: _Served, stock: _Served) -> list[Figure]:
                 settings=settings,
             )
             for load, where in ((0.0, f"{IDLE:.0f} a second"), (HALF, "at half of it"))
+        ]
+        figures += [
+            Figure(
+                SECTION,
+                f"{name}: p99 at {load:.2f} of it",
+                spread(each.at(load, 99.0)),
+                "ms",
+                settings=settings,
+            )
+            for load in sorted(each.latencies)
+            if load > HALF
         ]
     return figures
 

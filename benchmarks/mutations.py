@@ -13,13 +13,13 @@ from typing import Final, LiteralString
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from benchmarks import seed
+from benchmarks import customs, seed
 from benchmarks.figures import BenchmarkError, Bound, Figure, Target, ratios, spread
 from benchmarks.h2load import Traffic
 from benchmarks.report import Progress
 from benchmarks.server import Variant
 from benchmarks.stand import Site, Stand, standing
-from benchmarks.throughput import Rounds
+from benchmarks.throughput import NO_OP_OF_STOCK, Rounds, burst, no_op
 from licet.replica.clock import SystemClock
 from licet.v1 import authorization_pb2 as pb
 from licet.writer.ids import TimeOrderedIds
@@ -54,14 +54,23 @@ _bursts: Final = count()
 
 
 def measure(site: Site, rounds: Rounds, progress: Progress) -> list[Figure]:
-    """Compare CLIENTS clients with one, and with an insert of ROWS rows at a time."""
+    """Compare CLIENTS clients with one, and with an insert of ROWS rows at a time.
+
+    And show what an RPC that does nothing takes of the same clients.
+    """
     site.keep_to({site.cores.load})
-    with standing(site, Variant.LICET) as (stand,):
-        raw = _RawInsert(site.admin)
+    with standing(site, Variant.LICET, Variant.STOCK) as (stand, stock):
+        raw, nothing = _RawInsert(site.admin), no_op()
+
+        def no_ops(seconds: float) -> float:
+            burst(stock, nothing, seconds, _MANY)
+            return nothing.clocked[-1]
+
         runs = {
             "one": lambda seconds: grants(stand, _ONE, seconds) / seconds,
             "many": lambda seconds: grants(stand, _MANY, seconds) / seconds,
             "raw": raw.rate,
+            "no-op": no_ops,
         }
         for run in runs.values():
             run(_WARM_UP_SECONDS)
@@ -87,6 +96,13 @@ def measure(site: Site, rounds: Rounds, progress: Progress) -> list[Figure]:
         Figure(SECTION, "one client", spread(found["one"]), "grants/s"),
         Figure(SECTION, f"{CLIENTS} clients", spread(found["many"]), "grants/s"),
         Figure(SECTION, f"an insert of {ROWS} at a time", spread(found["raw"]), "rows/s"),
+        Figure(
+            SECTION,
+            f"{NO_OP_OF_STOCK}, {CLIENTS} clients",
+            spread(found["no-op"]),
+            "calls/s",
+            settings=customs.STOCK,
+        ),
     ]
 
 
