@@ -87,6 +87,10 @@ class Paced(NamedTuple):
     sent: Sequence[Sent]
 
 
+class RefusedError(BenchmarkError):
+    """Some calls were answered without a message: a server that is behind refuses them."""
+
+
 _MISSING: Final = (
     "h2load is missing: it drives the load. "
     "On Debian and Ubuntu, install the package nghttp2-client."
@@ -249,12 +253,14 @@ def answered(method: str, calls: int, data: int, response_bytes: int, traffic: T
     """Return how many messages were answered; of streams, by those that are not over as well.
 
     Raises:
-        BenchmarkError: so many calls did not bring as many bytes as answers of this size have.
+        RefusedError: so many calls brought fewer bytes than answers of this size have.
+        BenchmarkError: they brought more.
     """
     answers = data / (_FRAME_BYTES + response_bytes)
     # Some of the answers under way at the end have begun to arrive.
     if not calls <= answers / traffic.messages <= calls + traffic.in_flight:
-        raise BenchmarkError(
+        kind = RefusedError if answers / traffic.messages < calls else BenchmarkError
+        raise kind(
             f"{calls} calls of {method} brought {answers:.1f} messages of {response_bytes} "
             "bytes: not all were answered as the first one"
         )

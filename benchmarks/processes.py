@@ -7,11 +7,17 @@ import os
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from time import clock_gettime
 from typing import Final
 
 _PROC: Final = Path("/proc")
 _LIBC: Final = ctypes.CDLL(None)
+_LEAST: Final = 19
+"""Of the kernel's priorities."""
+_GROUP_SECONDS: Final = 0.11
+"""How often a user may change that of a group (sched_autogroup_write in the kernel)."""
+_GROUP_TRIES: Final = 5
 
 
 def parent(pid: int) -> int:
@@ -82,3 +88,27 @@ def confine(pids: Iterable[int], cores: Collection[int]) -> None:
             for thread in (_PROC / str(pid) / "task").iterdir():
                 with suppress(OSError):
                     os.sched_setaffinity(int(thread.name), cores)
+
+
+def give_way(pids: Iterable[int]) -> None:
+    """Let processes run, on cores that they share with this one, when that has nothing to do.
+
+    The kernel may share a core among sessions, however many processes each has, and then looks at
+    the priority of a process only beside others of its session (autogroup, sched(7)): PostgreSQL's
+    each have a session of their own.
+    """
+    for pid in pids:
+        with suppress(OSError):  # it has ended meanwhile
+            for thread in (_PROC / str(pid) / "task").iterdir():
+                with suppress(OSError):
+                    os.setpriority(os.PRIO_PROCESS, int(thread.name), _LEAST)
+            if os.getsid(pid) != os.getsid(0):
+                _let_group_give_way(_PROC / str(pid) / "autogroup")
+
+
+def _let_group_give_way(group: Path) -> None:
+    for _ in range(_GROUP_TRIES):
+        with suppress(BlockingIOError):
+            group.write_text(str(_LEAST), encoding="ascii")
+            return
+        Event().wait(_GROUP_SECONDS)

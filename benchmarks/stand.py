@@ -19,7 +19,7 @@ import psycopg
 from benchmarks import seed
 from benchmarks.figures import BenchmarkError
 from benchmarks.h2load import Load
-from benchmarks.processes import confine, family, parent
+from benchmarks.processes import confine, family, give_way, parent
 from benchmarks.server import SOCKET, Variant
 from benchmarks.servers import Server
 from licet import config
@@ -93,9 +93,12 @@ class Site:
 
     def keep_to(self, cores: Collection[int]) -> None:
         """Let PostgreSQL, this process and the load that it starts run on these cores only."""
+        confine([*self.postgres(), os.getpid()], cores)
+
+    def postgres(self) -> list[int]:
+        """Return the processes of PostgreSQL."""
         row = self.admin.execute(_BACKEND).fetchone()
-        postgres = [] if row is None else family(parent(row[0]))
-        confine([*postgres, os.getpid()], cores)
+        return [] if row is None else family(parent(row[0]))
 
     def shipped_by_writer(self) -> dict[int, int]:
         """Return how many audit events of decisions are stored, by the server that took them."""
@@ -181,8 +184,13 @@ def preparing(cores: Cores, holdings: Mapping[Principal, int]) -> Iterator[Site]
 
 
 @contextmanager
-def standing(site: Site, *variants: Variant) -> Iterator[list[Stand]]:
+def standing(site: Site, *variants: Variant, load_first: bool = False) -> Iterator[list[Stand]]:
     """Provide a stand for a server of each variant, all on the server's core.
+
+    Args:
+        site: the database.
+        variants: what serves.
+        load_first: whether PostgreSQL and the steward give way to the load, whose core they share.
 
     Raises:
         BenchmarkError: a server does not start.
@@ -195,7 +203,10 @@ def standing(site: Site, *variants: Variant) -> Iterator[list[Stand]]:
             stack.enter_context(Server(variant, site.url, site.state, {site.cores.server}))
             for variant in variants
         ]
-        yield [stack.enter_context(Stand(site, server)) for server in servers]
+        stands = [stack.enter_context(Stand(site, server)) for server in servers]
+        if load_first:
+            give_way([*site.postgres(), *steward.pids])
+        yield stands
 
 
 def custody(site: Site) -> Custody:

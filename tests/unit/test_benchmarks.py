@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from time import process_time
 
 import pytest
 
-from benchmarks.figures import percentile, ratios, tail
-from benchmarks.processes import confine, family, parent, processor_seconds
+from benchmarks.figures import BenchmarkError, percentile, ratios, tail
+from benchmarks.h2load import RefusedError, Traffic, answered
+from benchmarks.processes import confine, family, give_way, parent, processor_seconds
 
 _PARENT_OF_ANOTHER = (
     "import subprocess, sys;"
@@ -63,3 +65,48 @@ def test_a_family_is_a_process_and_its_descendants_and_is_confined_together() ->
         assert parent(child) == process.pid
         assert [os.sched_getaffinity(pid) for pid in members] == [{core}, {core}]
         process.communicate("\n")
+
+
+def test_what_gives_way_does_so_within_its_session_and_beside_others() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _PARENT_OF_ANOTHER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        ours, own = os.getpriority(os.PRIO_PROCESS, 0), Path("/proc/self/autogroup")
+        before = own.read_text(encoding="ascii") if own.exists() else ""
+        give_way([process.pid, child])
+        assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in (process.pid, child)] == [19, 19]
+        assert os.getpriority(os.PRIO_PROCESS, 0) == ours
+        if before:
+            group = Path(f"/proc/{child}/autogroup").read_text(encoding="ascii")
+            assert group.endswith("nice 19\n")
+            assert own.read_text(encoding="ascii") == before
+        process.communicate("\n")
+
+
+def test_what_shares_our_session_gives_way_alone() -> None:
+    own = Path("/proc/self/autogroup")
+    before = own.read_text(encoding="ascii") if own.exists() else ""
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True
+    ) as process:
+        give_way([process.pid])
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == 19
+        assert not before or own.read_text(encoding="ascii") == before
+        process.communicate("\n")
+
+
+def test_calls_without_a_message_were_refused_and_too_many_bytes_are_something_else() -> None:
+    unary, method, size = Traffic(1, 8), "/a.B/C", 15
+    assert answered(method, 10, 10 * 20, size, unary) == 10
+    assert answered(method, 10, 18 * 20, size, unary) == 10
+    with pytest.raises(RefusedError, match=r"10 calls of /a.B/C brought 9\.0 messages"):
+        answered(method, 10, 9 * 20, size, unary)
+    with pytest.raises(BenchmarkError, match=r"brought 19\.0 messages") as caught:
+        answered(method, 10, 19 * 20, size, unary)
+    assert not isinstance(caught.value, RefusedError)
