@@ -87,8 +87,8 @@ class Paced(NamedTuple):
     sent: Sequence[Sent]
 
 
-class RefusedError(BenchmarkError):
-    """Some calls were answered without a message: a server that is behind refuses them."""
+class UnansweredError(BenchmarkError):
+    """Some calls ended without a message: errors, or those that waited when the time was over."""
 
 
 _MISSING: Final = (
@@ -253,13 +253,13 @@ def answered(method: str, calls: int, data: int, response_bytes: int, traffic: T
     """Return how many messages were answered; of streams, by those that are not over as well.
 
     Raises:
-        RefusedError: so many calls brought fewer bytes than answers of this size have.
+        UnansweredError: so many calls brought fewer bytes than answers of this size have.
         BenchmarkError: they brought more.
     """
     answers = data / (_FRAME_BYTES + response_bytes)
     # Some of the answers under way at the end have begun to arrive.
     if not calls <= answers / traffic.messages <= calls + traffic.in_flight:
-        kind = RefusedError if answers / traffic.messages < calls else BenchmarkError
+        kind = UnansweredError if answers / traffic.messages < calls else BenchmarkError
         raise kind(
             f"{calls} calls of {method} brought {answers:.1f} messages of {response_bytes} "
             "bytes: not all were answered as the first one"

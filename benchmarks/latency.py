@@ -28,7 +28,7 @@ from benchmarks.figures import (
     ratios,
     spread,
 )
-from benchmarks.h2load import PACERS, TICK_SECONDS, RefusedError, Sent, Traffic
+from benchmarks.h2load import PACERS, TICK_SECONDS, Sent, Traffic, UnansweredError
 from benchmarks.report import Progress
 from benchmarks.seed import Match
 from benchmarks.server import Variant
@@ -162,20 +162,19 @@ def _rest(served: Sequence[_Served]) -> None:
 
 
 def _offer_what_it_takes(served: _Served, load: float, seconds: float) -> None:
-    """Offer it; above half of the peak, a round in which calls were refused is left out.
+    """Offer it; above half of its peak, a round of the no-op with unanswered calls is left out.
 
     Calls may cost more in an open loop than at the peak, where they leave together: then a server
-    falls behind for as long as it lasts, and gRPC's refuses when a thousand calls wait.
+    falls behind for as long as it lasts, and what waits at the end is not answered.
 
     Raises:
-        RefusedError: calls were refused at half of the peak or less.
+        UnansweredError: licet left calls unanswered, or the no-op did at half of the peak or less.
     """
     try:
         _offer(served, load, seconds)
-    except RefusedError:
-        if load <= HALF:
+    except UnansweredError:
+        if load <= HALF or served.settings != customs.STOCK:
             raise
-        served.stand.await_shipped(0)
 
 
 def _offer(served: _Served, load: float, seconds: float) -> None:

@@ -11,7 +11,7 @@ from time import process_time
 import pytest
 
 from benchmarks.figures import BenchmarkError, percentile, ratios, tail
-from benchmarks.h2load import RefusedError, Traffic, answered
+from benchmarks.h2load import Traffic, UnansweredError, answered
 from benchmarks.processes import confine, family, give_way, parent, processor_seconds
 
 _PARENT_OF_ANOTHER = (
@@ -101,12 +101,12 @@ def test_what_shares_our_session_gives_way_alone() -> None:
         process.communicate("\n")
 
 
-def test_calls_without_a_message_were_refused_and_too_many_bytes_are_something_else() -> None:
+def test_calls_without_a_message_are_unanswered_and_too_many_bytes_are_something_else() -> None:
     unary, method, size = Traffic(1, 8), "/a.B/C", 15
     assert answered(method, 10, 10 * 20, size, unary) == 10
     assert answered(method, 10, 18 * 20, size, unary) == 10
-    with pytest.raises(RefusedError, match=r"10 calls of /a.B/C brought 9\.0 messages"):
+    with pytest.raises(UnansweredError, match=r"10 calls of /a.B/C brought 9\.0 messages"):
         answered(method, 10, 9 * 20, size, unary)
     with pytest.raises(BenchmarkError, match=r"brought 19\.0 messages") as caught:
         answered(method, 10, 19 * 20, size, unary)
-    assert not isinstance(caught.value, RefusedError)
+    assert not isinstance(caught.value, UnansweredError)
